@@ -1,0 +1,71 @@
+//! The read-only constants of the object file, in one list for both sides.
+//!
+//! The programs declare a `static` for each name, initialised to zero; the loader overrides it
+//! before the object is loaded, and the verifier sees a known number. Each list is a macro that
+//! hands its entries to a macro of the caller, so that a name cannot differ between the two sides.
+
+/// Hands the offsets of kernel members to `$callback!`, as `NAME = "structure.member";` in bytes.
+///
+/// The loader finds them in the running kernel's BTF. Members of unnamed structures and unions
+/// count as members of the structure around them.
+#[macro_export]
+macro_rules! kernel_members {
+    ($callback:ident) => {
+        $callback! {
+            TASK_PID = "task_struct.pid";
+            TASK_TGID = "task_struct.tgid";
+            TASK_GROUP_LEADER = "task_struct.group_leader";
+            TASK_START_BOOTTIME = "task_struct.start_boottime";
+            TASK_COMM = "task_struct.comm";
+            TASK_CRED = "task_struct.cred";
+            TASK_SIGNAL = "task_struct.signal";
+            SIGNAL_LIVE = "signal_struct.live";
+            CRED_EUID = "cred.euid";
+            CRED_EGID = "cred.egid";
+            CRED_GROUP_INFO = "cred.group_info";
+            GROUP_INFO_NGROUPS = "group_info.ngroups";
+            GROUP_INFO_GID = "group_info.gid";
+            BPRM_FILE = "linux_binprm.file";
+            FILE_PATH_MNT = "file.f_path.mnt";
+            FILE_PATH_DENTRY = "file.f_path.dentry";
+            VFSMOUNT_ROOT = "vfsmount.mnt_root";
+            DENTRY_PARENT = "dentry.d_parent";
+            DENTRY_HASH_PPREV = "dentry.d_hash.pprev";
+            DENTRY_NAME_LENGTH = "dentry.d_name.len";
+            DENTRY_NAME = "dentry.d_name.name";
+            DENTRY_SB = "dentry.d_sb";
+            SB_DEV = "super_block.s_dev";
+            SB_ROOT = "super_block.s_root";
+        }
+    };
+}
+
+/// Hands the places of one-bit kernel members to `$callback!`, as `NAME = "structure.member";`
+/// counted in *bits* from the start of the structure: byte `NAME / 8`, bit `NAME % 8`.
+#[macro_export]
+macro_rules! kernel_bits {
+    ($callback:ident) => {
+        $callback! {
+            SOCK_IPV6ONLY = "sock_common.skc_ipv6only";
+        }
+    };
+}
+
+/// Hands the settings of one load to `$callback!`, as `/// text` and `NAME: type;`.
+#[macro_export]
+macro_rules! settings {
+    ($callback:ident) => {
+        $callback! {
+            /// Id of the control group (cgroup v2) whose tasks are labelled: its inode number.
+            GROUP_ID: u64;
+            /// How deep that group stands below the root of the hierarchy, which has level 0.
+            GROUP_LEVEL: u32;
+            /// First half of the key of the path hash.
+            HASH_KEY_LOW: u64;
+            /// Second half of the key of the path hash.
+            HASH_KEY_HIGH: u64;
+            /// 1 when the policy names groups, so that those of a task have to be looked up.
+            GROUPS_ASKED: u32;
+        }
+    };
+}

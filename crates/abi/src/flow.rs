@@ -1,0 +1,89 @@
+//! Flows and endpoints, as far as the programs keep them.
+
+use crate::identity::Identity;
+
+/// How many authorizations of datagram flows are remembered. The one that was used longest ago makes room; its next
+/// packet is classified again.
+pub const FLOWS_ENTRIES: u32 = 65536;
+
+/// Names an authorization: a socket and the remote endpoint.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// The socket's cookie.
+    pub socket: u64,
+    /// The remote address, as the words of incoming values; IPv4 in the first, the others 0.
+    pub address: [u32; 4],
+    /// The remote port; 0 for protocols without one.
+    pub port: u16,
+    /// The IP protocol.
+    pub protocol: u8,
+    /// 4 or 6.
+    pub version: u8,
+    /// Always zero: keys are compared byte by byte.
+    pub zero: u32,
+}
+
+/// The flow was authorized.
+pub const PERMITTED: u32 = 1;
+/// The decision was left to the first packet.
+pub const LATE: u32 = 2;
+
+/// An authorization.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flow {
+    /// The flow's id.
+    pub id: u64,
+    /// The generation of the image that authorized it.
+    pub generation: u32,
+    /// [`PERMITTED`] or [`LATE`].
+    pub state: u32,
+}
+
+/// The socket's owner is known.
+pub const OWNED: u64 = 1;
+/// Its listen was refused: every SYN is dropped.
+pub const LISTEN_REFUSED: u64 = 1 << 1;
+/// Its flow was refused when it was established: every packet is dropped.
+pub const FLOW_REFUSED: u64 = 1 << 2;
+/// Its connect was left to the first packet.
+pub const CONNECT_LATE: u64 = 1 << 3;
+/// It is neither TCP nor UDP: its first packets meet the authorization layers.
+pub const PACKET_AUTHORIZED: u64 = 1 << 4;
+/// It is a raw socket.
+pub const RAW: u64 = 1 << 5;
+
+/// What is kept with a socket. An accepted socket inherits it from the listening one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Endpoint {
+    /// Bits such as [`OWNED`].
+    pub flags: u64,
+    /// The flow that a stream socket carries.
+    pub flow: u64,
+    /// The network namespace's cookie.
+    pub compartment: u64,
+    /// Who owns the endpoint: taken when it was bound, connected or told to listen.
+    pub owner: Identity,
+}
+
+/// A network interface, in the `INTERFACES` map under its index.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Interface {
+    /// The IANA ifType.
+    pub kind: u32,
+    /// The IANA tunnel type; 0: no tunnel.
+    pub tunnel: u32,
+    /// The LUID that stands for it: the type in the top 16 bits, the index in the next 24.
+    pub luid: u64,
+}
+
+impl Interface {
+    /// An interface of this type and index.
+    #[must_use]
+    pub const fn new(index: u32, kind: u32, tunnel: u32) -> Self {
+        Self { kind, tunnel, luid: (kind as u64) << 48 | (index as u64 & 0xff_ffff) << 24 }
+    }
+}

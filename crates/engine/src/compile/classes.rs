@@ -1,0 +1,265 @@
+//! Class numbers: applications, SIDs and text as numbers that a tree can compare.
+//!
+//! Values of such a field that no condition of the policy tells apart share one class. Class 0 is every value that no
+//! condition names; a value that some condition names exactly has a class of its own; and where conditions look at more
+//! than equality (a prefix, the case of letters, a security descriptor), values that no condition names exactly have
+//! one class for each set of such conditions that they meet.
+//!
+//! `FWP_MATCH_PREFIX` looks at the *end* of a text or blob, whatever its name says (MS docs: `FWP_MATCH_TYPE`).
+
+use super::CompileError;
+use openwfp_model::{FieldId, MatchType, SecurityDescriptor, Value};
+use std::{
+    collections::{BTreeMap, HashMap},
+    string::String,
+    vec,
+    vec::Vec,
+};
+
+/// The most different prefixes, case-insensitive texts and security descriptors on one field.
+const MAX_WIDE: usize = 8;
+
+/// A comparison that more than one value can meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Wide {
+    Prefix(Value),
+    CaseInsensitive(Value),
+    Descriptor(SecurityDescriptor),
+}
+
+impl Wide {
+    fn meets(&self, value: &Value) -> bool {
+        match self {
+            Self::Prefix(prefix) => bytes(prefix).is_some_and(|prefix| {
+                bytes(value).is_some_and(|value| value.ends_with(&prefix)) && same_kind(prefix_kind(self), value)
+            }),
+            Self::CaseInsensitive(text) => match (text_of(text), text_of(value)) {
+                (Some(text), Some(value)) => text.to_lowercase() == value.to_lowercase(),
+                _ => false,
+            },
+            Self::Descriptor(descriptor) => super::users::descriptor_admits(descriptor, value),
+        }
+    }
+}
+
+fn prefix_kind(wide: &Wide) -> Option<&Value> {
+    match wide {
+        Wide::Prefix(value) => Some(value),
+        _ => None,
+    }
+}
+
+/// Text is compared with text, bytes with bytes.
+fn same_kind(a: Option<&Value>, b: &Value) -> bool {
+    a.is_none_or(|a| core::mem::discriminant(a) == core::mem::discriminant(b))
+}
+
+fn text_of(value: &Value) -> Option<&str> {
+    match value {
+        Value::UnicodeString(text) | Value::Application(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn bytes(value: &Value) -> Option<Vec<u8>> {
+    match value {
+        Value::UnicodeString(text) | Value::Application(text) => Some(text.as_bytes().to_vec()),
+        Value::ByteBlob(blob) => Some(blob.clone()),
+        _ => None,
+    }
+}
+
+/// The classes of one field.
+#[derive(Clone, Debug, Default)]
+struct FieldClasses {
+    /// The values that some condition names exactly, in the order of their classes (from 1).
+    named: Vec<Value>,
+    numbers: HashMap<Value, u32>,
+    wide: Vec<Wide>,
+}
+
+impl FieldClasses {
+    fn class(&self, value: &Value) -> u32 {
+        if let Some(&number) = self.numbers.get(value) {
+            return number;
+        }
+        let set = self
+            .wide
+            .iter()
+            .enumerate()
+            .filter(|(_, wide)| wide.meets(value))
+            .fold(0, |set, (bit, _)| set | 1 << bit);
+        if set == 0 { 0 } else { self.named.len() as u32 + set }
+    }
+
+    fn last(&self) -> u32 {
+        self.named.len() as u32 + (1 << self.wide.len()) - 1
+    }
+
+    /// The classes of the values that meet a comparison.
+    fn matching(&self, wide: &Wide) -> Vec<u32> {
+        let mut classes: Vec<u32> = (1..).zip(&self.named).filter(|(_, v)| wide.meets(v)).map(|(n, _)| n).collect();
+        if let Some(bit) = self.wide.iter().position(|other| other == wide) {
+            let sets = (1..1u32 << self.wide.len()).filter(|set| set >> bit & 1 == 1);
+            classes.extend(sets.map(|set| self.named.len() as u32 + set));
+        }
+        classes
+    }
+}
+
+/// The classes of all fields that have them.
+#[derive(Clone, Debug, Default)]
+pub struct Classes {
+    fields: BTreeMap<FieldId, FieldClasses>,
+}
+
+impl Classes {
+    /// Takes note of what a condition compares with.
+    pub(super) fn note(&mut self, field: FieldId, match_type: MatchType, value: &Value) -> Result<(), CompileError> {
+        let classes = self.fields.entry(field).or_default();
+        if let Some(wide) = wide(match_type, value) {
+            if !classes.wide.contains(&wide) {
+                classes.wide.push(wide);
+            }
+            if classes.wide.len() > MAX_WIDE {
+                return Err(CompileError::TooManyComparisons { field, limit: MAX_WIDE });
+            }
+        } else if *value != Value::Empty && !classes.numbers.contains_key(value) {
+            classes.named.push(value.clone());
+            classes.numbers.insert(value.clone(), classes.named.len() as u32);
+        }
+        Ok(())
+    }
+
+    /// The classes for which a condition holds, as ascending ranges.
+    pub(super) fn ranges(&self, field: FieldId, match_type: MatchType, value: &Value) -> Vec<(u32, u32)> {
+        let Some(classes) = self.fields.get(&field) else {
+            return vec![];
+        };
+        let mut matching = match wide(match_type, value) {
+            Some(wide) => classes.matching(&wide),
+            None => vec![classes.class(value)],
+        };
+        matching.sort_unstable();
+        let mut ranges: Vec<(u32, u32)> = vec![];
+        for class in matching {
+            match ranges.last_mut() {
+                Some(last) if last.1 + 1 == class => last.1 = class,
+                _ => ranges.push((class, class)),
+            }
+        }
+        if matches!(match_type, MatchType::NotEqual | MatchType::NotPrefix) {
+            complement(&ranges, classes.last())
+        } else {
+            ranges
+        }
+    }
+
+    /// The class of an event's value.
+    #[must_use]
+    pub fn class(&self, field: FieldId, value: &Value) -> u32 {
+        self.fields.get(&field).map_or(0, |classes| classes.class(value))
+    }
+
+    /// The values that conditions on a field name exactly, with their classes.
+    pub fn named(&self, field: FieldId) -> impl Iterator<Item = (u32, &Value)> {
+        (1..).zip(self.fields.get(&field).map_or(&[][..], |classes| &classes.named[..]))
+    }
+
+    /// Whether conditions on a field look at more than equality.
+    #[must_use]
+    pub fn has_wide(&self, field: FieldId) -> bool {
+        self.fields.get(&field).is_some_and(|classes| !classes.wide.is_empty())
+    }
+
+    /// A value that has this class, for making up events.
+    #[must_use]
+    pub fn example(&self, field: FieldId, class: u32) -> Option<Value> {
+        let classes = self.fields.get(&field)?;
+        let named = classes.named.get((class as usize).checked_sub(1)?);
+        named.cloned().or_else(|| {
+            let examples = classes.wide.iter().filter_map(|wide| match wide {
+                Wide::Prefix(value) | Wide::CaseInsensitive(value) => Some(longer(value)),
+                Wide::Descriptor(_) => None,
+            });
+            examples.into_iter().find(|value| classes.class(value) == class)
+        })
+    }
+}
+
+/// A value that ends so, and that nobody names.
+fn longer(value: &Value) -> Value {
+    let extend = |text: &str| {
+        let mut longer = String::from("~");
+        longer.push_str(text);
+        longer
+    };
+    match value {
+        Value::UnicodeString(text) => Value::UnicodeString(extend(text)),
+        Value::Application(path) => Value::Application(extend(path)),
+        other => other.clone(),
+    }
+}
+
+/// What is left of `0..=last`.
+fn complement(ranges: &[(u32, u32)], last: u32) -> Vec<(u32, u32)> {
+    let mut rest = vec![];
+    let mut next = 0;
+    for &(low, high) in ranges {
+        if low > next {
+            rest.push((next, low - 1));
+        }
+        next = high + 1;
+    }
+    if next <= last {
+        rest.push((next, last));
+    }
+    rest
+}
+
+fn wide(match_type: MatchType, value: &Value) -> Option<Wide> {
+    match (match_type, value) {
+        (_, Value::SecurityDescriptor(descriptor)) => Some(Wide::Descriptor(descriptor.clone())),
+        (MatchType::Prefix | MatchType::NotPrefix, _) => Some(Wide::Prefix(value.clone())),
+        (MatchType::EqualCaseInsensitive, _) => Some(Wide::CaseInsensitive(value.clone())),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn application(path: &str) -> Value {
+        Value::Application(path.into())
+    }
+
+    #[test]
+    fn applications_that_no_condition_names_share_class_0() {
+        let mut classes = Classes::default();
+        for path in ["/usr/bin/curl", "/usr/bin/dig", "/usr/bin/curl"] {
+            classes.note(FieldId::ALE_APP_ID, MatchType::Equal, &application(path)).unwrap();
+        }
+        let class = |path| classes.class(FieldId::ALE_APP_ID, &application(path));
+        assert_eq!(class("/usr/bin/curl"), 1);
+        assert_eq!(class("/usr/bin/dig"), 2);
+        assert_eq!(class("/usr/bin/ping"), 0);
+        let not = classes.ranges(FieldId::ALE_APP_ID, MatchType::NotEqual, &application("/usr/bin/curl"));
+        assert_eq!(not, [(0, 0), (2, 2)]);
+    }
+
+    #[test]
+    fn endings_have_classes_for_every_set_of_them() {
+        let mut classes = Classes::default();
+        classes.note(FieldId::PEER_NAME, MatchType::Prefix, &Value::UnicodeString("ba".into())).unwrap();
+        classes.note(FieldId::PEER_NAME, MatchType::Prefix, &Value::UnicodeString("cba".into())).unwrap();
+        classes.note(FieldId::PEER_NAME, MatchType::Equal, &Value::UnicodeString("dcba".into())).unwrap();
+        let class = |text: &str| classes.class(FieldId::PEER_NAME, &Value::UnicodeString(text.into()));
+        let ranges = |text: &str| classes.ranges(FieldId::PEER_NAME, MatchType::Prefix, &Value::UnicodeString(text.into()));
+        let holds = |text: &str, class: u32| ranges(text).iter().any(|&(low, high)| low <= class && class <= high);
+        for (value, short, long) in [("xba", true, false), ("xcba", true, true), ("dcba", true, true), ("x", false, false)] {
+            assert_eq!(holds("ba", class(value)), short, "{value}");
+            assert_eq!(holds("cba", class(value)), long, "{value}");
+        }
+    }
+}

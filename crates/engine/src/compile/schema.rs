@@ -1,0 +1,190 @@
+//! Where the fields of a layer stand among the words of its incoming values.
+
+use crate::values::words;
+use openwfp_model::{DataType, FieldId, Layer, LayerId};
+use std::{sync::OnceLock, vec::Vec};
+
+/// How a field's words are to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// One number, the most significant word first.
+    Number,
+    /// A class number: values that no condition tells apart share one (see `Classes`).
+    Class,
+    /// A user: the uid in the first word, the groups in [`words::GROUPS`].
+    User,
+}
+
+/// The words of one field at one layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldWords {
+    /// The field.
+    pub field: FieldId,
+    /// The first word.
+    pub first: usize,
+    /// How many words.
+    pub count: usize,
+    /// How to read them.
+    pub encoding: Encoding,
+}
+
+/// The fields of one layer and their words, in the layer's own order.
+#[derive(Debug)]
+pub struct Schema {
+    fields: Vec<FieldWords>,
+}
+
+impl Schema {
+    /// The schema of a layer.
+    #[must_use]
+    pub fn of(layer: LayerId) -> &'static Self {
+        static SCHEMAS: OnceLock<Vec<Schema>> = OnceLock::new();
+        &SCHEMAS.get_or_init(|| Layer::all().iter().map(Self::build).collect())[layer.get() as usize]
+    }
+
+    fn build(layer: &Layer) -> Self {
+        let mut free = words::LAYER_OWN;
+        let mut fields: Vec<FieldWords> = Vec::with_capacity(layer.fields.len());
+        for field in layer.fields {
+            let (count, mut encoding) = match field.data_type {
+                DataType::Uint64 | DataType::ByteArray6 => (2, Encoding::Number),
+                DataType::ByteArray16 => (4, Encoding::Number),
+                DataType::Uint8 | DataType::Uint16 | DataType::Uint32 => (1, Encoding::Number),
+                _ => (1, Encoding::Class),
+            };
+            if field.field == FieldId::ALE_USER_ID {
+                encoding = Encoding::User;
+            }
+            let taken = |first| fields.iter().any(|other| other.first == first);
+            let first = match common_word(field.field).filter(|&first| !taken(first)) {
+                Some(first) => first,
+                None => {
+                    free += count;
+                    free - count
+                }
+            };
+            fields.push(FieldWords {
+                field: field.field,
+                first,
+                count,
+                encoding,
+            });
+        }
+        Self { fields }
+    }
+
+    /// Every field of the layer, in the layer's order.
+    #[must_use]
+    pub fn fields(&self) -> &[FieldWords] {
+        &self.fields
+    }
+
+    /// The words of a field; `None` where the layer does not have it.
+    #[must_use]
+    pub fn field(&self, field: FieldId) -> Option<FieldWords> {
+        self.fields.iter().copied().find(|words| words.field == field)
+    }
+}
+
+/// The word that a field has at every layer, for the fields that have one.
+fn common_word(field: FieldId) -> Option<usize> {
+    Some(match field {
+        FieldId::IP_PROTOCOL => words::IP_PROTOCOL,
+        FieldId::IP_LOCAL_PORT => words::IP_LOCAL_PORT,
+        FieldId::IP_REMOTE_PORT => words::IP_REMOTE_PORT,
+        FieldId::FLAGS => words::FLAGS,
+        FieldId::IP_LOCAL_ADDRESS | FieldId::IP_SOURCE_ADDRESS => words::IP_LOCAL_ADDRESS,
+        FieldId::IP_REMOTE_ADDRESS | FieldId::IP_DESTINATION_ADDRESS => words::IP_REMOTE_ADDRESS,
+        FieldId::ALE_APP_ID => words::ALE_APP_ID,
+        FieldId::ALE_USER_ID => words::ALE_USER_ID,
+        FieldId::INTERFACE_INDEX => words::INTERFACE_INDEX,
+        FieldId::INTERFACE_TYPE => words::INTERFACE_TYPE,
+        FieldId::TUNNEL_TYPE => words::TUNNEL_TYPE,
+        FieldId::IP_LOCAL_INTERFACE => words::IP_LOCAL_INTERFACE,
+        FieldId::SUB_INTERFACE_INDEX => words::SUB_INTERFACE_INDEX,
+        FieldId::IP_LOCAL_ADDRESS_TYPE => words::IP_LOCAL_ADDRESS_TYPE,
+        FieldId::IP_DESTINATION_ADDRESS_TYPE => words::IP_DESTINATION_ADDRESS_TYPE,
+        FieldId::COMPARTMENT_ID => words::COMPARTMENT_ID,
+        FieldId::DIRECTION => words::DIRECTION,
+        FieldId::REAUTHORIZE_REASON => words::REAUTHORIZE_REASON,
+        _ => return None,
+    })
+}
+
+/// What it means when a field's value is [`UNKNOWN`](crate::UNKNOWN) at a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// It will be known at the first packet.
+    Late,
+    /// It could not be read.
+    Unreadable,
+}
+
+/// Whether a shim may say that a field's value is unknown, and what that means.
+///
+/// At connect neither the source address nor the interface is chosen yet, unless the socket was bound. Identity and
+/// what is known of an interface can fail to be read.
+#[must_use]
+pub fn unknown(layer: LayerId, field: FieldId) -> Option<Unknown> {
+    let connects = matches!(layer, LayerId::ALE_AUTH_CONNECT_V4 | LayerId::ALE_AUTH_CONNECT_V6);
+    match field {
+        FieldId::IP_LOCAL_ADDRESS
+        | FieldId::IP_LOCAL_ADDRESS_TYPE
+        | FieldId::IP_LOCAL_PORT
+        | FieldId::INTERFACE_INDEX
+        | FieldId::SUB_INTERFACE_INDEX
+        | FieldId::IP_NEXTHOP_INTERFACE
+        | FieldId::NEXTHOP_INTERFACE_INDEX
+        | FieldId::NEXTHOP_INTERFACE_TYPE
+        | FieldId::NEXTHOP_SUB_INTERFACE_INDEX
+        | FieldId::NEXTHOP_TUNNEL_TYPE
+            if connects =>
+        {
+            Some(Unknown::Late)
+        }
+        FieldId::INTERFACE_TYPE | FieldId::TUNNEL_TYPE | FieldId::IP_LOCAL_INTERFACE if connects => Some(Unknown::Late),
+        FieldId::INTERFACE_TYPE
+        | FieldId::TUNNEL_TYPE
+        | FieldId::IP_LOCAL_INTERFACE
+        | FieldId::ALE_APP_ID
+        | FieldId::ALE_ORIGINAL_APP_ID
+        | FieldId::ALE_USER_ID => Some(Unknown::Unreadable),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::WORDS;
+    use std::vec;
+
+    #[test]
+    fn the_fields_of_every_layer_fit_and_do_not_overlap() {
+        for layer in Layer::all() {
+            let mut taken = vec![false; WORDS];
+            if layer.field(FieldId::ALE_USER_ID).is_some() {
+                taken[words::GROUPS] = true;
+                taken[words::GROUPS + 1] = true;
+            }
+            for field in Schema::of(layer.id).fields() {
+                for word in field.first..field.first + field.count {
+                    assert!(word < WORDS, "{} {} at {word}", layer.name, field.field);
+                    assert!(!taken[word], "{} {} at {word}", layer.name, field.field);
+                    taken[word] = true;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn common_fields_stand_at_the_same_word_everywhere() {
+        for layer in [LayerId::ALE_AUTH_CONNECT_V6, LayerId::INBOUND_TRANSPORT_V6] {
+            let schema = Schema::of(layer);
+            assert_eq!(schema.field(FieldId::IP_REMOTE_ADDRESS).unwrap().first, words::IP_REMOTE_ADDRESS);
+            assert_eq!(schema.field(FieldId::IP_REMOTE_ADDRESS).unwrap().count, 4);
+            assert_eq!(schema.field(FieldId::IP_REMOTE_PORT).unwrap().first, words::IP_REMOTE_PORT);
+        }
+        assert_eq!(Schema::of(LayerId::INBOUND_IPPACKET_V4).field(FieldId::IP_PROTOCOL), None);
+    }
+}

@@ -1,0 +1,162 @@
+//! What this machine or this user lacks, said before anything is tried.
+
+use crate::{btf, group};
+use std::{fs, io, path::Path};
+use thiserror::Error;
+
+/// The oldest kernel that can work: the programs call `bpf_loop`, which came with 5.17. The oldest
+/// that is tested is 6.1.
+pub const OLDEST_KERNEL: (u32, u32) = (5, 17);
+
+/// One thing that is missing, and what to do about it.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Missing {
+    /// The caller lacks capabilities.
+    #[error("missing {}: run as root, or give the program these capabilities", .names.join(", "))]
+    Capabilities {
+        /// `CAP_BPF` and the like.
+        names: Vec<&'static str>,
+    },
+    /// The kernel is too old.
+    #[error("Linux {found} is too old: {}.{} or later is needed", OLDEST_KERNEL.0, OLDEST_KERNEL.1)]
+    Kernel {
+        /// Its release.
+        found: String,
+    },
+    /// The kernel has no BTF.
+    #[error(
+        "this kernel publishes no type information ({}): it must be built with CONFIG_DEBUG_INFO_BTF",
+        btf::VMLINUX
+    )]
+    Btf,
+    /// No cgroup v2.
+    #[error("{0}")]
+    ControlGroups(String),
+    /// The kernel has no BPF system call.
+    #[error("this kernel has no bpf system call: it must be built with CONFIG_BPF_SYSCALL")]
+    NoBpf,
+    /// The system call is refused although the capabilities are there.
+    #[error("the bpf system call is refused{}", reason(.lockdown))]
+    Refused {
+        /// Kernel lockdown is set to `confidentiality`, which forbids BPF to read kernel memory.
+        lockdown: bool,
+    },
+}
+
+fn reason(lockdown: &bool) -> &'static str {
+    if *lockdown {
+        " by kernel lockdown (/sys/kernel/security/lockdown is at `confidentiality`): boot with lockdown=integrity or none"
+    } else {
+        ", though the capabilities are there: a seccomp filter or a security module forbids it; in a container, let it through"
+    }
+}
+
+/// (number, name): what loading and attaching needs. `CAP_SYS_ADMIN` stands for all but
+/// `CAP_NET_ADMIN`; it is also what pinning into a BPF file system of our own takes.
+const CAPABILITIES: [(u32, &str); 4] =
+    [(12, "CAP_NET_ADMIN"), (21, "CAP_SYS_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+
+/// Everything that is missing; nothing means that loading can be tried.
+pub fn missing() -> Vec<Missing> {
+    let mut all = Vec::new();
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    if too_old(&release) {
+        all.push(Missing::Kernel { found: release.trim().into() });
+    }
+    if !Path::new(btf::VMLINUX).exists() {
+        all.push(Missing::Btf);
+    }
+    if let Err(error) = group::hierarchy() {
+        all.push(Missing::ControlGroups(error.to_string()));
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let names = missing_capabilities(&status);
+    if names.is_empty() {
+        all.extend(refused());
+    } else {
+        all.push(Missing::Capabilities { names });
+    }
+    all
+}
+
+/// Whether a release such as `6.1.0-56-amd64` is older than [`OLDEST_KERNEL`]. An unreadable one is not.
+fn too_old(release: &str) -> bool {
+    let mut numbers = release.trim().split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < OLDEST_KERNEL,
+        _ => false,
+    }
+}
+
+/// From the line `CapEff:` of `/proc/self/status`.
+fn missing_capabilities(status: &str) -> Vec<&'static str> {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let held = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok()).unwrap_or(0);
+    let has = |number: u32| held >> number & 1 == 1;
+    // CAP_SYS_ADMIN includes the two that were split from it
+    let includes = |number: u32| has(number) || (matches!(number, 38 | 39) && has(21));
+    CAPABILITIES.iter().filter(|(number, _)| !includes(*number)).map(|(_, name)| *name).collect()
+}
+
+/// Makes the smallest map, to see whether the system call is let through.
+fn refused() -> Option<Missing> {
+    /// The first fields of `union bpf_attr` for `BPF_MAP_CREATE`.
+    #[repr(C)]
+    struct MapCreate {
+        kind: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+        flags: u32,
+    }
+    const BPF_MAP_CREATE: libc::c_long = 0;
+    let array = MapCreate { kind: 2, key_size: 4, value_size: 4, max_entries: 1, flags: 0 };
+    // SAFETY: the kernel reads as many bytes as it is told from our own structure.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, &raw const array, size_of::<MapCreate>()) };
+    if fd >= 0 {
+        // SAFETY: the descriptor is ours and used by nobody else.
+        unsafe { libc::close(fd as libc::c_int) };
+        // Under this lockdown maps can be made, but no program may read kernel structures.
+        let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+        return lockdown.contains("[confidentiality]").then_some(Missing::Refused { lockdown: true });
+    }
+    match io::Error::last_os_error().raw_os_error() {
+        Some(libc::ENOSYS) => Some(Missing::NoBpf),
+        _ => Some(Missing::Refused { lockdown: false }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_are_told_apart_by_number() {
+        let table = [
+            ("5.16.9-generic\n", true),
+            ("4.19.0", true),
+            ("5.17.0", false),
+            ("6.1.0-56-amd64", false),
+            ("6.12.117+deb12-cloud-amd64", false),
+            ("10.0", false),
+            ("", false),
+        ];
+        for (release, expected) in table {
+            assert_eq!(too_old(release), expected, "{release}");
+        }
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        let table = [
+            ("CapEff:\t000001ffffffffff\n", vec![]),
+            ("CapEff:\t0000000000000000\n", vec!["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_PERFMON", "CAP_BPF"]),
+            ("CapEff:\t0000000000201000\n", vec![]),
+            ("CapEff:\t0000000000200000\n", vec!["CAP_NET_ADMIN"]),
+            ("CapEff:\t000000c000001000\n", vec!["CAP_SYS_ADMIN"]),
+        ];
+        for (status, expected) in table {
+            assert_eq!(missing_capabilities(status), expected, "{status}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The control group (cgroup v2) whose processes the programs see.
+
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+use thiserror::Error;
+
+/// Number of the cgroup namespace that every machine starts with (`PROC_CGROUP_INIT_INO`).
+const INITIAL_NAMESPACE: u64 = 0xefff_fffb;
+
+/// Why a control group cannot be used.
+#[derive(Debug, Error)]
+pub enum GroupError {
+    /// No cgroup v2 hierarchy is mounted.
+    #[error("no cgroup v2 hierarchy is mounted; mount one: mount -t cgroup2 none /sys/fs/cgroup")]
+    NoHierarchy,
+    /// The folder is in no cgroup v2 hierarchy.
+    #[error("{path} is not a folder of the cgroup v2 hierarchy at {hierarchy}")]
+    NotAGroup {
+        /// The folder.
+        path: String,
+        /// Where the hierarchy is mounted.
+        hierarchy: String,
+    },
+    /// Only a part of the hierarchy can be seen, so that a group's depth is not known.
+    #[error("the cgroup hierarchy is seen from inside a cgroup namespace; run outside of the container")]
+    Namespace,
+    /// The system refused.
+    #[error("cannot use {path}: {source}")]
+    System {
+        /// The file or folder.
+        path: String,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// Where cgroup v2 is mounted, from `/proc/self/mountinfo`.
+pub fn hierarchy() -> Result<PathBuf, GroupError> {
+    let mounts =
+        crate::mounts::read().map_err(|source| GroupError::System { path: "/proc/self/mountinfo".into(), source })?;
+    let mount = mounts.into_iter().find(|mount| mount.kind == "cgroup2" && mount.root == Path::new("/"));
+    mount.map(|mount| mount.point).ok_or(GroupError::NoHierarchy)
+}
+
+/// A control group, as the programs recognise it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Its id: the folder's inode number.
+    pub id: u64,
+    /// Its depth below the root of the hierarchy, which has depth 0.
+    pub level: u32,
+}
+
+impl Group {
+    /// A group by its folder, which must exist.
+    pub fn open(path: &Path) -> Result<Self, GroupError> {
+        let system = |path: &Path| {
+            let path = path.display().to_string();
+            move |source| GroupError::System { path, source }
+        };
+        let namespace = Path::new("/proc/self/ns/cgroup");
+        if fs::metadata(namespace).map_err(system(namespace))?.ino() != INITIAL_NAMESPACE {
+            return Err(GroupError::Namespace);
+        }
+        let hierarchy = hierarchy()?;
+        let path = path.canonicalize().map_err(system(path))?;
+        let Ok(below) = path.strip_prefix(&hierarchy) else {
+            return Err(GroupError::NotAGroup {
+                path: path.display().to_string(),
+                hierarchy: hierarchy.display().to_string(),
+            });
+        };
+        let level = below.components().count() as u32;
+        let id = fs::metadata(&path).map_err(system(&path))?.ino();
+        Ok(Self { path, id, level })
+    }
+}

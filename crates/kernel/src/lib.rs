@@ -1,0 +1,20 @@
+//! Loads the eBPF programs of openwfp, and works with their maps.
+//!
+//! - [`features`]: what this machine or this user lacks for it, said before anything is tried;
+//! - [`btf`], [`offsets`]: where the running kernel keeps what the programs read;
+//! - [`group`]: the control group whose processes the programs see;
+//! - [`load`]: the object file into the kernel, its programs to their places, all of it pinned;
+//! - [`labels`]: which program each process runs, as the kernel has it;
+//! - [`applications`]: the programs that a policy names, in the same terms;
+//! - [`bpffs`], [`mounts`]: the file system that keeps what is pinned, and what else is mounted.
+
+pub mod applications;
+pub mod bpffs;
+pub mod btf;
+pub mod features;
+pub mod group;
+pub mod labels;
+pub mod load;
+pub mod mounts;
+pub mod offsets;
+mod records;

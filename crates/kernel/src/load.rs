@@ -1,0 +1,249 @@
+//! The object file into the kernel, its programs to their places, all of it pinned.
+//!
+//! What is pinned stays when the process that made it is killed: links keep their programs
+//! attached, programs keep their maps. [`bpffs::unpin`](crate::bpffs::unpin) takes it away again.
+
+use crate::{
+    btf::{Btf, BtfError},
+    group::Group,
+    offsets::Offsets,
+};
+use aya::{
+    Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
+    pin::PinError,
+    programs::{BtfTracePoint, ProgramError, links::FdLink},
+};
+use openwfp_abi::identity::GROUPS_NAMED;
+use std::{
+    fs, io,
+    path::Path,
+    time::{Duration, Instant},
+};
+use thiserror::Error;
+
+/// The compiled programs. `crates/shims/build.sh` makes the file and the manifest beside it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../shims/openwfp.bpf.o");
+
+/// (program, tracepoint). The exit of a process is seen before its start can be: nothing leaks.
+const LABEL_PROGRAMS: [(&str, &str); 3] = [
+    ("process_exit", "sched_process_exit"),
+    ("process_fork", "sched_process_fork"),
+    ("process_exec", "sched_process_exec"),
+];
+
+/// Why the programs could not be loaded or attached.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// The kernel's type information does not hold what the programs need.
+    #[error(transparent)]
+    Btf(#[from] BtfError),
+    /// The kernel refused the object: a map, or the type information.
+    #[error("the kernel refused the programs: {}", chain(.0))]
+    Object(#[source] Box<EbpfError>),
+    /// The kernel refused a program.
+    #[error("the kernel refused the program {name}: {}", chain(.source))]
+    Program {
+        /// Its name in the object file.
+        name: &'static str,
+        /// What the kernel says.
+        source: Box<ProgramError>,
+    },
+    /// The object file lacks something that this version needs.
+    #[error("the object file has no {name}: it does not belong to this version")]
+    ObjectLacks {
+        /// A program or a map.
+        name: &'static str,
+    },
+    /// A link or a map could not be pinned.
+    #[error("cannot pin {name}: {}", chain(.source))]
+    Pin {
+        /// Its name in the object file.
+        name: String,
+        /// What the system says.
+        source: Box<PinError>,
+    },
+    /// The policy names more groups than the programs can tell apart.
+    #[error("the policy names {count} groups; at most {GROUPS_NAMED} can be told apart")]
+    TooManyGroups {
+        /// How many it names.
+        count: usize,
+    },
+    /// A map could not be written.
+    #[error("cannot write the map {name}: {}", chain(.source))]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// What the system says.
+        source: Box<aya::maps::MapError>,
+    },
+    /// The system gave no random numbers, or no folder for pins.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: &'static str,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// An error and its causes in one line, without repeating what the outer one says already.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let inner = error.to_string();
+        if !text.contains(&inner) {
+            text = format!("{text}: {inner}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// What one load is for.
+#[derive(Clone, Debug)]
+pub struct Settings<'a> {
+    /// The group whose processes are labelled.
+    pub group: &'a Group,
+    /// The groups (gid) that the policy names; their index is their bit.
+    pub groups_named: &'a [u32],
+}
+
+/// How long the parts took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// Finding the kernel's members.
+    pub offsets: Duration,
+    /// Making the maps.
+    pub object: Duration,
+    /// Verifying, translating and attaching programs.
+    pub programs: Duration,
+}
+
+/// The loaded object.
+pub struct Shims {
+    ebpf: Ebpf,
+    types: aya::Btf,
+    hash_key: [u64; 2],
+    links: Vec<FdLink>,
+    times: Times,
+}
+
+impl Shims {
+    /// Makes the maps, with the constants set. No program is loaded yet.
+    pub fn load(settings: &Settings<'_>) -> Result<Self, LoadError> {
+        let count = settings.groups_named.len();
+        if count > GROUPS_NAMED as usize {
+            return Err(LoadError::TooManyGroups { count });
+        }
+        let started = Instant::now();
+        let offsets = Offsets::find(&Btf::of_kernel()?)?;
+        let offsets_time = started.elapsed();
+
+        let started = Instant::now();
+        let types = aya::Btf::from_sys_fs().map_err(|error| LoadError::Object(Box::new(error.into())))?;
+        let hash_key = [random()?, random()?];
+        let groups_asked = u32::from(count > 0);
+        let mut loader = EbpfLoader::new();
+        // not all need be there: a constant that no program reads is left out of the object
+        offsets.iter().for_each(|(name, value)| {
+            loader.override_global(name, value, false);
+        });
+        loader
+            .override_global("GROUP_ID", &settings.group.id, true)
+            .override_global("GROUP_LEVEL", &settings.group.level, true)
+            .override_global("HASH_KEY_LOW", &hash_key[0], true)
+            .override_global("HASH_KEY_HIGH", &hash_key[1], true)
+            .override_global("GROUPS_ASKED", &groups_asked, false)
+            // on failure the log is asked for anyway
+            .verifier_log_level(VerifierLogLevel::STATS)
+            .allow_unsupported_maps();
+        let ebpf = loader.load(OBJECT).map_err(|error| LoadError::Object(Box::new(error)))?;
+        let mut shims = Self { ebpf, types, hash_key, links: Vec::new(), times: Times::default() };
+        shims.name_groups(settings.groups_named)?;
+        shims.times.offsets = offsets_time;
+        shims.times.object = started.elapsed();
+        Ok(shims)
+    }
+
+    fn name_groups(&mut self, groups: &[u32]) -> Result<(), LoadError> {
+        if groups.is_empty() {
+            return Ok(());
+        }
+        let name = "GROUPS";
+        let map = self.ebpf.map_mut(name).ok_or(LoadError::ObjectLacks { name })?;
+        let failed = |source| LoadError::Map { name, source: Box::new(source) };
+        let mut map = aya::maps::HashMap::<_, u32, u32>::try_from(map).map_err(failed)?;
+        for (bit, group) in (0u32..).zip(groups) {
+            map.insert(group, bit, 0).map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    /// Pins every map under its name in `folder`, which is made.
+    pub fn pin_maps(&self, folder: &Path) -> Result<(), LoadError> {
+        fs::create_dir_all(folder)
+            .map_err(|source| LoadError::System { what: "cannot make a folder for pins", source })?;
+        for (name, map) in self.ebpf.maps() {
+            if name.starts_with('.') {
+                continue; // constants
+            }
+            map.pin(folder.join(name))
+                .map_err(|source| LoadError::Pin { name: name.into(), source: Box::new(source) })?;
+        }
+        Ok(())
+    }
+
+    /// Loads and attaches the programs that label processes. From here on each program that is
+    /// executed in the group is labelled; with a folder also after this process is gone.
+    pub fn attach_labels(&mut self, folder: Option<&Path>) -> Result<(), LoadError> {
+        let started = Instant::now();
+        for (name, tracepoint) in LABEL_PROGRAMS {
+            let refused = |source| LoadError::Program { name, source: Box::new(source) };
+            let program = self.ebpf.program_mut(name).ok_or(LoadError::ObjectLacks { name })?;
+            let program: &mut BtfTracePoint = program.try_into().map_err(refused)?;
+            program.load(tracepoint, &self.types).map_err(refused)?;
+            let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
+            self.keep(name, link.into(), folder)?;
+        }
+        self.times.programs += started.elapsed();
+        Ok(())
+    }
+
+    /// Pins a link under its program's name, or holds it as long as this value lives.
+    pub fn keep(&mut self, name: &str, link: FdLink, folder: Option<&Path>) -> Result<(), LoadError> {
+        let Some(folder) = folder else {
+            self.links.push(link);
+            return Ok(());
+        };
+        let pinned = link.pin(folder.join(format!("link_{name}")));
+        pinned.map(drop).map_err(|source| LoadError::Pin { name: name.into(), source: Box::new(source) })
+    }
+
+    /// The loaded object, for further programs and maps.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// The key of the path hash in this load; see [`Application::key`](crate::applications::Application::key).
+    pub fn hash_key(&self) -> [u64; 2] {
+        self.hash_key
+    }
+
+    /// How long loading took.
+    pub fn times(&self) -> Times {
+        self.times
+    }
+}
+
+/// A random number from the system.
+fn random() -> Result<u64, LoadError> {
+    let mut number = 0u64;
+    // SAFETY: eight bytes of our own.
+    let got = unsafe { libc::getrandom((&raw mut number).cast(), size_of::<u64>(), 0) };
+    if usize::try_from(got) == Ok(size_of::<u64>()) {
+        Ok(number)
+    } else {
+        Err(LoadError::System { what: "no random numbers", source: io::Error::last_os_error() })
+    }
+}

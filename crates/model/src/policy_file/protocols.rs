@@ -1,0 +1,46 @@
+//! IP protocols by name.
+
+use crate::NamedValue;
+
+/// The names of IP protocols (IANA "Assigned Internet Protocol Numbers"); the first name of a number is the one that is
+/// written.
+pub(super) static PROTOCOLS: &[NamedValue] = &[
+    ("hopopt", 0),
+    ("icmp", 1),
+    ("igmp", 2),
+    ("ipv4", 4),
+    ("ipip", 4),
+    ("ipencap", 4),
+    ("tcp", 6),
+    ("egp", 8),
+    ("igp", 9),
+    ("udp", 17),
+    ("dccp", 33),
+    ("ipv6", 41),
+    ("ipv6-route", 43),
+    ("ipv6-frag", 44),
+    ("rsvp", 46),
+    ("gre", 47),
+    ("esp", 50),
+    ("ah", 51),
+    ("icmpv6", 58),
+    ("ipv6-icmp", 58),
+    ("ipv6-nonxt", 59),
+    ("ipv6-opts", 60),
+    ("eigrp", 88),
+    ("ospf", 89),
+    ("etherip", 97),
+    ("pim", 103),
+    ("ipcomp", 108),
+    ("vrrp", 112),
+    ("l2tp", 115),
+    ("isis", 124),
+    ("sctp", 132),
+    ("mobility-header", 135),
+    ("udplite", 136),
+    ("mpls-in-ip", 137),
+    ("hip", 139),
+    ("shim6", 140),
+    ("rohc", 142),
+    ("ethernet", 143),
+];

@@ -1,0 +1,189 @@
+//! Replaying captures in tests, and building the packets that no capture holds.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::fs::File;
+use std::path::PathBuf;
+
+use openwfp_model::LayerId;
+use openwfp_packet::capture::{CaptureReader, Record};
+use openwfp_packet::flow::{FlowChange, FlowEvent};
+use openwfp_packet::link::LinkType;
+use openwfp_packet::local::{Inference, LocalSide};
+use openwfp_packet::packet::{Frame, Packet};
+use openwfp_packet::replay::{Classifier, Decision, Outcome, Replay, ReplaySettings, Step, Summary};
+use openwfp_packet::time::Timestamp;
+
+pub const SECOND: u64 = 1_000_000_000;
+
+/// Where the captures are.
+pub fn capture_path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../captures").join(name)
+}
+
+/// A packet that a test has in hand.
+#[derive(Clone, Debug)]
+pub struct Owned {
+    pub time: Timestamp,
+    pub link_type: LinkType,
+    pub data: Vec<u8>,
+}
+
+impl Owned {
+    /// An IP packet at a time in seconds.
+    pub fn ip(seconds: u64, data: Vec<u8>) -> Self {
+        Self { time: Timestamp::from_nanoseconds(seconds * SECOND), link_type: LinkType::RAW, data }
+    }
+
+    pub fn record(&self, frame: u64) -> Record<'_> {
+        Record {
+            frame,
+            time: self.time,
+            link_type: self.link_type,
+            interface: 0,
+            direction: None,
+            data: &self.data,
+            original_length: self.data.len() as u32,
+        }
+    }
+}
+
+/// All packets of a capture.
+pub fn packets(name: &str) -> Vec<Owned> {
+    let mut reader = CaptureReader::new(File::open(capture_path(name)).unwrap()).unwrap();
+    let mut packets = Vec::new();
+    while let Some(Ok(record)) = reader.next_record() {
+        packets.push(Owned { time: record.time, link_type: record.link_type, data: record.data.to_vec() });
+    }
+    packets
+}
+
+/// What can be inferred about the local side of packets.
+pub fn infer(packets: &[Owned]) -> LocalSide {
+    let mut inference = Inference::new();
+    for packet in packets {
+        if let Ok(Frame::Ip(packet)) = Packet::parse(packet.link_type, &packet.data) {
+            inference.observe(&packet, None);
+        }
+    }
+    LocalSide::Inferred(inference.conclude())
+}
+
+/// The local side that a user gives.
+pub fn local(prefixes: &[&str]) -> LocalSide {
+    LocalSide::Given(prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect())
+}
+
+/// Writes down what it is asked and told, and blocks at the layers that it is told to.
+#[derive(Default)]
+pub struct Recorder {
+    pub blocks: Vec<LayerId>,
+    pub lines: Vec<String>,
+}
+
+impl Classifier for Recorder {
+    fn classify(&mut self, step: &Step<'_>) -> Decision {
+        let blocked = self.blocks.contains(&step.layer);
+        let flow = step.flow.map(|flow| format!(" #{flow}")).unwrap_or_default();
+        self.lines.push(format!("{}{flow}{}", step.layer, if blocked { " blocked" } else { "" }));
+        if blocked { Decision::Block } else { Decision::Permit }
+    }
+
+    fn flow_blocked(&mut self, step: &Step<'_>) {
+        self.lines.push(format!("flow-blocked by {} #{}", step.layer, step.flow.unwrap()));
+    }
+
+    fn flow_changed(&mut self, event: &FlowEvent) {
+        let what = match event.change {
+            FlowChange::Established => "flow-established".to_owned(),
+            FlowChange::Deleted(reason) => format!("flow-deleted ({})", reason.name()),
+        };
+        self.lines.push(format!("{what} #{}", event.flow));
+    }
+}
+
+/// What a replay did: for each packet its number, what it met, and what became of it unless it was permitted.
+pub struct Replayed {
+    pub lines: Vec<String>,
+    pub summary: Summary,
+}
+
+pub fn replay(packets: &[Owned], local: LocalSide, blocks: &[LayerId]) -> Replayed {
+    let mut replay = Replay::new(local, ReplaySettings::default());
+    let mut recorder = Recorder { blocks: blocks.to_vec(), ..Recorder::default() };
+    let mut lines = Vec::new();
+    for (packet, frame) in packets.iter().zip(1..) {
+        let outcome = replay.packet(&packet.record(frame), &mut recorder);
+        let mut parts: Vec<_> = recorder.lines.drain(..).map(|line| short(&line)).collect();
+        match outcome {
+            Outcome::Permitted | Outcome::Blocked { .. } | Outcome::FlowBlocked => {}
+            Outcome::Waiting => parts.push("waiting".to_owned()),
+            Outcome::Malformed(error) => parts.push(format!("malformed ({error})")),
+            other => parts.push(format!("{other:?}")),
+        }
+        lines.push(format!("{frame} {}", parts.join(", ")));
+    }
+    Replayed { lines, summary: replay.summary() }
+}
+
+/// Layers without their version, which each test states once.
+fn short(line: &str) -> String {
+    line.replace("_V4", "").replace("_V6", "")
+}
+
+/// Compares line by line; the expected text may be indented.
+pub fn assert_lines(actual: &[String], expected: &str) {
+    let expected: Vec<_> = expected.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    assert_eq!(actual, expected, "\n{}", actual.join("\n"));
+}
+
+/// Building packets.
+pub mod build {
+    /// An IPv4 packet from 192.0.2.1 or another address that ends in `from`, to one that ends in `to`.
+    pub fn ipv4(from: u8, to: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
+        ipv4_word(from, to, protocol, 0x4000, 0, payload)
+    }
+
+    /// A fragment: where it begins, and whether others follow.
+    pub fn ipv4_fragment(from: u8, to: u8, identification: u16, at: u16, more: bool, payload: &[u8]) -> Vec<u8> {
+        let word = at / 8 | if more { 0x2000 } else { 0 };
+        ipv4_word(from, to, 17, word, identification, payload)
+    }
+
+    fn ipv4_word(from: u8, to: u8, protocol: u8, word: u16, identification: u16, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0];
+        packet.extend((20 + payload.len() as u16).to_be_bytes());
+        packet.extend(identification.to_be_bytes());
+        packet.extend(word.to_be_bytes());
+        packet.extend([64, protocol, 0, 0, 192, 0, 2, from, 192, 0, 2, to]);
+        packet.extend(payload);
+        packet
+    }
+
+    /// A TCP segment.
+    pub fn tcp(source: u16, destination: u16, flags: u8, sequence: u32) -> Vec<u8> {
+        let mut segment = Vec::new();
+        segment.extend(source.to_be_bytes());
+        segment.extend(destination.to_be_bytes());
+        segment.extend(sequence.to_be_bytes());
+        segment.extend([0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        segment
+    }
+
+    /// A UDP datagram.
+    pub fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
+        let mut datagram = Vec::new();
+        datagram.extend(source.to_be_bytes());
+        datagram.extend(destination.to_be_bytes());
+        datagram.extend((8 + payload.len() as u16).to_be_bytes());
+        datagram.extend([0, 0]);
+        datagram.extend(payload);
+        datagram
+    }
+
+    pub const SYN: u8 = 0x02;
+    pub const SYN_ACK: u8 = 0x12;
+    pub const ACK: u8 = 0x10;
+    pub const FIN_ACK: u8 = 0x11;
+    pub const RST: u8 = 0x04;
+    pub const RST_ACK: u8 = 0x14;
+}

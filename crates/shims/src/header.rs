@@ -1,0 +1,163 @@
+//! The headers of a packet, as far as authorization needs them.
+
+use crate::{address::Address, work::Work};
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
+use core::mem::MaybeUninit;
+use openwfp_engine::words;
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const DCCP: u8 = 33;
+const ICMPV6: u8 = 58;
+const SCTP: u8 = 132;
+const UDPLITE: u8 = 136;
+
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+
+/// No packet has more extension headers than this; one that claims to is not read.
+const EXTENSIONS: usize = 8;
+
+/// What the headers say.
+pub struct Header {
+    /// The source address.
+    pub source: Address,
+    /// The destination address.
+    pub destination: Address,
+    /// The transport protocol, behind all extension headers.
+    pub protocol: u8,
+    /// The first four bytes of the transport header: two ports, or ICMP type and code.
+    ports: [u16; 2],
+    tcp_flags: u8,
+}
+
+/// `count` bytes at `offset`, which both are known numbers to the verifier or bounded.
+#[inline(always)]
+fn load<T: Copy>(packet: *mut __sk_buff, offset: u32) -> Option<T> {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the helper writes exactly the size of `T`, which is made of integers, or fails.
+    let result =
+        unsafe { bpf_skb_load_bytes(packet.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32) };
+    // SAFETY: the helper has written it.
+    if result == 0 { Some(unsafe { value.assume_init() }) } else { None }
+}
+
+/// Reads the headers. `None`: they are cut, or nest too deep.
+#[inline(always)]
+pub fn read(packet: *mut __sk_buff) -> Option<Header> {
+    let version = load::<u8>(packet, 0)? >> 4;
+    let (source, destination, protocol, transport, first) = match version {
+        4 => {
+            let fixed: [u32; 5] = load(packet, 0)?;
+            let length = (u32::from_be(fixed[0]) >> 24 & 15) * 4;
+            let fragment = u32::from_be(fixed[1]) & 0x1fff;
+            let protocol = (u32::from_be(fixed[2]) >> 16) as u8;
+            (
+                Address::V4(u32::from_be(fixed[3])),
+                Address::V4(u32::from_be(fixed[4])),
+                protocol,
+                length,
+                fragment == 0,
+            )
+        }
+        6 => {
+            let fixed: [u32; 10] = load(packet, 0)?;
+            let word = |n: usize| u32::from_be(fixed[n]);
+            let (protocol, transport, first) = extensions(packet, (word(1) >> 8) as u8)?;
+            (
+                Address::V6([word(2), word(3), word(4), word(5)]),
+                Address::V6([word(6), word(7), word(8), word(9)]),
+                protocol,
+                transport,
+                first,
+            )
+        }
+        _ => return None,
+    };
+    let mut header = Header { source, destination, protocol, ports: [0; 2], tcp_flags: 0 };
+    if !first {
+        return Some(header);
+    }
+    match protocol {
+        TCP | UDP | UDPLITE | SCTP | DCCP => {
+            let [a, b]: [u16; 2] = load(packet, transport)?;
+            header.ports = [u16::from_be(a), u16::from_be(b)];
+            if protocol == TCP {
+                header.tcp_flags = load(packet, transport + 13)?;
+            }
+        }
+        ICMP | ICMPV6 => {
+            let [kind, code]: [u8; 2] = load(packet, transport)?;
+            header.ports = [kind as u16, code as u16];
+        }
+        _ => {}
+    }
+    Some(header)
+}
+
+/// Follows the extension headers: the transport protocol, where its header begins, and whether this is the first (or
+/// only) fragment.
+#[inline(always)]
+fn extensions(packet: *mut __sk_buff, mut next: u8) -> Option<(u8, u32, bool)> {
+    const HOP_BY_HOP: u8 = 0;
+    const ROUTING: u8 = 43;
+    const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
+    const DESTINATION: u8 = 60;
+    let mut offset = 40;
+    for _ in 0..EXTENSIONS {
+        let length = match next {
+            HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => load::<[u8; 4]>(packet, offset)?,
+            _ => return Some((next, offset, true)),
+        };
+        let bytes = match next {
+            AUTHENTICATION => (length[1] as u32 + 2) * 4,
+            FRAGMENT => {
+                if u16::from_be_bytes([length[2], length[3]]) & 0xfff8 != 0 {
+                    return Some((length[0], offset + 8, false));
+                }
+                8
+            }
+            _ => (length[1] as u32 + 1) * 8,
+        };
+        next = length[0];
+        offset += bytes;
+    }
+    None
+}
+
+impl Header {
+    /// The remote port; 0 for protocols without ports. One authorization covers an ICMP exchange.
+    #[inline(always)]
+    pub fn remote_port(&self, inbound: bool) -> u16 {
+        match (self.protocol, inbound) {
+            (ICMP | ICMPV6, _) => 0,
+            (_, true) => self.ports[0],
+            (_, false) => self.ports[1],
+        }
+    }
+
+    /// Whether a TCP packet asks for a connection.
+    #[inline(always)]
+    pub fn opens_connection(&self) -> bool {
+        self.tcp_flags & (SYN | ACK) == SYN
+    }
+
+    /// Writes the ports, or ICMP type and code, into the values.
+    #[inline(always)]
+    pub fn write_ports(&self, work: &mut Work, inbound: bool) {
+        let [source, destination] = self.ports;
+        let (local, remote) = match (self.protocol, inbound) {
+            (ICMP | ICMPV6, _) | (_, false) => (source, destination),
+            (_, true) => (destination, source),
+        };
+        match self.protocol {
+            TCP | UDP | UDPLITE | SCTP | DCCP | ICMP | ICMPV6 => {
+                work.values.set(words::IP_LOCAL_PORT, local as u32);
+                work.values.set(words::IP_REMOTE_PORT, remote as u32);
+            }
+            _ => {}
+        }
+    }
+}

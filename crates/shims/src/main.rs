@@ -1,0 +1,54 @@
+//! The eBPF programs of openwfp: compiled once, loaded on kernels that they were not built on.
+//!
+//! - [`offsets`]: where kernel members are (constants that the loader sets), and typed loads;
+//! - [`task`]: kernel structures as far as the programs follow them;
+//! - [`scratch`]: working memory, claimed and given back;
+//! - [`path`]: from an open file to its key, by the folders inside its file system;
+//! - [`label`]: the tracepoints that label each process with the program that it executes;
+//! - [`identity`]: who the calling task is, for the hooks;
+//! - [`storage`]: memory that lives and dies with a socket;
+//! - [`words`]: records moved word by word;
+//! - [`counters`]: what went wrong;
+//! - [`work`]: one classification: its memory, the walk over the image;
+//! - [`bind`], [`connect`], [`stream`], [`packets`]: the hooks, each with the layers that it serves;
+//! - [`address`], [`header`], [`socket`], [`layers`]: what the hooks read and name;
+//! - [`report`], [`refuse`]: what comes of it: an event, an errno, a dropped packet;
+//! - [`maps`]: the maps that the hooks share.
+#![no_std]
+#![no_main]
+// The target has no atomic types, though BPF has the instructions.
+#![feature(core_intrinsics)]
+#![allow(internal_features)]
+
+mod address;
+mod bind;
+mod connect;
+mod counters;
+mod header;
+mod identity;
+mod label;
+mod layers;
+mod maps;
+mod offsets;
+mod packets;
+mod path;
+mod refuse;
+mod report;
+mod scratch;
+mod socket;
+mod storage;
+mod stream;
+mod task;
+mod words;
+mod work;
+
+/// Nothing here panics; the target wants a handler all the same.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The kernel gives the helpers that read kernel structures to GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,202 @@
+//! ALE_AUTH_LISTEN, and ALE_FLOW_ESTABLISHED of TCP: the socket operations hook.
+//!
+//! Its answer is ignored by the kernel. A refused listen is marked on the socket, and its SYNs are dropped; a refused
+//! flow is marked too, its packets are dropped both ways, and the loader is told to end the socket.
+
+use crate::{
+    address::Address,
+    bind::write_endpoint,
+    connect::keep,
+    layers::{AUTH_LISTEN, FLOW_ESTABLISHED, INBOUND, IS_LOOPBACK, OUTBOUND},
+    maps::ENDPOINTS,
+    refuse::is_dry_run,
+    report::{About, report},
+    socket,
+    work::{self, Outcome, Work, next_flow},
+};
+use aya_ebpf::{
+    bindings::{
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock,
+        bpf_sock_ops,
+    },
+    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
+    macros::sock_ops,
+    programs::SockOpsContext,
+};
+use openwfp_abi::{
+    event::FAIL_SOCKET,
+    flow::{Endpoint, FLOW_REFUSED, LISTEN_REFUSED, OWNED},
+};
+use openwfp_engine::words;
+
+const AF_INET6: u32 = 10;
+const IPPROTO_TCP: u32 = 6;
+
+#[sock_ops]
+pub fn stream(context: SockOpsContext) -> u32 {
+    let operation = Operation { context: context.ops };
+    // SAFETY: the context is valid; the verifier checks the member.
+    match unsafe { (*context.ops).op } {
+        BPF_SOCK_OPS_TCP_LISTEN_CB => operation.listen(),
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => operation.established(OUTBOUND),
+        BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => operation.established(INBOUND),
+        _ => {}
+    }
+    1
+}
+
+struct Operation {
+    context: *mut bpf_sock_ops,
+}
+
+impl Operation {
+    #[inline(always)]
+    fn local(&self) -> Address {
+        // SAFETY: the context is valid; the verifier checks the members. Volatile: each word is read by itself.
+        unsafe {
+            if (*self.context).family == AF_INET6 {
+                let word = |n: usize| (&raw const (*self.context).local_ip6[n]).read_volatile();
+                Address::from_v6([word(0), word(1), word(2), word(3)])
+            } else {
+                Address::V4(u32::from_be((*self.context).local_ip4))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn remote(&self) -> Address {
+        // SAFETY: as above.
+        unsafe {
+            if (*self.context).family == AF_INET6 {
+                let word = |n: usize| (&raw const (*self.context).remote_ip6[n]).read_volatile();
+                Address::from_v6([word(0), word(1), word(2), word(3)])
+            } else {
+                Address::V4(u32::from_be((*self.context).remote_ip4))
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn socket(&self) -> Option<*mut bpf_sock> {
+        // SAFETY: as above.
+        let socket = unsafe { (*self.context).__bindgen_anon_2.sk };
+        if socket.is_null() { None } else { Some(socket) }
+    }
+
+    #[inline(always)]
+    fn cookie(&self) -> u64 {
+        // SAFETY: the context is valid.
+        unsafe { bpf_get_socket_cookie(self.context.cast()) }
+    }
+
+    #[inline(always)]
+    fn local_port(&self) -> u32 {
+        // SAFETY: as above; the member is in host order.
+        unsafe { (*self.context).local_port }
+    }
+
+    /// Called in the task that calls `listen()`.
+    #[inline(always)]
+    fn listen(&self) {
+        let Some(socket) = self.socket() else { return };
+        let Some(endpoint) = ENDPOINTS.get_or_insert(socket) else { return };
+        let local = self.local();
+        let outcome = work::with(|work| {
+            self.take_owner(work, endpoint);
+            let outcome = self.may_listen(work, local);
+            let both = local.is_v6() && local.is_unspecified() && !socket::is_v6_only(socket);
+            if both && outcome == Outcome::Permitted { self.may_listen(work, Address::V4(0)) } else { outcome }
+        });
+        // SAFETY: a valid map value; the call holds the socket's lock.
+        unsafe {
+            let flags = (*endpoint).flags & !LISTEN_REFUSED;
+            let refused = matches!(outcome, Outcome::Blocked(_)) && !is_dry_run();
+            (*endpoint).flags = flags | if refused { LISTEN_REFUSED } else { 0 };
+        }
+    }
+
+    /// The owner of the endpoint: who bound it, else who calls now.
+    #[inline(always)]
+    fn take_owner(&self, work: &mut Work, endpoint: *mut Endpoint) {
+        // SAFETY: a valid map value.
+        if unsafe { (*endpoint).flags } & OWNED != 0 {
+            // SAFETY: as above.
+            work.identify(unsafe { &raw const (*endpoint).owner });
+        } else {
+            work.identify_caller();
+            // SAFETY: the context is valid.
+            let compartment = unsafe { bpf_get_netns_cookie(self.context.cast()) };
+            keep(work, endpoint, 0, compartment, 0);
+        }
+    }
+
+    #[inline(always)]
+    fn may_listen(&self, work: &mut Work, local: Address) -> Outcome {
+        work.clear();
+        work.write_identity();
+        write_endpoint(work, local, self.local_port(), 0);
+        // SAFETY: the context is valid.
+        let compartment = unsafe { bpf_get_netns_cookie(self.context.cast()) };
+        work.values.set(words::COMPARTMENT_ID, compartment as u32);
+        let layer = AUTH_LISTEN.of(local.is_v6());
+        let outcome = match work.classify(layer) {
+            Outcome::Late => work.close_late(layer),
+            outcome => outcome,
+        };
+        report(work, &About { layer, socket: self.cookie(), flow: 0, flags: 0 });
+        outcome
+    }
+
+    /// The handshake is complete. Whoever runs now is not to be believed: the identity is the endpoint's.
+    #[inline(always)]
+    fn established(&self, direction: u32) {
+        let Some(socket) = self.socket() else { return };
+        let Some(endpoint) = ENDPOINTS.get_or_insert(socket) else { return };
+        let outcome = work::with(|work| {
+            // SAFETY: a valid map value.
+            unsafe {
+                work.identify(&raw const (*endpoint).owner);
+                if direction == INBOUND || (*endpoint).flow == 0 {
+                    (*endpoint).flow = next_flow();
+                }
+            }
+            self.may_be_established(work, endpoint, direction)
+        });
+        if matches!(outcome, Outcome::Blocked(_)) && !is_dry_run() {
+            // SAFETY: a valid map value.
+            unsafe { (*endpoint).flags |= FLOW_REFUSED };
+        }
+    }
+
+    #[inline(always)]
+    fn may_be_established(&self, work: &mut Work, endpoint: *mut Endpoint, direction: u32) -> Outcome {
+        let (local, remote) = (self.local(), self.remote());
+        let v6 = remote.is_v6();
+        work.clear();
+        work.write_identity();
+        work.values.set(words::IP_PROTOCOL, IPPROTO_TCP);
+        local.write(work, words::IP_LOCAL_ADDRESS);
+        work.values.set(words::IP_LOCAL_ADDRESS_TYPE, local.kind());
+        work.values.set(words::IP_LOCAL_PORT, self.local_port());
+        remote.write(work, words::IP_REMOTE_ADDRESS);
+        // SAFETY: the context is valid; the member is in network order, in the upper half of a word on some kernels'
+        // contexts and the lower on others: its bytes are those of a port before two zeros.
+        let port = unsafe { u32::from_be((*self.context).remote_port) };
+        work.values.set(words::IP_REMOTE_PORT, if port > 0xffff { port >> 16 } else { port });
+        work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, remote.kind());
+        work.values.set(words::DIRECTION, direction);
+        work.values.set(words::FLAGS, if remote.is_local() { IS_LOOPBACK } else { 0 });
+        // SAFETY: a valid map value.
+        let (flow, compartment) = unsafe { ((*endpoint).flow, (*endpoint).compartment) };
+        work.values.set(words::COMPARTMENT_ID, compartment as u32);
+        work.unknown_interface();
+        let layer = FLOW_ESTABLISHED.of(v6);
+        let outcome = match work.classify(layer) {
+            Outcome::Late => work.close_late(layer),
+            outcome => outcome,
+        };
+        let flags = if matches!(outcome, Outcome::Blocked(_)) { FAIL_SOCKET } else { 0 };
+        report(work, &About { layer, socket: self.cookie(), flow, flags });
+        outcome
+    }
+}

@@ -1,0 +1,114 @@
+//! Kernel structures as far as the programs follow them, by typed loads.
+
+use crate::offsets::{self as at, Pointer, load, pointer};
+use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf};
+use openwfp_abi::process::ProcessKey;
+
+/// `struct task_struct`: a thread.
+#[derive(Clone, Copy)]
+pub struct Task(pub Pointer);
+
+/// `struct cred`: as whom a thread acts.
+#[derive(Clone, Copy)]
+pub struct Credentials(Pointer);
+
+impl Task {
+    /// The thread that runs now. In a hook of a packet that is whoever was interrupted; believe it
+    /// only where a system call is being served.
+    #[inline(always)]
+    pub fn current() -> Self {
+        // SAFETY: the helper has no arguments and always gives a task.
+        Self(unsafe { bpf_get_current_task_btf() } as Pointer)
+    }
+
+    /// The thread's number in the initial pid namespace.
+    #[inline(always)]
+    pub fn thread(self) -> u32 {
+        load(self.0, at::TASK_PID())
+    }
+
+    /// The process's number in the initial pid namespace.
+    #[inline(always)]
+    pub fn tgid(self) -> u32 {
+        load(self.0, at::TASK_TGID())
+    }
+
+    /// The process's first thread, which stands for it.
+    #[inline(always)]
+    pub fn leader(self) -> Option<Self> {
+        pointer(self.0, at::TASK_GROUP_LEADER()).map(Self)
+    }
+
+    /// The name of the process.
+    #[inline(always)]
+    pub fn process(self) -> Option<ProcessKey> {
+        let leader = self.leader()?;
+        let started = load(leader.0, at::TASK_START_BOOTTIME());
+        Some(ProcessKey::new(started, leader.tgid()))
+    }
+
+    /// The thread's name, as two words.
+    #[inline(always)]
+    pub fn comm(self) -> [u64; 2] {
+        let comm = at::TASK_COMM();
+        [load(self.0, comm), load(self.0, comm + 8)]
+    }
+
+    /// As whom the thread acts (its effective, not its real credentials).
+    #[inline(always)]
+    pub fn credentials(self) -> Option<Credentials> {
+        pointer(self.0, at::TASK_CRED()).map(Credentials)
+    }
+
+    /// How many threads of the process have not begun to exit.
+    #[inline(always)]
+    pub fn live_threads(self) -> Option<u32> {
+        Some(load(pointer(self.0, at::TASK_SIGNAL())?, at::SIGNAL_LIVE()))
+    }
+}
+
+impl Credentials {
+    /// Effective user, in the initial user namespace.
+    #[inline(always)]
+    pub fn user(self) -> u32 {
+        load(self.0, at::CRED_EUID())
+    }
+
+    /// Effective group, in the initial user namespace.
+    #[inline(always)]
+    pub fn group(self) -> u32 {
+        load(self.0, at::CRED_EGID())
+    }
+
+    /// `struct group_info`: the supplementary groups.
+    #[inline(always)]
+    pub fn supplementary(self) -> Option<Supplementary> {
+        pointer(self.0, at::CRED_GROUP_INFO()).map(Supplementary)
+    }
+}
+
+/// `struct group_info`.
+#[derive(Clone, Copy)]
+pub struct Supplementary(Pointer);
+
+impl Supplementary {
+    /// How many groups there are.
+    #[inline(always)]
+    pub fn count(self) -> u32 {
+        load(self.0, at::GROUP_INFO_NGROUPS())
+    }
+
+    /// The group with this index, which the verifier must know as a number.
+    #[inline(always)]
+    pub fn group(self, index: u32) -> u32 {
+        load(self.0, at::GROUP_INFO_GID() + 4 * index as usize)
+    }
+}
+
+/// Whether the running task is in the command's group or in one below it.
+#[inline(always)]
+pub fn current_is_ours() -> bool {
+    // SAFETY: takes a number; a level that the task does not have gives 0, which is no group's id.
+    let ancestor = unsafe { bpf_get_current_ancestor_cgroup_id(at::GROUP_LEVEL() as i32) };
+    ancestor == at::GROUP_ID()
+}

@@ -1,0 +1,303 @@
+//! The memory in which one classification is made, and the classification itself.
+
+use crate::{
+    counters::count,
+    identity,
+    maps::{APPLICATIONS, CELLS, CONFIG, INTERFACES, SHARED, TOTALS},
+    scratch::claimed,
+    words as record_words,
+};
+use aya_ebpf::{helpers::generated::bpf_loop, macros::map, maps::PerCpuArray};
+use core::{
+    ffi::c_void,
+    intrinsics::{AtomicOrdering, atomic_xadd},
+};
+use openwfp_abi::{
+    config::{Config, LAYERS},
+    counters::NO_SCRATCH,
+    identity::{GroupsState, Identity},
+    label::Label,
+};
+use openwfp_engine::{
+    Cell, Image, MAX_STEPS, Reason, Silent, State, Step, Values, WORDS, kind, step, words,
+};
+
+/// How many classifications may be under way at once on one CPU: programs are preempted by one another.
+const SLOTS: u32 = 6;
+
+/// One classification's memory.
+#[repr(C)]
+pub struct Work {
+    taken: u64,
+    /// What is known about the event.
+    pub values: Values,
+    state: State,
+    /// Who acts, or owns the endpoint.
+    pub identity: Identity,
+    /// The word of [`Config::image`] that this classification reads, once.
+    image: u64,
+    /// [`Config::flags`].
+    pub flags: u64,
+    recorded: [u64; LAYERS / 64],
+    done: u64,
+}
+
+#[map]
+static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(SLOTS, 0);
+
+/// The image in the `CELLS` map.
+struct MapImage {
+    base: u32,
+}
+
+impl Image for MapImage {
+    #[inline(always)]
+    fn cell(&self, index: u32) -> Option<&Cell> {
+        CELLS.get(self.base.wrapping_add(index))
+    }
+}
+
+/// What a program answers when it cannot work: closed.
+pub const CLOSED: Outcome = Outcome::Blocked(0);
+
+/// What became of an event.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It may go on.
+    Permitted,
+    /// It may not; the errno that a refused call returns, 0: the default.
+    Blocked(u16),
+    /// It has to be asked again at the first packet.
+    Late,
+}
+
+/// The settings now; `None` when there are none.
+#[inline(always)]
+pub fn config() -> Option<&'static Config> {
+    CONFIG.get(0)
+}
+
+/// The next flow id; 0 when there is none.
+#[inline(always)]
+pub fn next_flow() -> u64 {
+    match SHARED.get_ptr_mut(0) {
+        // SAFETY: a valid, aligned map value, which is changed by atomic additions only.
+        Some(last) => unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(last, 1) + 1 },
+        None => 0,
+    }
+}
+
+/// Runs `work` with memory of its own; closed (and counted) when there is none.
+#[inline(always)]
+pub fn with(work: impl FnOnce(&mut Work) -> Outcome) -> Outcome {
+    let Some(config) = config() else { return CLOSED };
+    for slot in 0..SLOTS {
+        let Some(memory) = WORK.get_ptr_mut(slot) else { return CLOSED };
+        // SAFETY: a valid map value.
+        let taken = unsafe { &raw mut (*memory).taken };
+        if claimed(taken) {
+            // SAFETY: the slot was claimed, so nobody else uses it.
+            let memory = unsafe { &mut *memory };
+            // SAFETY: a valid map value; volatile, because the loader changes it while programs run.
+            memory.image = unsafe { (&raw const config.image).read_volatile() };
+            memory.flags = config.flags;
+            memory.recorded[0] = config.recorded[0];
+            memory.recorded[1] = config.recorded[1];
+            let outcome = work(memory);
+            // SAFETY: as above.
+            unsafe { taken.write_volatile(0) };
+            return outcome;
+        }
+    }
+    count(NO_SCRATCH);
+    CLOSED
+}
+
+impl Work {
+    /// Empties all values.
+    #[inline(always)]
+    pub fn clear(&mut self) {
+        for word in 0..WORDS {
+            self.values.set_empty(word);
+        }
+    }
+
+    /// The generation of the image that this classification reads.
+    #[inline(always)]
+    pub fn generation(&self) -> u32 {
+        (self.image >> 32) as u32
+    }
+
+    /// Whether classifications at a layer are to be shown.
+    #[inline(always)]
+    pub fn is_recorded(&self, layer: u16) -> bool {
+        self.recorded[layer as usize / 64 % (LAYERS / 64)] >> (layer % 64) & 1 != 0
+    }
+
+    /// The outcome's numbers, for an event: action, reason, filter.
+    #[inline(always)]
+    pub fn decision(&self) -> (u8, u8, u64) {
+        let arbitration = &self.state.arbitration;
+        (
+            arbitration.is_block() as u8,
+            arbitration.reason_number(),
+            arbitration.filter(),
+        )
+    }
+
+    /// Takes the identity of the calling task; unreadable parts stay so.
+    #[inline(always)]
+    pub fn identify_caller(&mut self) {
+        let _ = identity::current(&mut self.identity);
+    }
+
+    /// Takes an identity that was kept.
+    #[inline(always)]
+    pub fn identify(&mut self, owner: *const Identity) {
+        // SAFETY: the caller gives a valid map value.
+        unsafe { record_words::copy(owner, &raw mut self.identity) };
+    }
+
+    /// Writes application, user and groups into the values.
+    #[inline(always)]
+    pub fn write_identity(&mut self) {
+        let identity = &self.identity;
+        if identity.process.started == 0 {
+            for word in [words::ALE_APP_ID, words::ALE_USER_ID, words::GROUPS, words::GROUPS + 1] {
+                self.values.set_unknown(word);
+            }
+            return;
+        }
+        match application_class(&identity.label, (self.image >> 32) as u32) {
+            Some(class) => self.values.set(words::ALE_APP_ID, class),
+            None => self.values.set_unknown(words::ALE_APP_ID),
+        }
+        self.values.set(words::ALE_USER_ID, identity.user);
+        if identity.groups_state == GroupsState::TOO_MANY || identity.groups_state == GroupsState::UNREADABLE {
+            self.values.set_unknown(words::GROUPS);
+            self.values.set_unknown(words::GROUPS + 1);
+        } else {
+            self.values.set(words::GROUPS, identity.groups[0]);
+            self.values.set(words::GROUPS + 1, identity.groups[1]);
+        }
+    }
+
+    /// Writes what is known of an interface into the values.
+    #[inline(always)]
+    pub fn write_interface(&mut self, index: u32) {
+        self.values.set(words::INTERFACE_INDEX, index);
+        match INTERFACES.get_ptr(&index) {
+            Some(interface) => {
+                // SAFETY: a valid map value.
+                let interface = unsafe { &*interface };
+                self.values.set(words::INTERFACE_TYPE, interface.kind);
+                self.values.set(words::TUNNEL_TYPE, interface.tunnel);
+                self.values.set_u64(words::IP_LOCAL_INTERFACE, interface.luid);
+            }
+            None => self.unknown_interface(),
+        }
+    }
+
+    /// The interface exists, but its kind is not known.
+    #[inline(always)]
+    pub fn unknown_interface(&mut self) {
+        for word in [
+            words::INTERFACE_TYPE,
+            words::TUNNEL_TYPE,
+            words::IP_LOCAL_INTERFACE,
+            words::IP_LOCAL_INTERFACE + 1,
+        ] {
+            self.values.set_unknown(word);
+        }
+    }
+
+    /// Classifies the values at a layer.
+    #[inline(always)]
+    pub fn classify(&mut self, layer: u16) -> Outcome {
+        self.done = 0;
+        let image = MapImage { base: self.image as u32 };
+        let header = image.cell(0);
+        let current = header.is_some_and(|header| header.kind() == kind::HEADER && header.a == self.generation());
+        if !current {
+            self.state.close(Reason::UnknownGeneration);
+        } else if self.state.begin(&image, layer) == Step::Again {
+            let mut walk = Walk { work: self, base: image.base };
+            // SAFETY: the callback gets a pointer to `walk`, which lives until the call returns.
+            unsafe { bpf_loop(MAX_STEPS / STEPS_AT_ONCE, steps as *mut c_void, (&raw mut walk).cast(), 0) };
+            if self.done == 0 {
+                self.state.close(Reason::Bound);
+            }
+        }
+        let arbitration = &self.state.arbitration;
+        if arbitration.is_late() {
+            return Outcome::Late;
+        }
+        let block = arbitration.is_block();
+        total(layer, block);
+        if block { Outcome::Blocked(arbitration.errno()) } else { Outcome::Permitted }
+    }
+
+    /// A late value that is still not known where it must be: blocked as unreadable.
+    #[inline(always)]
+    pub fn close_late(&mut self, layer: u16) -> Outcome {
+        self.state.close(Reason::Unreadable);
+        total(layer, true);
+        Outcome::Blocked(0)
+    }
+}
+
+/// The class number of a program; `None` when the program is not known.
+#[inline(always)]
+fn application_class(label: &Label, generation: u32) -> Option<u32> {
+    if !label.state.is_known() {
+        return None;
+    }
+    let Some(file) = label.application() else { return Some(0) };
+    // SAFETY: a valid map value.
+    Some(APPLICATIONS.get_ptr(&file).map_or(0, |classes| unsafe { (*classes)[generation as usize & 1] }))
+}
+
+#[inline(always)]
+fn total(layer: u16, block: bool) {
+    if let Some(totals) = TOTALS.get_ptr_mut(layer as u32) {
+        // SAFETY: a valid, aligned map value of this CPU, which is changed by atomic additions only.
+        unsafe {
+            let place = if block { &raw mut (*totals).blocked } else { &raw mut (*totals).permitted };
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(place, 1);
+        }
+    }
+}
+
+/// More steps at once cost verification time, fewer cost a call more often.
+const STEPS_AT_ONCE: u32 = 8;
+
+struct Walk {
+    work: *mut Work,
+    base: u32,
+}
+
+extern "C" fn steps(_: u32, walk: *mut c_void) -> i64 {
+    // SAFETY: `classify` hands over a valid walk, with memory that it has claimed.
+    let (work, image) = unsafe {
+        let walk = &*walk.cast::<Walk>();
+        (&mut *walk.work, MapImage { base: walk.base })
+    };
+    let mut steps = 0;
+    while steps < STEPS_AT_ONCE {
+        match step(&image, &work.values, &mut work.state, &mut Silent) {
+            Step::Again => {}
+            // no callout is registered in the kernel: whatever says so is wrong
+            Step::Callout => {
+                work.state.close(Reason::BadCell);
+                work.done = 1;
+                return 1;
+            }
+            Step::Done => {
+                work.done = 1;
+                return 1;
+            }
+        }
+        steps += 1;
+    }
+    0
+}
