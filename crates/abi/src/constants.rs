@@ -36,6 +36,7 @@ macro_rules! kernel_members {
             DENTRY_SB = "dentry.d_sb";
             SB_DEV = "super_block.s_dev";
             SB_ROOT = "super_block.s_root";
+            SOCK_BOUND_DEVICE = "sock_common.skc_bound_dev_if";
         }
     };
 }

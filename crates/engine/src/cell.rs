@@ -177,23 +177,13 @@ impl Cell {
     /// A node on `word` whose children stand from `first_child` on.
     #[must_use]
     pub const fn node(word: usize, first_child: u32, thresholds: [u32; 3]) -> Self {
-        Self::new(
-            kind::NODE | (word as u32 & 63) << 4 | first_child << 10,
-            thresholds[0],
-            thresholds[1],
-            thresholds[2],
-        )
+        Self::new(kind::NODE | (word as u32 & 63) << 4 | first_child << 10, thresholds[0], thresholds[1], thresholds[2])
     }
 
     /// A jump to a run, taken when `word` lies in the hull.
     #[must_use]
     pub const fn jump(word: usize, target: u32, lowest_rank: u32, hull: (u32, u32)) -> Self {
-        Self::new(
-            kind::JUMP | (word as u32 & 63) << 4 | target << 10,
-            lowest_rank,
-            hull.0,
-            hull.1 - hull.0,
-        )
+        Self::new(kind::JUMP | (word as u32 & 63) << 4 | target << 10, lowest_rank, hull.0, hull.1 - hull.0)
     }
 
     /// A jump to a run, always taken.
@@ -220,12 +210,7 @@ impl Cell {
     /// The same test with other distances.
     #[must_use]
     pub const fn with_distances(self, on_match: u32, on_failure: u32) -> Self {
-        Self::new(
-            self.w & 0x3ff | (on_match & MAX_DISTANCE) << 10 | on_failure << 21,
-            self.a,
-            self.b,
-            self.c,
-        )
+        Self::new(self.w & 0x3ff | (on_match & MAX_DISTANCE) << 10 | on_failure << 21, self.a, self.b, self.c)
     }
 
     /// What a filter does: its action, flags, errno, id and callout.

@@ -231,7 +231,8 @@ where
     let value = values.get(cell.word());
     match cell.kind() {
         kind::NODE => {
-            let child = (value > cell.a as u64) as u32 + (value > cell.b as u64) as u32 + (value > cell.c as u64) as u32;
+            let child =
+                (value > cell.a as u64) as u32 + (value > cell.b as u64) as u32 + (value > cell.c as u64) as u32;
             observer.node(cell, value, child);
             state.at = cell.target() + child;
         }

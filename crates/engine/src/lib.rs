@@ -29,12 +29,13 @@ mod verdict;
 
 pub use arbitrate::{Answer, Arbitration, CalloutAction, CalloutAnswer};
 pub use cell::*;
+pub use classify::{Callouts, Image, MAX_STEPS, Observer, Silent, State, Step, classify, classify_with, step};
 #[cfg(feature = "std")]
 pub use compile::{
-    Change, Classes, CompileError, CompiledFilter, CompiledLayer, CompiledPolicy, ConditionExplanation, Effect, Encoding,
-    Event, EventValue, Explanation, FieldWords, FilterExplanation, Finding, Groups, ImageError, OrderedSublayer, Place, PolicyImage, Schema,
-    SublayerAnswer, SublayerExplanation, Unknown, compile, compile_objects, unknown,
+    Change, Classes, CompileError, CompiledFilter, CompiledLayer, CompiledPolicy, ConditionExplanation, Effect,
+    Encoding, Event, EventValue, Explanation, FieldWords, FilterExplanation, Finding, Groups, ImageError,
+    OrderedSublayer, Place, PolicyImage, Schema, SublayerAnswer, SublayerExplanation, Unknown, compile,
+    compile_objects, unknown,
 };
-pub use classify::{Callouts, Image, MAX_STEPS, Observer, Silent, State, Step, classify, classify_with, step};
 pub use values::{EMPTY, UNKNOWN, Values, WORDS, words};
 pub use verdict::{Action, Reason, Verdict};

@@ -96,14 +96,6 @@ impl Verdict {
     /// A hard block without a filter, for what the engine or a shim cannot decide.
     #[must_use]
     pub const fn closed(reason: Reason) -> Self {
-        Self {
-            action: Action::Block,
-            soft: false,
-            reason,
-            errno: 0,
-            filter: 0,
-            sublayer: 0,
-            steps: 0,
-        }
+        Self { action: Action::Block, soft: false, reason, errno: 0, filter: 0, sublayer: 0, steps: 0 }
     }
 }

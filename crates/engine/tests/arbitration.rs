@@ -144,7 +144,13 @@ fn within_a_sublayer_the_first_permit_or_block_ends_it() {
         (&[&[Block, Permit]], Action::Block, false, 1, Reason::None),
         (&[&[Continue, Block]], Action::Block, false, 2, Reason::None),
         (&[&[Continue, Continue, Permit, Block]], Action::Permit, true, 3, Reason::None),
-        (&[&[Callout(Said::Continue, true), Callout(Said::Continue, false), Block]], Action::Block, false, 3, Reason::None),
+        (
+            &[&[Callout(Said::Continue, true), Callout(Said::Continue, false), Block]],
+            Action::Block,
+            false,
+            3,
+            Reason::None,
+        ),
         (&[&[Inspection(Said::Block), Permit]], Action::Permit, true, 2, Reason::None),
         (&[&[Continue], &[Continue]], Action::Permit, true, 0, Reason::None),
         (&[], Action::Permit, true, 0, Reason::None),
@@ -215,7 +221,8 @@ fn sublayers_of_equal_weight_go_in_the_order_in_which_they_were_added() {
 
 #[test]
 fn filters_of_equal_weight_go_by_their_id() {
-    let filter = |name: &str, action| Filter::builder(name, LAYER).weight(Weight::Exact(5)).action(action).build().unwrap();
+    let filter =
+        |name: &str, action| Filter::builder(name, LAYER).weight(Weight::Exact(5)).action(action).build().unwrap();
     let filters = vec![filter("a", FilterAction::Permit), filter("b", FilterAction::Block)];
     assert_eq!(compiled(&[], filters).classify(&Event::new(LAYER)).filter, 1);
 }

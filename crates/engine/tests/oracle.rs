@@ -6,8 +6,8 @@ mod oracle;
 mod random;
 
 use openwfp_engine::{
-    Action, Arbitration, CalloutAnswer, Callouts, Cell, CompileError, CompiledPolicy, EventValue, MAX_STEPS, Silent, Verdict,
-    classify_with, compile_objects,
+    Action, Arbitration, CalloutAnswer, Callouts, Cell, CompileError, CompiledPolicy, EventValue, MAX_STEPS, Silent,
+    Verdict, classify_with, compile_objects,
 };
 use openwfp_model::{Guid, MatchType, Value};
 use std::collections::BTreeSet;
@@ -88,7 +88,8 @@ fn run(seed: u64, policies: usize, events: usize, most_filters: usize) -> Met {
             met.soft_blocks += (verdict.action == Action::Block && verdict.soft) as usize;
             met.reasons.insert(verdict.reason.name());
             met.unknown += event.values.values().any(|value| *value == EventValue::Unknown) as usize;
-            met.empty += policy.filters.iter().any(|(_, f)| f.conditions.iter().any(|c| c.value == Value::Empty)) as usize;
+            met.empty +=
+                policy.filters.iter().any(|(_, f)| f.conditions.iter().any(|c| c.value == Value::Empty)) as usize;
         }
     }
     met
@@ -118,4 +119,40 @@ fn large_policies_are_decided_as_the_oracle_does() {
     let met = run(2, 60, 100, 600);
     assert!(met.events >= 2000, "{met:?}");
     run(3, 8, 50, 3000);
+}
+
+#[test]
+fn every_value_of_a_small_space_is_decided_as_the_oracle_does() {
+    use openwfp_engine::Event;
+    use openwfp_model::{Action, FieldId, Filter, FilterCondition, LayerId, Weight};
+    const LAYER: LayerId = LayerId::OUTBOUND_TRANSPORT_V4;
+    let fields = [FieldId::IP_LOCAL_PORT, FieldId::IP_REMOTE_PORT];
+    let mut random = random::Random::new(4);
+    for _ in 0..40 {
+        let filters: Vec<(u64, Filter)> = (1..=80)
+            .map(|id| {
+                let condition = |field| {
+                    let low = random.below(24) as u16;
+                    let high = low + random.below(4) as u16;
+                    let range = Value::range(Value::Uint16(low), Value::Uint16(high));
+                    FilterCondition::new(field, MatchType::Range, range)
+                };
+                let conditions: Vec<FilterCondition> = fields.into_iter().map(condition).collect();
+                let action = random.pick(&[Action::Permit, Action::Block]);
+                let builder = Filter::builder(format!("filter {id}"), LAYER).key(Guid::from_u128(id as u128));
+                let builder = builder.weight(Weight::Exact(random.next())).action(action).conditions(conditions);
+                (id, builder.build().expect("a valid filter"))
+            })
+            .collect();
+        let compiled = compile_objects(1, &[], filters.clone(), &[]).expect("a small policy");
+        let sublayers = oracle::sublayers(&[]);
+        for local in 0..30 {
+            for remote in 0..30 {
+                let event =
+                    Event::new(LAYER).with(fields[0], Value::Uint16(local)).with(fields[1], Value::Uint16(remote));
+                let expected = oracle::classify(&sublayers, &filters, &Default::default(), &event);
+                assert_eq!(outcome(&compiled.classify(&event)), expected, "{event:?}");
+            }
+        }
+    }
 }

@@ -17,6 +17,7 @@ use openwfp_abi::identity::GROUPS_NAMED;
 use std::{
     fs, io,
     path::Path,
+    thread,
     time::{Duration, Instant},
 };
 use thiserror::Error;
@@ -87,7 +88,7 @@ pub enum LoadError {
 }
 
 /// An error and its causes in one line, without repeating what the outer one says already.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -107,7 +108,19 @@ pub struct Settings<'a> {
     pub group: &'a Group,
     /// The groups (gid) that the policy names; their index is their bit.
     pub groups_named: &'a [u32],
+    /// How many cells of a policy image there must be room for.
+    pub cells: u32,
 }
+
+impl<'a> Settings<'a> {
+    /// For labels alone: no policy.
+    pub fn labels(group: &'a Group) -> Self {
+        Self { group, groups_named: &[], cells: LEAST_CELLS }
+    }
+}
+
+/// Room for this many cells is always made.
+pub const LEAST_CELLS: u32 = 4096;
 
 /// How long the parts took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -137,14 +150,24 @@ impl Shims {
             return Err(LoadError::TooManyGroups { count });
         }
         let started = Instant::now();
-        let offsets = Offsets::find(&Btf::of_kernel()?)?;
+        // aya reads the kernel's types again, whether it needs them or not: at the same time, then
+        let (found, mut loader) = thread::scope(|scope| {
+            let found = scope.spawn(|| -> Result<_, BtfError> {
+                let btf = Btf::of_kernel()?;
+                let tracepoints = LABEL_PROGRAMS.map(|(_, tracepoint)| format!("btf_trace_{tracepoint}"));
+                Ok((Offsets::find(&btf)?, btf.typedefs_alone(&tracepoints)?))
+            });
+            let loader = EbpfLoader::new();
+            (found.join(), loader)
+        });
+        let (offsets, typedefs) = found.map_err(|_| LoadError::ObjectLacks { name: "reader of types" })??;
         let offsets_time = started.elapsed();
 
         let started = Instant::now();
-        let types = aya::Btf::from_sys_fs().map_err(|error| LoadError::Object(Box::new(error.into())))?;
+        let types = aya::Btf::parse(&typedefs, aya::Endianness::default())
+            .map_err(|error| LoadError::Object(Box::new(error.into())))?;
         let hash_key = [random()?, random()?];
         let groups_asked = u32::from(count > 0);
-        let mut loader = EbpfLoader::new();
         // not all need be there: a constant that no program reads is left out of the object
         offsets.iter().for_each(|(name, value)| {
             loader.override_global(name, value, false);
@@ -157,6 +180,7 @@ impl Shims {
             .override_global("GROUPS_ASKED", &groups_asked, false)
             // on failure the log is asked for anyway
             .verifier_log_level(VerifierLogLevel::STATS)
+            .map_max_entries("CELLS", settings.cells.max(LEAST_CELLS))
             .allow_unsupported_maps();
         let ebpf = loader.load(OBJECT).map_err(|error| LoadError::Object(Box::new(error)))?;
         let mut shims = Self { ebpf, types, hash_key, links: Vec::new(), times: Times::default() };
@@ -228,6 +252,11 @@ impl Shims {
     /// The key of the path hash in this load; see [`Application::key`](crate::applications::Application::key).
     pub fn hash_key(&self) -> [u64; 2] {
         self.hash_key
+    }
+
+    /// The loaded object, and the types that tracepoints are found by.
+    pub(crate) fn parts(&mut self) -> (&mut Ebpf, &aya::Btf) {
+        (&mut self.ebpf, &self.types)
     }
 
     /// How long loading took.

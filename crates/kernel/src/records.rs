@@ -2,7 +2,9 @@
 
 use aya::Pod;
 use openwfp_abi::{
+    config::{Config, Totals},
     file::{FileKey, PathRecord},
+    flow::Interface,
     label::Label,
     process::ProcessKey,
 };
@@ -18,4 +20,4 @@ macro_rules! records {
         unsafe impl Pod for Record<$record> {}
     )* };
 }
-records!(ProcessKey, Label, FileKey, PathRecord);
+records!(ProcessKey, Label, FileKey, PathRecord, Config, Totals, Interface);

@@ -18,7 +18,7 @@ fn labels_are_given_after_the_loader_is_gone() {
     }
     let group = OwnGroup::make();
     let folder = bpffs::folder().unwrap().join(format!("test-{}", std::process::id()));
-    let settings = Settings { group: &group.0, groups_named: &[] };
+    let settings = Settings::labels(&group.0);
     {
         let mut shims = Shims::load(&settings).unwrap_or_else(|error| panic!("{error}"));
         shims.pin_maps(&folder).unwrap_or_else(|error| panic!("{error}"));

@@ -31,7 +31,7 @@ fn every_program_is_accepted() {
         return;
     }
     let group = OwnGroup::make();
-    let mut shims = Shims::load(&Settings { group: &group.0, groups_named: &[27] }).unwrap_or_else(|error| panic!("{error}"));
+    let mut shims = Shims::load(&Settings { groups_named: &[27], ..Settings::labels(&group.0) }).unwrap_or_else(|error| panic!("{error}"));
     let types = aya::Btf::from_sys_fs().unwrap();
     let mut refused = vec![];
     for (name, program) in shims.ebpf().programs_mut() {
@@ -46,7 +46,7 @@ fn every_program_is_accepted() {
             Err(ProgramError::LoadError { io_error, verifier_log }) => {
                 let log = verifier_log.to_string();
                 let lines: Vec<&str> = log.lines().collect();
-                println!("{name}: {io_error}\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+                println!("{name}: {io_error}\n{}", lines[lines.len().saturating_sub(90)..].join("\n"));
                 refused.push(name.to_string());
             }
             Err(error) => {

@@ -5,6 +5,7 @@ mod common;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use common::{Place, eventually, place};
 
@@ -12,6 +13,8 @@ struct Terminal {
     script: Child,
     keys: Option<ChildStdin>,
     screen: Arc<Mutex<String>>,
+    /// How much of the screen has been waited for already.
+    seen: usize,
 }
 
 /// Runs a shell command line at a new terminal.
@@ -36,7 +39,7 @@ fn terminal(place: &Place, line: &str) -> Option<Terminal> {
             lines.lock().unwrap().push(char::from(byte[0]));
         }
     });
-    Some(Terminal { script, keys, screen })
+    Some(Terminal { script, keys, screen, seen: 0 })
 }
 
 impl Terminal {
@@ -50,12 +53,17 @@ impl Terminal {
         self.screen.lock().unwrap().clone()
     }
 
-    /// Waits until the text is on the screen.
-    fn shows(&self, text: &str) {
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while !self.screen().contains(text) {
-            assert!(std::time::Instant::now() < end, "no `{text}` on the screen:\n{}", self.screen());
-            std::thread::sleep(std::time::Duration::from_millis(5));
+    /// Waits until the text is on the screen, after what was waited for before.
+    fn shows(&mut self, text: &str) {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let screen = self.screen();
+            if let Some(at) = screen[self.seen..].find(text) {
+                self.seen += at + text.len();
+                return;
+            }
+            assert!(Instant::now() < end, "no `{text}` on the screen after {} bytes of:\n{screen}", self.seen);
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -78,7 +86,7 @@ impl Drop for Terminal {
 
 /// Time for a shell to hand the terminal over, which nothing on the screen tells: keys that come before would be the shell's.
 fn pause() {
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    std::thread::sleep(Duration::from_millis(300));
 }
 
 #[test]
@@ -90,7 +98,7 @@ fn the_command_reads_the_terminal() {
         else {
             return;
         };
-        terminal.shows("name?");
+        terminal.shows("name?\r\n");
         terminal.types("alice\n");
         terminal.shows("hello alice");
         assert_eq!(terminal.status(), 0);
@@ -101,13 +109,14 @@ fn the_command_reads_the_terminal() {
 fn keys_reach_the_command_once() {
     let Some(place) = place() else { return };
     let Some(mut terminal) = terminal(&place, "exec $PROBE run -- $PROBE signals") else { return };
-    terminal.shows("ready");
+    terminal.shows("ready\r\n");
     terminal.types("\x03");
     terminal.shows("^C2\r\n");
     terminal.types("\x1c");
     terminal.shows("^\\3\r\n");
     terminal.types("\x03");
-    terminal.shows("^C2\r\n^\\3\r\n^C2\r\n");
+    terminal.shows("^C2\r\n");
+    assert!(terminal.screen().ends_with("ready\r\n^C2\r\n^\\3\r\n^C2\r\n"), "{}", terminal.screen());
 }
 
 #[test]
@@ -116,7 +125,7 @@ fn a_key_ends_a_command_that_does_not_care_and_the_runner_tells_it() {
     let Some(mut terminal) = terminal(&place, "$PROBE run -- sh -c 'echo up; exec sleep 60'; echo status $?") else {
         return;
     };
-    terminal.shows("up");
+    terminal.shows("up\r\n");
     terminal.types("\x03");
     // The shell of `script -c` gets the key too; it does not wait for more than the runner.
     let status = terminal.status();
@@ -128,7 +137,7 @@ fn pipelines_work_as_without_it() {
     let Some(place) = place() else { return };
     let line = "echo typed | $PROBE run -- cat | sh -c 'read a; echo name?; read b < /dev/tty; echo $a $b'";
     let Some(mut terminal) = terminal(&place, line) else { return };
-    terminal.shows("name?");
+    terminal.shows("name?\r\n");
     terminal.types("alice\n");
     terminal.shows("typed alice");
     assert_eq!(terminal.status(), 0);
@@ -140,7 +149,7 @@ fn the_shell_s_job_control_works() {
     let Some(mut terminal) = terminal(&place, "PS1='> ' bash --norc -i") else { return };
     terminal.shows("> ");
     terminal.types("$PROBE run --user nobody -- sh -c 'echo u''p; exec cat'\n");
-    terminal.shows("up");
+    terminal.shows("up\r\n");
     terminal.types("one\n");
     terminal.shows("one\r\none\r\n");
     terminal.types("\x1a");
@@ -165,17 +174,24 @@ fn a_shell_inside_has_jobs_of_its_own() {
     terminal.shows("out> ");
     terminal.types("PS1='in> ' $PROBE run -- bash --norc -i\n");
     terminal.shows("in> ");
-    terminal.types("sleep 60\n");
-    pause();
+    terminal.types("sh -c 'echo u''p; exec sleep 60'\n");
+    terminal.shows("up\r\n");
     terminal.types("\x03");
+    terminal.shows("in> ");
     terminal.types("echo sta''tus $?\n");
     terminal.shows("status 130");
-    terminal.types("sleep 60\n");
-    pause();
+    terminal.shows("in> ");
+    terminal.types("sh -c 'echo u''p; exec sleep 60'\n");
+    terminal.shows("up\r\n");
     terminal.types("\x1a");
     terminal.shows("Stopped");
-    terminal.types("kill %1; exit 3\n");
+    terminal.shows("in> ");
+    terminal.types("fg\n");
+    pause();
+    terminal.types("\x03");
+    terminal.shows("in> ");
     terminal.types("exit 3\n");
+    terminal.shows("out> ");
     terminal.types("echo outer sta''tus $?\n");
     terminal.shows("outer status 3");
     terminal.types("exit\n");
@@ -186,14 +202,15 @@ fn a_shell_inside_has_jobs_of_its_own() {
 fn a_new_size_of_the_terminal_reaches_the_command_once() {
     let Some(place) = place() else { return };
     let Some(mut terminal) = terminal(&place, "tty; $PROBE run -- $PROBE signals") else { return };
-    terminal.shows("ready");
+    terminal.shows("ready\r\n");
     let screen = terminal.screen();
     let tty = screen.lines().next().unwrap().trim().to_owned();
     let resized = place.command("stty", ["-F", &tty, "cols", "77"]).status().unwrap();
     assert!(resized.success());
-    terminal.shows("\n28\r\n");
+    terminal.shows("28\r\n");
     terminal.types("\x03");
-    terminal.shows("ready\r\n28\r\n^C2\r\n");
+    terminal.shows("^C2\r\n");
+    assert!(terminal.screen().ends_with("ready\r\n28\r\n^C2\r\n"), "{}", terminal.screen());
 }
 
 #[test]

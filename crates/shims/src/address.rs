@@ -4,12 +4,14 @@ use crate::{maps::ADDRESSES, work::Work};
 use openwfp_engine::words;
 
 /// An address as the words of incoming values.
+///
+/// A structure rather than an enum: every word has a value in either case, and the verifier refuses to copy one that has
+/// none.
 #[derive(Clone, Copy)]
-pub enum Address {
-    /// IPv4, in host order.
-    V4(u32),
-    /// IPv6, the most significant word first, each in host order.
-    V6([u32; 4]),
+pub struct Address {
+    /// IPv6: the most significant word first; IPv4: in the first word, the others 0. Each in host order.
+    words: [u32; 4],
+    v6: bool,
 }
 
 /// `NlatUnicast` and so on.
@@ -18,67 +20,84 @@ const MULTICAST: u32 = 3;
 const BROADCAST: u32 = 4;
 
 impl Address {
+    /// An IPv4 address in host order.
+    #[inline(always)]
+    pub fn v4(address: u32) -> Self {
+        // LLVM would make a call to `memset` of three zeros that it knows
+        let zero = core::hint::black_box(0);
+        Self { words: [address, zero, zero, zero], v6: false }
+    }
+
+    /// IPv6 words as a packet has them, in network order.
+    #[inline(always)]
+    pub fn v6(network: [u32; 4]) -> Self {
+        let [a, b, c, d] = network;
+        Self { words: [u32::from_be(a), u32::from_be(b), u32::from_be(c), u32::from_be(d)], v6: true }
+    }
+
     /// IPv6 words as a socket has them, in network order. A mapped IPv4 address is IPv4.
     #[inline(always)]
-    pub fn from_v6(network: [u32; 4]) -> Self {
+    pub fn of_socket(network: [u32; 4]) -> Self {
         let [a, b, c, d] = network;
         if a == 0 && b == 0 && c == 0xffffu32.to_be() {
-            return Self::V4(u32::from_be(d));
+            return Self::v4(u32::from_be(d));
         }
-        Self::V6([u32::from_be(a), u32::from_be(b), u32::from_be(c), u32::from_be(d)])
+        Self::v6(network)
     }
 
     /// Whether it is IPv6.
     #[inline(always)]
     pub fn is_v6(&self) -> bool {
-        matches!(self, Self::V6(_))
+        self.v6
     }
 
     /// Whether no address is given.
     #[inline(always)]
     pub fn is_unspecified(&self) -> bool {
-        match self {
-            Self::V4(address) => *address == 0,
-            Self::V6([a, b, c, d]) => a | b | c | d == 0,
-        }
+        let [a, b, c, d] = self.words;
+        a | b | c | d == 0
     }
 
     /// As map keys have it: four words, of which IPv4 uses the first.
     #[inline(always)]
     pub fn key(&self) -> [u32; 4] {
-        match self {
-            Self::V4(address) => [*address, 0, 0, 0],
-            Self::V6(address) => *address,
-        }
+        self.words
     }
 
     /// The address type.
     #[inline(always)]
     pub fn kind(&self) -> u32 {
-        match self {
-            Self::V4(u32::MAX) => BROADCAST,
-            Self::V4(address) if address >> 28 == 14 => MULTICAST,
-            Self::V6(address) if address[0] >> 24 == 0xff => MULTICAST,
+        let first = self.words[0];
+        if self.v6 {
+            return if first >> 24 == 0xff { MULTICAST } else { UNICAST };
+        }
+        match first {
+            u32::MAX => BROADCAST,
+            _ if first >> 28 == 14 => MULTICAST,
             _ => UNICAST,
         }
+    }
+
+    /// Whether it is an address of the loopback interface.
+    #[inline(always)]
+    pub fn is_loopback(&self) -> bool {
+        let [a, b, c, d] = self.words;
+        if self.v6 { a | b | c == 0 && d == 1 } else { a >> 24 == 127 }
     }
 
     /// Whether what is sent there stays on this machine. To connect to no address is to connect to oneself.
     #[inline(always)]
     pub fn is_local(&self) -> bool {
-        let loopback = match self {
-            Self::V4(address) => address >> 24 == 127,
-            Self::V6([a, b, c, d]) => a | b | c == 0 && *d == 1,
-        };
-        loopback || self.is_unspecified() || ADDRESSES.get_ptr(&self.key()).is_some()
+        self.is_loopback() || self.is_unspecified() || ADDRESSES.get_ptr(&self.words).is_some()
     }
 
     /// Writes it into four words.
     #[inline(always)]
     pub fn write(&self, work: &mut Work, word: usize) {
-        match self {
-            Self::V4(address) => work.values.set_v4(word, *address),
-            Self::V6(address) => work.values.set_v6(word, *address),
+        if self.v6 {
+            work.values.set_v6(word, self.words);
+        } else {
+            work.values.set_v4(word, self.words[0]);
         }
     }
 }

@@ -32,7 +32,7 @@ const SOCK_RAW: u32 = 3;
 pub fn bind4(context: SockContext) -> i32 {
     let socket = context.sock;
     // SAFETY: the context is valid; the verifier checks the member.
-    let address = Address::V4(u32::from_be(unsafe { (*socket).src_ip4 }));
+    let address = Address::v4(u32::from_be(unsafe { (*socket).src_ip4 }));
     refused(work::with(|work| assign(work, socket, address)))
 }
 
@@ -41,12 +41,12 @@ pub fn bind6(context: SockContext) -> i32 {
     let socket = context.sock;
     // SAFETY: as above; volatile, because the verifier wants each word read by itself.
     let word = |n: usize| unsafe { (&raw const (*socket).src_ip6[n]).read_volatile() };
-    let address = Address::from_v6([word(0), word(1), word(2), word(3)]);
+    let address = Address::of_socket([word(0), word(1), word(2), word(3)]);
     refused(work::with(|work| {
         let outcome = assign(work, socket, address);
         // an endpoint on :: that serves IPv4 too is asked for as 0.0.0.0 as well
-        let both = address.is_v6() && address.is_unspecified() && !socket::is_v6_only(socket);
-        if both && outcome == Outcome::Permitted { assign(work, socket, Address::V4(0)) } else { outcome }
+        let both = address.is_v6() && address.is_unspecified() && !socket::bound::is_v6_only(socket);
+        if both && outcome == Outcome::Permitted { assign(work, socket, Address::v4(0)) } else { outcome }
     }))
 }
 
@@ -89,7 +89,7 @@ fn assign(work: &mut Work, socket: *mut bpf_sock, address: Address) -> Outcome {
             (*socket).src_port,
             (*socket).protocol,
             (*socket).type_,
-            (*socket).bound_dev_if,
+            socket::bound::device(socket),
             bpf_get_socket_cookie(socket.cast()),
         )
     };
@@ -126,20 +126,12 @@ pub fn write_endpoint(work: &mut Work, address: Address, port: u32, device: u32)
         flags |= IS_WILDCARD_BIND;
     } else {
         work.values.set(words::IP_LOCAL_ADDRESS_TYPE, address.kind());
-        if is_loopback(&address) {
+        if address.is_loopback() {
             flags |= IS_LOOPBACK;
         }
     }
     work.values.set(words::FLAGS, flags);
     if device != 0 {
         work.write_interface(device);
-    }
-}
-
-#[inline(always)]
-fn is_loopback(address: &Address) -> bool {
-    match address {
-        Address::V4(address) => address >> 24 == 127,
-        Address::V6([a, b, c, d]) => a | b | c == 0 && *d == 1,
     }
 }

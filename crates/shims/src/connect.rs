@@ -30,7 +30,7 @@ const SOCK_RAW: u32 = 3;
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(context: SockAddrContext) -> i32 {
     let call = Call { context: context.sock_addr, source: 0 };
-    call.authorize(Address::V4(call.v4()), false)
+    call.authorize(Address::v4(call.v4()), false)
 }
 
 #[cgroup_sock_addr(connect6)]
@@ -44,7 +44,7 @@ pub fn sendmsg4(context: SockAddrContext) -> i32 {
     // SAFETY: the context is valid; the verifier checks the member.
     let source = u32::from_be(unsafe { (*context.sock_addr).msg_src_ip4 });
     let call = Call { context: context.sock_addr, source };
-    call.authorize(Address::V4(call.v4()), true)
+    call.authorize(Address::v4(call.v4()), true)
 }
 
 #[cgroup_sock_addr(sendmsg6)]
@@ -71,7 +71,7 @@ impl Call {
     fn v6(&self) -> Address {
         // SAFETY: as above; volatile, because the verifier wants each word read by itself.
         let word = |n: usize| unsafe { (&raw const (*self.context).user_ip6[n]).read_volatile() };
-        Address::from_v6([word(0), word(1), word(2), word(3)])
+        Address::of_socket([word(0), word(1), word(2), word(3)])
     }
 
     #[inline(always)]
@@ -175,8 +175,8 @@ impl Call {
                 work.values.set_unknown(words::IP_LOCAL_PORT);
             }
         }
-        let bound = if v6 { Address::from_v6(bound_v6) } else { Address::V4(u32::from_be(bound_v4)) };
-        let local = if self.source == 0 { bound } else { Address::V4(self.source) };
+        let bound = if v6 { Address::of_socket(bound_v6) } else { Address::v4(u32::from_be(bound_v4)) };
+        let local = if self.source == 0 { bound } else { Address::v4(self.source) };
         if local.is_unspecified() || local.is_v6() != v6 {
             unknown_local(work, v6);
         } else {

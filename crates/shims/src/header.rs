@@ -54,8 +54,8 @@ pub fn read(packet: *mut __sk_buff) -> Option<Header> {
             let fragment = u32::from_be(fixed[1]) & 0x1fff;
             let protocol = (u32::from_be(fixed[2]) >> 16) as u8;
             (
-                Address::V4(u32::from_be(fixed[3])),
-                Address::V4(u32::from_be(fixed[4])),
+                Address::v4(u32::from_be(fixed[3])),
+                Address::v4(u32::from_be(fixed[4])),
                 protocol,
                 length,
                 fragment == 0,
@@ -63,11 +63,10 @@ pub fn read(packet: *mut __sk_buff) -> Option<Header> {
         }
         6 => {
             let fixed: [u32; 10] = load(packet, 0)?;
-            let word = |n: usize| u32::from_be(fixed[n]);
-            let (protocol, transport, first) = extensions(packet, (word(1) >> 8) as u8)?;
+            let (protocol, transport, first) = extensions(packet, (u32::from_be(fixed[1]) >> 8) as u8)?;
             (
-                Address::V6([word(2), word(3), word(4), word(5)]),
-                Address::V6([word(6), word(7), word(8), word(9)]),
+                Address::v6([fixed[2], fixed[3], fixed[4], fixed[5]]),
+                Address::v6([fixed[6], fixed[7], fixed[8], fixed[9]]),
                 protocol,
                 transport,
                 first,

@@ -57,6 +57,14 @@ macro_rules! declare_bits {
 }
 openwfp_abi::kernel_bits!(declare_bits);
 
+/// Where `sock_common.skc_ipv6only` is, in bits.
+#[inline(always)]
+#[allow(non_snake_case)]
+pub fn SOCK_IPV6ONLY_PLACE() -> u32 {
+    use bit_statics::SOCK_IPV6ONLY;
+    constant!(SOCK_IPV6ONLY)
+}
+
 macro_rules! declare_settings {
     ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
         #[allow(dead_code)]

@@ -56,9 +56,9 @@ impl Operation {
         unsafe {
             if (*self.context).family == AF_INET6 {
                 let word = |n: usize| (&raw const (*self.context).local_ip6[n]).read_volatile();
-                Address::from_v6([word(0), word(1), word(2), word(3)])
+                Address::of_socket([word(0), word(1), word(2), word(3)])
             } else {
-                Address::V4(u32::from_be((*self.context).local_ip4))
+                Address::v4(u32::from_be((*self.context).local_ip4))
             }
         }
     }
@@ -69,9 +69,9 @@ impl Operation {
         unsafe {
             if (*self.context).family == AF_INET6 {
                 let word = |n: usize| (&raw const (*self.context).remote_ip6[n]).read_volatile();
-                Address::from_v6([word(0), word(1), word(2), word(3)])
+                Address::of_socket([word(0), word(1), word(2), word(3)])
             } else {
-                Address::V4(u32::from_be((*self.context).remote_ip4))
+                Address::v4(u32::from_be((*self.context).remote_ip4))
             }
         }
     }
@@ -105,7 +105,7 @@ impl Operation {
             self.take_owner(work, endpoint);
             let outcome = self.may_listen(work, local);
             let both = local.is_v6() && local.is_unspecified() && !socket::is_v6_only(socket);
-            if both && outcome == Outcome::Permitted { self.may_listen(work, Address::V4(0)) } else { outcome }
+            if both && outcome == Outcome::Permitted { self.may_listen(work, Address::v4(0)) } else { outcome }
         });
         // SAFETY: a valid map value; the call holds the socket's lock.
         unsafe {

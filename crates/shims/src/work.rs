@@ -87,30 +87,40 @@ pub fn next_flow() -> u64 {
     }
 }
 
+/// Memory that is nobody else's until its first word is 0 again.
+///
+/// Apart from what is done with it: the verifier would follow that once for each slot.
+#[inline(always)]
+fn claim() -> Option<*mut Work> {
+    for slot in 0..SLOTS {
+        let memory = WORK.get_ptr_mut(slot)?;
+        // SAFETY: a valid map value; only an address is computed.
+        if claimed(unsafe { &raw mut (*memory).taken }) {
+            return Some(memory);
+        }
+    }
+    count(NO_SCRATCH);
+    None
+}
+
 /// Runs `work` with memory of its own; closed (and counted) when there is none.
 #[inline(always)]
 pub fn with(work: impl FnOnce(&mut Work) -> Outcome) -> Outcome {
     let Some(config) = config() else { return CLOSED };
-    for slot in 0..SLOTS {
-        let Some(memory) = WORK.get_ptr_mut(slot) else { return CLOSED };
-        // SAFETY: a valid map value.
-        let taken = unsafe { &raw mut (*memory).taken };
-        if claimed(taken) {
-            // SAFETY: the slot was claimed, so nobody else uses it.
-            let memory = unsafe { &mut *memory };
-            // SAFETY: a valid map value; volatile, because the loader changes it while programs run.
-            memory.image = unsafe { (&raw const config.image).read_volatile() };
-            memory.flags = config.flags;
-            memory.recorded[0] = config.recorded[0];
-            memory.recorded[1] = config.recorded[1];
-            let outcome = work(memory);
-            // SAFETY: as above.
-            unsafe { taken.write_volatile(0) };
-            return outcome;
-        }
+    let Some(memory) = claim() else { return CLOSED };
+    // SAFETY: it was claimed, so nobody else uses it.
+    let memory = unsafe { &mut *memory };
+    // SAFETY: a valid map value; volatile, because the loader changes it while programs run.
+    unsafe {
+        memory.image = (&raw const config.image).read_volatile();
+        memory.flags = (&raw const config.flags).read_volatile();
+        memory.recorded[0] = (&raw const config.recorded[0]).read_volatile();
+        memory.recorded[1] = (&raw const config.recorded[1]).read_volatile();
     }
-    count(NO_SCRATCH);
-    CLOSED
+    let outcome = work(memory);
+    // SAFETY: a valid map value.
+    unsafe { (&raw mut memory.taken).write_volatile(0) };
+    outcome
 }
 
 impl Work {

@@ -83,12 +83,8 @@ impl FieldClasses {
         if let Some(&number) = self.numbers.get(value) {
             return number;
         }
-        let set = self
-            .wide
-            .iter()
-            .enumerate()
-            .filter(|(_, wide)| wide.meets(value))
-            .fold(0, |set, (bit, _)| set | 1 << bit);
+        let set =
+            self.wide.iter().enumerate().filter(|(_, wide)| wide.meets(value)).fold(0, |set, (bit, _)| set | 1 << bit);
         if set == 0 { 0 } else { self.named.len() as u32 + set }
     }
 
@@ -255,9 +251,12 @@ mod tests {
         classes.note(FieldId::PEER_NAME, MatchType::Prefix, &Value::UnicodeString("cba".into())).unwrap();
         classes.note(FieldId::PEER_NAME, MatchType::Equal, &Value::UnicodeString("dcba".into())).unwrap();
         let class = |text: &str| classes.class(FieldId::PEER_NAME, &Value::UnicodeString(text.into()));
-        let ranges = |text: &str| classes.ranges(FieldId::PEER_NAME, MatchType::Prefix, &Value::UnicodeString(text.into()));
+        let ranges =
+            |text: &str| classes.ranges(FieldId::PEER_NAME, MatchType::Prefix, &Value::UnicodeString(text.into()));
         let holds = |text: &str, class: u32| ranges(text).iter().any(|&(low, high)| low <= class && class <= high);
-        for (value, short, long) in [("xba", true, false), ("xcba", true, true), ("dcba", true, true), ("x", false, false)] {
+        for (value, short, long) in
+            [("xba", true, false), ("xcba", true, true), ("dcba", true, true), ("x", false, false)]
+        {
             assert_eq!(holds("ba", class(value)), short, "{value}");
             assert_eq!(holds("cba", class(value)), long, "{value}");
         }

@@ -18,12 +18,7 @@ pub(crate) fn emit(cells: &mut Vec<Cell>, rules: &Rules, trees: &[Tree]) -> Resu
     align(cells);
     let roots = cells.len();
     cells.resize(roots + trees.len(), NOTHING);
-    let mut emitter = Emitter {
-        cells,
-        rules,
-        runs: HashMap::new(),
-        hull: Hull::new(),
-    };
+    let mut emitter = Emitter { cells, rules, runs: HashMap::new(), hull: Hull::new() };
     let mut worst = 0;
     for (number, tree) in trees.iter().enumerate() {
         worst += emitter.tree(tree, roots + number, &mut Region::whole());
@@ -52,11 +47,7 @@ impl Emitter<'_> {
     fn tree(&mut self, tree: &Tree, at: usize, region: &mut Region) -> u32 {
         match tree {
             Tree::Leaf(ids) => self.leaf(ids, at, region),
-            Tree::Node {
-                word,
-                thresholds,
-                children,
-            } => self.node(*word, thresholds, children, at, region),
+            Tree::Node { word, thresholds, children } => self.node(*word, thresholds, children, at, region),
         }
     }
 
@@ -134,12 +125,7 @@ impl Emitter<'_> {
         let mut run = vec![];
         for (number, &rule) in ids.iter().enumerate() {
             let last = number + 1 == ids.len();
-            rule_cells(
-                &self.rules.open_groups(rule, region),
-                self.rules.rank(rule),
-                last,
-                &mut run,
-            );
+            rule_cells(&self.rules.open_groups(rule, region), self.rules.rank(rule), last, &mut run);
         }
         run
     }

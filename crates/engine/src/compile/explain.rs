@@ -319,8 +319,7 @@ impl CompiledPolicy {
                 let mut changed = values.clone();
                 changed.set(word, value);
                 let Some(typed) = self.value(layer, field, &changed) else { continue };
-                if in_domain(layer, field, &typed, words, &changed)
-                    && !self.holds(layer, &changed, vec![group.clone()])
+                if in_domain(layer, field, &typed, words, &changed) && !self.holds(layer, &changed, vec![group.clone()])
                 {
                     return Some(changed);
                 }
@@ -436,10 +435,8 @@ impl CompiledPolicy {
             if let Some((by, _)) = before.iter().rev().take(TRIED).find(|(_, other)| covers(other, &groups)) {
                 findings.push(Finding::Shadowed { filter: filter.id, by: *by });
             }
-            let terminates = matches!(
-                filter.filter.action,
-                openwfp_model::Action::Permit | openwfp_model::Action::Block
-            );
+            let terminates =
+                matches!(filter.filter.action, openwfp_model::Action::Permit | openwfp_model::Action::Block);
             if terminates {
                 before.push((filter.id, groups));
             }
@@ -451,10 +448,8 @@ impl CompiledPolicy {
 fn not_equal_ored(filter: &CompiledFilter) -> Vec<Finding> {
     let mut counts: HashMap<FieldId, usize> = HashMap::new();
     for condition in &filter.filter.conditions {
-        let negative = matches!(
-            condition.match_type,
-            openwfp_model::MatchType::NotEqual | openwfp_model::MatchType::NotPrefix
-        );
+        let negative =
+            matches!(condition.match_type, openwfp_model::MatchType::NotEqual | openwfp_model::MatchType::NotPrefix);
         *counts.entry(condition.field).or_default() += negative as usize;
     }
     let mut fields: Vec<FieldId> = counts.into_iter().filter(|(_, count)| *count > 1).map(|(field, _)| field).collect();
@@ -465,9 +460,10 @@ fn not_equal_ored(filter: &CompiledFilter) -> Vec<Finding> {
 /// Whether everything that meets `inner` meets `outer`. May miss cases, never claims one wrongly.
 fn covers(outer: &[(FieldId, Group)], inner: &[(FieldId, Group)]) -> bool {
     outer.iter().all(|(field, group)| {
-        inner.iter().find(|(other, _)| other == field).is_some_and(|(_, narrow)| {
-            narrow.iter().all(|narrow| group.iter().any(|wide| implies(narrow, wide)))
-        })
+        inner
+            .iter()
+            .find(|(other, _)| other == field)
+            .is_some_and(|(_, narrow)| narrow.iter().all(|narrow| group.iter().any(|wide| implies(narrow, wide))))
     })
 }
 

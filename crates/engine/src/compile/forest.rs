@@ -60,15 +60,9 @@ pub(crate) fn build(rules: &Rules) -> Vec<Tree> {
 fn without(tree: Tree, moved: &[bool]) -> Tree {
     match tree {
         Tree::Leaf(rules) => Tree::Leaf(rules.into_iter().filter(|&rule| !moved[rule as usize]).collect()),
-        Tree::Node {
-            word,
-            thresholds,
-            children,
-        } => Tree::Node {
-            word,
-            thresholds,
-            children: children.into_iter().map(|child| without(child, moved)).collect(),
-        },
+        Tree::Node { word, thresholds, children } => {
+            Tree::Node { word, thresholds, children: children.into_iter().map(|child| without(child, moved)).collect() }
+        }
     }
 }
 
@@ -142,11 +136,7 @@ impl<'a> Builder<'a> {
             first = end;
         }
         (region.low[word], region.high[word]) = (low, high);
-        Tree::Node {
-            word,
-            thresholds: division.thresholds,
-            children,
-        }
+        Tree::Node { word, thresholds: division.thresholds, children }
     }
 
     /// The word whose division gains most: the gain (a negative logarithm is good), the word, and whether the rules
@@ -216,13 +206,7 @@ struct Cut {
 }
 
 /// The best division of one word's extents into at most four children.
-fn divide(
-    lows: &mut [u64],
-    highs: &mut [u64],
-    (low, high): (u64, u64),
-    seen: usize,
-    scale: f64,
-) -> Option<Division> {
+fn divide(lows: &mut [u64], highs: &mut [u64], (low, high): (u64, u64), seen: usize, scale: f64) -> Option<Division> {
     lows.sort_unstable();
     highs.sort_unstable();
     let cuts = cuts(lows, highs, low, high);
@@ -277,11 +261,7 @@ fn best_cut(cuts: &[Cut], ended: usize, begun: usize, limit: Option<f64>) -> Opt
         let right = begun.saturating_sub(cut.ended) as f64;
         left * left + right * right
     };
-    let (best, least) = cuts
-        .iter()
-        .map(cost)
-        .enumerate()
-        .min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let (best, least) = cuts.iter().map(cost).enumerate().min_by(|a, b| a.1.total_cmp(&b.1))?;
     let whole = begun.saturating_sub(ended) as f64;
     limit.is_none_or(|limit| least <= limit * whole * whole).then_some(best)
 }

@@ -80,9 +80,7 @@ impl PolicyImage {
                 expected: least.max(bytes.len().next_multiple_of(16)),
             });
         }
-        let mut words = bytes
-            .chunks_exact(4)
-            .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+        let mut words = bytes.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
         let mut cells = Vec::with_capacity(bytes.len() / 16);
         while let (Some(w), Some(a), Some(b), Some(c)) = (words.next(), words.next(), words.next(), words.next()) {
             cells.push(Cell::new(w, a, b, c));
@@ -95,17 +93,11 @@ impl PolicyImage {
             return Err(ImageError::Version { found: header.w >> 4 });
         }
         if header.b as usize != cells.len() || header.b > MAX_CELLS {
-            return Err(ImageError::Length {
-                found: bytes.len(),
-                expected: header.b as usize * 16,
-            });
+            return Err(ImageError::Length { found: bytes.len(), expected: header.b as usize * 16 });
         }
         let found = checksum(&cells);
         if found != header.c {
-            return Err(ImageError::Checksum {
-                found,
-                expected: header.c,
-            });
+            return Err(ImageError::Checksum { found, expected: header.c });
         }
         Ok(Self { cells })
     }

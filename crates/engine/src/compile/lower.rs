@@ -47,10 +47,7 @@ pub(super) fn field_group(
 }
 
 fn test(field: FieldWords, word: usize, test: Test) -> WordTest {
-    WordTest {
-        word: (field.first + word) as u8,
-        test,
-    }
+    WordTest { word: (field.first + word) as u8, test }
 }
 
 /// The greatest number that the field's words can hold.
@@ -61,17 +58,12 @@ fn last(field: FieldWords) -> u128 {
 /// A condition on bits; `None`: it is about something else.
 fn flags(field: FieldWords, condition: &FilterCondition) -> Option<Group> {
     let match_type = condition.match_type;
-    if !matches!(
-        match_type,
-        MatchType::FlagsAllSet | MatchType::FlagsAnySet | MatchType::FlagsNoneSet
-    ) {
+    if !matches!(match_type, MatchType::FlagsAllSet | MatchType::FlagsAnySet | MatchType::FlagsNoneSet) {
         return None;
     }
     let mask = number(&condition.value)?;
-    let masks: Vec<(usize, u32)> = (0..field.count)
-        .map(|word| (word, word_of(field, mask, word)))
-        .filter(|&(_, mask)| mask != 0)
-        .collect();
+    let masks: Vec<(usize, u32)> =
+        (0..field.count).map(|word| (word, word_of(field, mask, word))).filter(|&(_, mask)| mask != 0).collect();
     let tests = |make: fn(u32) -> Test| masks.iter().map(move |&(word, mask)| test(field, word, make(mask)));
     Some(match match_type {
         MatchType::FlagsAnySet => tests(Test::Any).map(|test| vec![test]).collect(),
@@ -190,18 +182,10 @@ mod tests {
     use super::*;
     use openwfp_model::FieldId;
 
-    const PORT: FieldWords = FieldWords {
-        field: FieldId::IP_REMOTE_PORT,
-        first: 2,
-        count: 1,
-        encoding: Encoding::Number,
-    };
-    const V6: FieldWords = FieldWords {
-        field: FieldId::IP_REMOTE_ADDRESS,
-        first: 8,
-        count: 4,
-        encoding: Encoding::Number,
-    };
+    const PORT: FieldWords =
+        FieldWords { field: FieldId::IP_REMOTE_PORT, first: 2, count: 1, encoding: Encoding::Number };
+    const V6: FieldWords =
+        FieldWords { field: FieldId::IP_REMOTE_ADDRESS, first: 8, count: 4, encoding: Encoding::Number };
 
     fn lower(field: FieldWords, match_type: MatchType, value: Value) -> Group {
         let condition = FilterCondition::new(field.field, match_type, value);
@@ -210,39 +194,23 @@ mod tests {
 
     #[test]
     fn match_types_become_ranges_and_masks() {
-        let range = |low, high| {
-            vec![WordTest {
-                word: 2,
-                test: Test::Range(low, high),
-            }]
-        };
+        let range = |low, high| vec![WordTest { word: 2, test: Test::Range(low, high) }];
         let port = Value::Uint16(80);
         assert_eq!(lower(PORT, MatchType::Equal, port.clone()), [range(80, 80)]);
         assert_eq!(lower(PORT, MatchType::Greater, port.clone()), [range(81, u32::MAX)]);
         assert_eq!(lower(PORT, MatchType::GreaterOrEqual, port.clone()), [range(80, u32::MAX)]);
         assert_eq!(lower(PORT, MatchType::Less, port.clone()), [range(0, 79)]);
         assert_eq!(lower(PORT, MatchType::LessOrEqual, port.clone()), [range(0, 80)]);
-        assert_eq!(
-            lower(PORT, MatchType::NotEqual, port.clone()),
-            [range(0, 79), range(81, u32::MAX)]
-        );
+        assert_eq!(lower(PORT, MatchType::NotEqual, port.clone()), [range(0, 79), range(81, u32::MAX)]);
         assert_eq!(lower(PORT, MatchType::Less, Value::Uint16(0)), [] as [Alternative; 0]);
-        let mask = |mask, expected| {
-            vec![WordTest {
-                word: 2,
-                test: Test::Mask(mask, expected),
-            }]
-        };
+        let mask = |mask, expected| vec![WordTest { word: 2, test: Test::Mask(mask, expected) }];
         assert_eq!(lower(PORT, MatchType::FlagsAllSet, port.clone()), [mask(80, 80)]);
         assert_eq!(lower(PORT, MatchType::FlagsNoneSet, port), [mask(80, 0)]);
     }
 
     #[test]
     fn an_ipv6_prefix_is_one_box_and_its_complement_a_few() {
-        let prefix = Value::V6AddrMask {
-            addr: 0x2001_0db8_0000_0000_0000_0000_0000_0000,
-            prefix: 48,
-        };
+        let prefix = Value::V6AddrMask { addr: 0x2001_0db8_0000_0000_0000_0000_0000_0000, prefix: 48 };
         assert_eq!(lower(V6, MatchType::Equal, prefix.clone()).len(), 1);
         assert_eq!(lower(V6, MatchType::Equal, prefix.clone())[0].len(), 2);
         let outside = lower(V6, MatchType::NotEqual, prefix);
@@ -254,9 +222,8 @@ mod tests {
 
     #[test]
     fn conditions_on_neighbouring_values_become_one_range() {
-        let conditions: Vec<_> = (80..90)
-            .map(|port| FilterCondition::equal(FieldId::IP_REMOTE_PORT, Value::Uint16(port)))
-            .collect();
+        let conditions: Vec<_> =
+            (80..90).map(|port| FilterCondition::equal(FieldId::IP_REMOTE_PORT, Value::Uint16(port))).collect();
         let conditions: Vec<_> = conditions.iter().collect();
         let group = field_group(PORT, &conditions, &Classes::default(), &Groups::default());
         assert_eq!(group.len(), 1);

@@ -54,7 +54,9 @@ pub enum CompileError {
         sublayer: Guid,
     },
     /// A layer has filters in more sublayers than an image can hold.
-    #[error("{layer} has filters in {found} sublayers; at most {MAX_SUBLAYERS} are possible: put some filters into a common sublayer")]
+    #[error(
+        "{layer} has filters in {found} sublayers; at most {MAX_SUBLAYERS} are possible: put some filters into a common sublayer"
+    )]
     TooManySublayers {
         /// The layer.
         layer: LayerId,
@@ -76,7 +78,9 @@ pub enum CompileError {
         gid: u32,
     },
     /// A field has more prefixes, case-insensitive texts and security descriptors than class numbers can tell apart.
-    #[error("the conditions on {field} use more than {limit} different prefixes, case-insensitive texts or security descriptors")]
+    #[error(
+        "the conditions on {field} use more than {limit} different prefixes, case-insensitive texts or security descriptors"
+    )]
     TooManyComparisons {
         /// The field.
         field: FieldId,
@@ -195,11 +199,7 @@ pub fn compile_objects(
     all.sort_by_key(|sublayer| core::cmp::Reverse(sublayer.weight));
     let filters: Vec<CompiledFilter> = filters
         .into_iter()
-        .map(|(id, filter)| CompiledFilter {
-            id,
-            effective_weight: filter.effective_weight(),
-            filter,
-        })
+        .map(|(id, filter)| CompiledFilter { id, effective_weight: filter.effective_weight(), filter })
         .collect();
     let mut compiled = CompiledPolicy {
         image: PolicyImage::default(),
@@ -307,19 +307,12 @@ impl CompiledPolicy {
         for &index in &filters {
             let filter = &self.filters[index].filter;
             if !order.contains_key(&filter.sublayer) {
-                return Err(CompileError::SublayerNotFound {
-                    filter: filter.name.clone(),
-                    sublayer: filter.sublayer,
-                });
+                return Err(CompileError::SublayerNotFound { filter: filter.name.clone(), sublayer: filter.sublayer });
             }
         }
         filters.sort_by_key(|&index| {
             let filter = &self.filters[index];
-            (
-                order[&filter.filter.sublayer],
-                core::cmp::Reverse(filter.effective_weight),
-                filter.id,
-            )
+            (order[&filter.filter.sublayer], core::cmp::Reverse(filter.effective_weight), filter.id)
         });
         let mut ranked = Ranked {
             compiled: self,
@@ -334,25 +327,12 @@ impl CompiledPolicy {
         for group in filters.chunk_by(|&a, &b| self.filters[a].filter.sublayer == self.filters[b].filter.sublayer) {
             ranked.sublayer(group);
         }
-        let Ranked {
-            rules,
-            sublayers,
-            places,
-            cells: filter_cells,
-            continuing,
-            ..
-        } = ranked;
+        let Ranked { rules, sublayers, places, cells: filter_cells, continuing, .. } = ranked;
         if sublayers.len() > MAX_SUBLAYERS {
-            return Err(CompileError::TooManySublayers {
-                layer,
-                found: sublayers.len(),
-            });
+            return Err(CompileError::TooManySublayers { layer, found: sublayers.len() });
         }
         if places.len() > MAX_FILTERS as usize {
-            return Err(CompileError::TooManyFilters {
-                layer,
-                found: places.len(),
-            });
+            return Err(CompileError::TooManyFilters { layer, found: places.len() });
         }
         // places count from 1
         let filters_base = cells.len() as u32 - 1;
@@ -365,19 +345,9 @@ impl CompiledPolicy {
         if steps > MAX_STEPS as u64 {
             return Err(CompileError::TooManySteps { layer, steps });
         }
-        let entry = Cell::layer(
-            trees.len() as u32,
-            sublayers.len() as u32,
-            roots,
-            filters_base,
-            steps as u32,
-        );
-        self.layers[layer.get() as usize] = CompiledLayer {
-            sublayers,
-            places,
-            worst_steps: steps as u32,
-            cells: cells.len() - before,
-        };
+        let entry = Cell::layer(trees.len() as u32, sublayers.len() as u32, roots, filters_base, steps as u32);
+        self.layers[layer.get() as usize] =
+            CompiledLayer { sublayers, places, worst_steps: steps as u32, cells: cells.len() - before };
         Ok(entry)
     }
 }
@@ -482,10 +452,7 @@ impl Ranked<'_> {
         self.continuing += (flags & filter_flags::CALLOUT_REGISTERED != 0) as usize;
         let errno = definition.errno.map_or(0, |errno| errno.get());
         self.cells.push(Cell::filter(action, flags, errno, filter.id, number));
-        self.places.push(Place {
-            filter: filter.id,
-            marker,
-        });
+        self.places.push(Place { filter: filter.id, marker });
         (self.sublayers.len() as u32 - 1) << RANK_SUBLAYER_SHIFT | self.places.len() as u32
     }
 
@@ -519,15 +486,7 @@ fn unknown_tests(group: &FieldGroup) -> Group {
     // words of one number are unknown together, and so are the two words of groups
     let groups = crate::words::GROUPS as u8;
     words.dedup_by(|word, before| *word == *before + 1 && (*word == groups + 1 || *before >= 4 && *word < 12));
-    words
-        .into_iter()
-        .map(|word| {
-            vec![WordTest {
-                word,
-                test: Test::Unknown,
-            }]
-        })
-        .collect()
+    words.into_iter().map(|word| vec![WordTest { word, test: Test::Unknown }]).collect()
 }
 
 /// "The filter matches but for values that are unknown, and one that would be of this kind is."

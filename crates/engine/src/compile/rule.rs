@@ -38,10 +38,7 @@ pub(crate) struct Region {
 
 impl Region {
     pub fn whole() -> Self {
-        Self {
-            low: [0; WORDS],
-            high: [UNKNOWN; WORDS],
-        }
+        Self { low: [0; WORDS], high: [UNKNOWN; WORDS] }
     }
 
     /// The part of the whole that the region is on this word, from nearly 0 to 1.
@@ -152,21 +149,12 @@ impl Rules {
             for alternative in group {
                 let start = self.tests.len() as u32;
                 self.tests.extend(alternative);
-                self.alternatives.push(Span {
-                    start,
-                    end: self.tests.len() as u32,
-                });
+                self.alternatives.push(Span { start, end: self.tests.len() as u32 });
             }
-            self.groups.push(Span {
-                start: first_alternative,
-                end: self.alternatives.len() as u32,
-            });
+            self.groups.push(Span { start: first_alternative, end: self.alternatives.len() as u32 });
         }
         self.ranks.push(rank);
-        self.groups_of.push(Span {
-            start: first_group,
-            end: self.groups.len() as u32,
-        });
+        self.groups_of.push(Span { start: first_group, end: self.groups.len() as u32 });
     }
 
     fn groups(&self, rule: u32) -> &[Span] {
@@ -188,9 +176,9 @@ impl Rules {
 
     /// Whether some value in the region can match the rule.
     pub fn meets(&self, rule: u32, region: &Region) -> bool {
-        self.groups(rule).iter().all(|&group| {
-            self.alternatives(group).any(|tests| alternative_relation(tests, region) != Relation::Never)
-        })
+        self.groups(rule)
+            .iter()
+            .all(|&group| self.alternatives(group).any(|tests| alternative_relation(tests, region) != Relation::Never))
     }
 
     /// The rule's extent on each word that it restricts within the region: `(word, low, high)`.
@@ -266,13 +254,7 @@ pub(crate) struct Hull {
 
 impl Hull {
     pub fn new() -> Self {
-        Self {
-            low: [0; WORDS],
-            high: [0; WORDS],
-            words: vec![],
-            group: vec![],
-            alternatives: 0,
-        }
+        Self { low: [0; WORDS], high: [0; WORDS], words: vec![], group: vec![], alternatives: 0 }
     }
 
     fn clear(&mut self) {
@@ -331,10 +313,7 @@ mod tests {
     use super::*;
 
     fn range(word: u8, low: u32, high: u32) -> WordTest {
-        WordTest {
-            word,
-            test: Test::Range(low, high),
-        }
+        WordTest { word, test: Test::Range(low, high) }
     }
 
     #[test]
@@ -344,10 +323,7 @@ mod tests {
         assert_eq!(range(2, 0, 100).relation(&region), Relation::Always);
         assert_eq!(range(2, 0, 79).relation(&region), Relation::Never);
         assert_eq!(range(2, 85, 100).relation(&region), Relation::Open);
-        let any = WordTest {
-            word: 2,
-            test: Test::Any(1),
-        };
+        let any = WordTest { word: 2, test: Test::Any(1) };
         assert_eq!(any.relation(&region), Relation::Open);
         (region.low[2], region.high[2]) = (EMPTY, UNKNOWN);
         assert_eq!(any.relation(&region), Relation::Never, "flags are never matched by an empty value");
@@ -359,9 +335,8 @@ mod tests {
         rules.push(7, vec![(0..5000).map(|port| vec![range(2, port * 2, port * 2)]).collect()]);
         assert!(rules.len() >= 3);
         assert!((0..rules.len() as u32).all(|rule| rules.rank(rule) == 7));
-        let alternatives: usize = (0..rules.len() as u32)
-            .map(|rule| rules.open_groups(rule, &Region::whole())[0].len())
-            .sum();
+        let alternatives: usize =
+            (0..rules.len() as u32).map(|rule| rules.open_groups(rule, &Region::whole())[0].len()).sum();
         assert_eq!(alternatives, 5000);
     }
 }

@@ -63,12 +63,7 @@ impl Schema {
                     free - count
                 }
             };
-            fields.push(FieldWords {
-                field: field.field,
-                first,
-                count,
-                encoding,
-            });
+            fields.push(FieldWords { field: field.field, first, count, encoding });
         }
         Self { fields }
     }

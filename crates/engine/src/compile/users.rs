@@ -85,10 +85,7 @@ pub(super) fn group(value: &Value, wanted: bool, groups: &Groups) -> Group {
         Value::Group(gid) => vec![(true, Subject::Gid(*gid))],
         Value::SecurityDescriptor(descriptor) => entries(descriptor),
         Value::Empty if wanted => {
-            return vec![vec![WordTest {
-                word: words::ALE_USER_ID as u8,
-                test: Test::Empty,
-            }]];
+            return vec![vec![WordTest { word: words::ALE_USER_ID as u8, test: Test::Empty }]];
         }
         Value::Empty => vec![],
         _ => return vec![],
@@ -117,11 +114,7 @@ struct UserSet {
 
 impl UserSet {
     fn everyone() -> Self {
-        Self {
-            low: 0,
-            high: u32::MAX,
-            groups: vec![],
-        }
+        Self { low: 0, high: u32::MAX, groups: vec![] }
     }
 
     /// Those of the set who are (or are not) the subject; `None` when nobody is left.
@@ -129,13 +122,9 @@ impl UserSet {
         match (subject, is) {
             (Subject::Everyone, true) | (Subject::Unmappable(_), false) => Some(vec![self.clone()]),
             (Subject::Everyone, false) | (Subject::Unmappable(_), true) => None,
-            (Subject::Uid(uid), true) => (self.low..=self.high).contains(uid).then(|| {
-                vec![Self {
-                    low: *uid,
-                    high: *uid,
-                    groups: self.groups.clone(),
-                }]
-            }),
+            (Subject::Uid(uid), true) => (self.low..=self.high)
+                .contains(uid)
+                .then(|| vec![Self { low: *uid, high: *uid, groups: self.groups.clone() }]),
             (Subject::Uid(uid), false) => {
                 if !(self.low..=self.high).contains(uid) {
                     return Some(vec![self.clone()]);
@@ -145,11 +134,7 @@ impl UserSet {
                 let parts: Vec<Self> = [below, above]
                     .into_iter()
                     .flatten()
-                    .map(|(low, high)| Self {
-                        low,
-                        high,
-                        groups: self.groups.clone(),
-                    })
+                    .map(|(low, high)| Self { low, high, groups: self.groups.clone() })
                     .collect();
                 Some(parts)
             }
@@ -168,10 +153,7 @@ impl UserSet {
         for test in self.groups {
             let Test::Mask(mask, expected) = test.test else { continue };
             match merged.iter_mut().find(|other| other.word == test.word) {
-                Some(WordTest {
-                    test: Test::Mask(other_mask, other_expected),
-                    ..
-                }) => {
+                Some(WordTest { test: Test::Mask(other_mask, other_expected), .. }) => {
                     if mask & *other_mask & (expected ^ *other_expected) != 0 {
                         return None;
                     }
@@ -188,10 +170,7 @@ impl UserSet {
     fn alternative(&self) -> Alternative {
         let mut tests = self.groups.clone();
         if tests.is_empty() || self.low > 0 || self.high < u32::MAX {
-            tests.push(WordTest {
-                word: words::ALE_USER_ID as u8,
-                test: Test::Range(self.low, self.high),
-            });
+            tests.push(WordTest { word: words::ALE_USER_ID as u8, test: Test::Range(self.low, self.high) });
         }
         tests
     }
@@ -206,10 +185,7 @@ pub(super) fn descriptor_admits(descriptor: &SecurityDescriptor, value: &Value) 
         (subject, Value::Sid(sid)) => is_sid(subject, sid),
         _ => false,
     };
-    entries(descriptor)
-        .iter()
-        .find(|(_, subject)| is(subject))
-        .is_some_and(|(allow, _)| *allow)
+    entries(descriptor).iter().find(|(_, subject)| is(subject)).is_some_and(|(allow, _)| *allow)
 }
 
 /// Whether a value says what an event can hold: a uid or anything that is no condition on users.

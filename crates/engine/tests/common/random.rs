@@ -146,9 +146,15 @@ fn condition(random: &mut Random, layer: LayerId, field: &LayerField) -> Option<
             match (&a, &b) {
                 _ if match_type != MatchType::Range => a,
                 (Value::Uint8(x), Value::Uint8(y)) => Value::range(Value::Uint8(*x.min(y)), Value::Uint8(*x.max(y))),
-                (Value::Uint16(x), Value::Uint16(y)) => Value::range(Value::Uint16(*x.min(y)), Value::Uint16(*x.max(y))),
-                (Value::Uint32(x), Value::Uint32(y)) => Value::range(Value::Uint32(*x.min(y)), Value::Uint32(*x.max(y))),
-                (Value::Uint64(x), Value::Uint64(y)) => Value::range(Value::Uint64(*x.min(y)), Value::Uint64(*x.max(y))),
+                (Value::Uint16(x), Value::Uint16(y)) => {
+                    Value::range(Value::Uint16(*x.min(y)), Value::Uint16(*x.max(y)))
+                }
+                (Value::Uint32(x), Value::Uint32(y)) => {
+                    Value::range(Value::Uint32(*x.min(y)), Value::Uint32(*x.max(y)))
+                }
+                (Value::Uint64(x), Value::Uint64(y)) => {
+                    Value::range(Value::Uint64(*x.min(y)), Value::Uint64(*x.max(y)))
+                }
                 (Value::ByteArray16(x), Value::ByteArray16(y)) => {
                     Value::range(Value::ByteArray16(*x.min(y)), Value::ByteArray16(*x.max(y)))
                 }
@@ -223,7 +229,9 @@ pub fn value(random: &mut Random, field: &LayerField) -> Value {
             ];
             Value::ByteArray16(random.pick(&numbers).to_be_bytes())
         }
-        DataType::ByteArray6 => Value::ByteArray6(random.pick(&[[0; 6], [2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 1, 0], [255; 6]])),
+        DataType::ByteArray6 => {
+            Value::ByteArray6(random.pick(&[[0; 6], [2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 1, 0], [255; 6]]))
+        }
         DataType::ByteBlob if field.field == FieldId::ALE_APP_ID => {
             Value::Application(random.pick(&["/usr/bin/curl", "/usr/bin/CURL", "/usr/bin/dig", "/bin/sh"]).into())
         }

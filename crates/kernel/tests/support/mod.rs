@@ -104,7 +104,7 @@ impl Bench {
             return None;
         }
         let group = OwnGroup::make();
-        let settings = Settings { group: &group.0, groups_named: &[] };
+        let settings = Settings::labels(&group.0);
         let mut shims = Shims::load(&settings).unwrap_or_else(|error| panic!("{error}"));
         let attached = shims.attach_labels(None);
         attached.unwrap_or_else(|error| panic!("{error}"));

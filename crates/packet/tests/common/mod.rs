@@ -120,6 +120,9 @@ pub fn replay(packets: &[Owned], local: LocalSide, blocks: &[LayerId]) -> Replay
             Outcome::Malformed(error) => parts.push(format!("malformed ({error})")),
             other => parts.push(format!("{other:?}")),
         }
+        if parts.is_empty() {
+            parts.push("no layer".to_owned());
+        }
         lines.push(format!("{frame} {}", parts.join(", ")));
     }
     Replayed { lines, summary: replay.summary() }

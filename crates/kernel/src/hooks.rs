@@ -1,0 +1,198 @@
+//! Which programs a policy needs: each hook costs loading time, and something for every event that it sees.
+
+use crate::load::{LoadError, Shims};
+use aya::{
+    Ebpf,
+    programs::{
+        CgroupAttachMode, Program, ProgramError,
+        cgroup_skb::CgroupSkbAttachType,
+        links::{FdLink, LinkError},
+    },
+};
+use openwfp_model::LayerId;
+use std::{fs::File, path::Path, thread};
+
+/// Programs of the object file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Hook {
+    /// `connect()` to an IPv4 endpoint.
+    Connect4,
+    /// `connect()` of an IPv6 socket, also to a mapped IPv4 endpoint.
+    Connect6,
+    /// A datagram to an IPv4 endpoint that is named with it.
+    Sendmsg4,
+    /// The same for IPv6 sockets.
+    Sendmsg6,
+    /// `bind()` of an IPv4 socket.
+    Bind4,
+    /// `bind()` of an IPv6 socket.
+    Bind6,
+    /// `socket()`.
+    Create,
+    /// `listen()`, and TCP connections that are established.
+    Stream,
+    /// Packets that arrive.
+    Ingress,
+    /// Packets that leave.
+    Egress,
+}
+
+use Hook::{Bind4, Bind6, Connect4, Connect6, Create, Egress, Ingress, Sendmsg4, Sendmsg6, Stream};
+
+/// The programs that see connects. Both versions of IP, because an IPv6 socket can connect to a mapped IPv4 endpoint.
+const CALLS: [Hook; 4] = [Connect4, Connect6, Sendmsg4, Sendmsg6];
+
+impl Hook {
+    /// The program's name in the object file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Connect4 => "connect4",
+            Connect6 => "connect6",
+            Sendmsg4 => "sendmsg4",
+            Sendmsg6 => "sendmsg6",
+            Bind4 => "bind4",
+            Bind6 => "bind6",
+            Create => "create",
+            Stream => "stream",
+            Ingress => "ingress",
+            Egress => "egress",
+        }
+    }
+
+    /// The hooks that a layer needs; none for a layer that is not enforced in the kernel.
+    pub fn of_layer(layer: LayerId) -> Vec<Self> {
+        match layer {
+            LayerId::ALE_RESOURCE_ASSIGNMENT_V4 | LayerId::ALE_RESOURCE_ASSIGNMENT_V6 => vec![Bind4, Bind6],
+            LayerId::ALE_AUTH_LISTEN_V4 | LayerId::ALE_AUTH_LISTEN_V6 => vec![Stream, Ingress, Bind4, Bind6],
+            LayerId::ALE_AUTH_CONNECT_V4 | LayerId::ALE_AUTH_CONNECT_V6 => [&CALLS[..], &[Create, Egress]].concat(),
+            // without the calls, a reply to a datagram of our own would look like somebody's call
+            LayerId::ALE_AUTH_RECV_ACCEPT_V4 | LayerId::ALE_AUTH_RECV_ACCEPT_V6 => {
+                [&CALLS[..], &[Create, Bind4, Bind6, Ingress, Egress, Stream]].concat()
+            }
+            LayerId::ALE_FLOW_ESTABLISHED_V4 | LayerId::ALE_FLOW_ESTABLISHED_V6 => {
+                [&CALLS[..], &[Create, Bind4, Bind6, Stream, Ingress, Egress]].concat()
+            }
+            _ => vec![],
+        }
+    }
+
+    /// The hooks that these layers need, each once.
+    pub fn of_layers(layers: impl IntoIterator<Item = LayerId>) -> Vec<Self> {
+        let mut hooks: Vec<Self> = layers.into_iter().flat_map(Self::of_layer).collect();
+        hooks.sort_unstable();
+        hooks.dedup();
+        hooks
+    }
+}
+
+/// Loads programs, on as many threads as there are processors: the kernel verifies each by itself.
+pub(crate) fn load(ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<(), LoadError> {
+    let mut programs: Vec<(&'static str, &mut Program)> = ebpf
+        .programs_mut()
+        .filter_map(|(name, program)| {
+            let hook = hooks.iter().find(|hook| hook.name() == name)?;
+            Some((hook.name(), program))
+        })
+        .collect();
+    if let Some(missing) = hooks.iter().find(|hook| !programs.iter().any(|(name, _)| *name == hook.name())) {
+        return Err(LoadError::ObjectLacks { name: missing.name() });
+    }
+    // the dear ones first, dealt out in turn
+    programs.sort_by_key(|(name, _)| std::cmp::Reverse(cost(name)));
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(programs.len().max(1));
+    let mut shares: Vec<Vec<_>> = (0..threads).map(|_| vec![]).collect();
+    for (index, program) in programs.into_iter().enumerate() {
+        if let Some(share) = shares.get_mut(index % threads) {
+            share.push(program);
+        }
+    }
+    thread::scope(|scope| {
+        let load_all = |share: Vec<(&'static str, &mut Program)>| {
+            share.into_iter().try_for_each(|(name, program)| {
+                load_one(program).map_err(|source| LoadError::Program { name, source: Box::new(source) })
+            })
+        };
+        let threads: Vec<_> = shares.into_iter().map(|share| scope.spawn(move || load_all(share))).collect();
+        threads.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(result) => result,
+            Err(_) => Err(LoadError::ObjectLacks { name: "program that can be loaded" }),
+        })
+    })
+}
+
+/// How long the kernel takes to verify a program, roughly, compared with others.
+fn cost(name: &str) -> u32 {
+    match name {
+        "stream" => 5,
+        "connect6" | "sendmsg6" | "egress" => 4,
+        "ingress" | "bind6" => 3,
+        "connect4" | "sendmsg4" => 2,
+        _ => 1,
+    }
+}
+
+fn load_one(program: &mut Program) -> Result<(), ProgramError> {
+    match program {
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSkb(program) => program.load(),
+        Program::SockOps(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    }
+}
+
+/// Attaches loaded programs to a group. Links stack, in spite of the mode's name.
+pub(crate) fn attach(
+    shims: &mut Shims,
+    hooks: &[Hook],
+    group: &File,
+    folder: Option<&Path>,
+) -> Result<(), LoadError> {
+    for hook in hooks {
+        let name = hook.name();
+        let refused = |source| LoadError::Program { name, source: Box::new(source) };
+        let program = shims.ebpf().program_mut(name).ok_or(LoadError::ObjectLacks { name })?;
+        let link = attach_one(program, *hook, group).map_err(refused)?;
+        shims.keep(name, link, folder)?;
+    }
+    Ok(())
+}
+
+fn attach_one(program: &mut Program, hook: Hook, group: &File) -> Result<FdLink, ProgramError> {
+    let mode = CgroupAttachMode::Single;
+    let link: Result<FdLink, LinkError> = match program {
+        Program::CgroupSockAddr(program) => {
+            let id = program.attach(group, mode)?;
+            program.take_link(id)?.try_into()
+        }
+        Program::CgroupSock(program) => {
+            let id = program.attach(group, mode)?;
+            program.take_link(id)?.try_into()
+        }
+        Program::CgroupSkb(program) => {
+            let direction =
+                if hook == Hook::Ingress { CgroupSkbAttachType::Ingress } else { CgroupSkbAttachType::Egress };
+            let id = program.attach(group, direction, mode)?;
+            program.take_link(id)?.try_into()
+        }
+        Program::SockOps(program) => {
+            let id = program.attach(group, mode)?;
+            program.take_link(id)?.try_into()
+        }
+        _ => return Err(ProgramError::UnexpectedProgramType),
+    };
+    link.map_err(|_| ProgramError::UnexpectedProgramType)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_needs_the_hooks_of_both_versions() {
+        let hooks = Hook::of_layers([LayerId::ALE_AUTH_CONNECT_V4]);
+        assert_eq!(hooks, Hook::of_layers([LayerId::ALE_AUTH_CONNECT_V6, LayerId::ALE_AUTH_CONNECT_V4]));
+        assert!(hooks.contains(&Hook::Connect6) && !hooks.contains(&Hook::Stream));
+        assert!(Hook::of_layers([LayerId::OUTBOUND_TRANSPORT_V4]).is_empty());
+    }
+}
