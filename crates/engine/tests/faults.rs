@@ -4,6 +4,7 @@
 #[allow(dead_code)]
 mod oracle;
 #[path = "common/random.rs"]
+#[allow(dead_code)]
 mod random;
 
 use openwfp_engine::{

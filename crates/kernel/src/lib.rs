@@ -6,15 +6,25 @@
 //! - [`load`]: the object file into the kernel, its programs to their places, all of it pinned;
 //! - [`labels`]: which program each process runs, as the kernel has it;
 //! - [`applications`]: the programs that a policy names, in the same terms;
+//! - [`enforcement`]: a compiled policy, enforced for a group;
+//! - [`hooks`], [`image`], [`interfaces`]: the programs that it needs, and what they are told;
+//! - [`events`], [`sockets`], [`totals`]: what comes back: events, sockets that have to be told, sums;
 //! - [`bpffs`], [`mounts`]: the file system that keeps what is pinned, and what else is mounted.
 
 pub mod applications;
 pub mod bpffs;
 pub mod btf;
+pub mod enforcement;
+pub mod events;
 pub mod features;
 pub mod group;
+pub mod hooks;
+pub mod image;
+pub mod interfaces;
 pub mod labels;
 pub mod load;
 pub mod mounts;
 pub mod offsets;
 mod records;
+pub mod sockets;
+pub mod totals;

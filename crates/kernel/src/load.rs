@@ -254,11 +254,6 @@ impl Shims {
         self.hash_key
     }
 
-    /// The loaded object, and the types that tracepoints are found by.
-    pub(crate) fn parts(&mut self) -> (&mut Ebpf, &aya::Btf) {
-        (&mut self.ebpf, &self.types)
-    }
-
     /// How long loading took.
     pub fn times(&self) -> Times {
         self.times

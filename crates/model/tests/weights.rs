@@ -20,12 +20,14 @@ const MOST_SKIPPED: f64 = 0.02;
 
 #[test]
 fn filters_stand_in_the_order_of_real_machines() {
-    let folder = env::var_os("OPENWFP_DATA")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data"), PathBuf::from);
+    let Some(folder) = env::var_os("OPENWFP_DATA").map(PathBuf::from) else {
+        println!("skipped: OPENWFP_DATA names no folder with the filters of real machines");
+        return;
+    };
     for machine in ["a", "b"] {
         let path = folder.join(format!("netsh/machine-{machine}.filters.xml"));
         let Ok(text) = fs::read_to_string(&path) else {
-            println!("skipped: {} is not there; OPENWFP_DATA can name the folder that holds netsh/", path.display());
+            println!("skipped: {} is not there", path.display());
             return;
         };
         let Filters { filters, skipped } = Filters::read(&text);

@@ -108,15 +108,15 @@ fn the_command_reads_the_terminal() {
 #[test]
 fn keys_reach_the_command_once() {
     let Some(place) = place() else { return };
-    let Some(mut terminal) = terminal(&place, "exec $PROBE run -- $PROBE signals") else { return };
+    let Some(mut terminal) = terminal(&place, "stty -echo; exec $PROBE run -- $PROBE signals") else { return };
     terminal.shows("ready\r\n");
     terminal.types("\x03");
-    terminal.shows("^C2\r\n");
+    terminal.shows("2\r\n");
     terminal.types("\x1c");
-    terminal.shows("^\\3\r\n");
+    terminal.shows("3\r\n");
     terminal.types("\x03");
-    terminal.shows("^C2\r\n");
-    assert!(terminal.screen().ends_with("ready\r\n^C2\r\n^\\3\r\n^C2\r\n"), "{}", terminal.screen());
+    terminal.shows("2\r\n");
+    assert!(terminal.screen().ends_with("ready\r\n2\r\n3\r\n2\r\n"), "{}", terminal.screen());
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn a_shell_inside_has_jobs_of_its_own() {
 #[test]
 fn a_new_size_of_the_terminal_reaches_the_command_once() {
     let Some(place) = place() else { return };
-    let Some(mut terminal) = terminal(&place, "tty; $PROBE run -- $PROBE signals") else { return };
+    let Some(mut terminal) = terminal(&place, "stty -echo; tty; $PROBE run -- $PROBE signals") else { return };
     terminal.shows("ready\r\n");
     let screen = terminal.screen();
     let tty = screen.lines().next().unwrap().trim().to_owned();
@@ -209,8 +209,8 @@ fn a_new_size_of_the_terminal_reaches_the_command_once() {
     assert!(resized.success());
     terminal.shows("28\r\n");
     terminal.types("\x03");
-    terminal.shows("^C2\r\n");
-    assert!(terminal.screen().ends_with("ready\r\n28\r\n^C2\r\n"), "{}", terminal.screen());
+    terminal.shows("2\r\n");
+    assert!(terminal.screen().ends_with("ready\r\n28\r\n2\r\n"), "{}", terminal.screen());
 }
 
 #[test]

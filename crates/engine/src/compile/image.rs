@@ -74,7 +74,7 @@ impl PolicyImage {
     /// Reads bytes back. Anything but a whole, undamaged image of this version is refused.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ImageError> {
         let least = FIRST_FREE as usize * 16;
-        if bytes.len() < least || bytes.len() % 16 != 0 {
+        if bytes.len() < least || !bytes.len().is_multiple_of(16) {
             return Err(ImageError::Length {
                 found: bytes.len(),
                 expected: least.max(bytes.len().next_multiple_of(16)),

@@ -14,6 +14,7 @@ mod classes;
 mod emit;
 mod event;
 mod explain;
+mod findings;
 mod forest;
 mod image;
 mod lower;
@@ -24,8 +25,9 @@ mod users;
 pub use classes::Classes;
 pub use event::{Event, EventValue};
 pub use explain::{
-    Change, ConditionExplanation, Effect, Explanation, FilterExplanation, Finding, SublayerAnswer, SublayerExplanation,
+    Change, ConditionExplanation, Effect, Explanation, FilterExplanation, SublayerAnswer, SublayerExplanation,
 };
+pub use findings::Finding;
 pub use image::{ImageError, PolicyImage};
 pub use schema::{Encoding, FieldWords, Schema, Unknown, unknown};
 pub use users::Groups;

@@ -3,6 +3,9 @@
 // Each file of tests is a crate of its own and uses a part.
 #![allow(dead_code)]
 
+pub mod actor;
+pub mod live;
+
 use openwfp_abi::label::Label;
 use openwfp_kernel::{
     features,

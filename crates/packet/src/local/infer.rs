@@ -299,7 +299,11 @@ impl fmt::Display for Reason {
             Self::InEveryConversation(all) => write!(f, "takes part in all {}", Count(all, "conversation")),
             Self::Opens(signs) => write!(f, "opens connections: {}", Count(signs, "sign")),
             Self::InMostConversations(most, all) => {
-                write!(f, "takes part in {most} of {}, and nobody is seen to open one", Count(all, "conversation"))
+                write!(
+                    f,
+                    "takes part in {most} of {} and was seen first; nobody is seen to open one",
+                    Count(all, "conversation")
+                )
             }
         }
     }
@@ -388,7 +392,8 @@ mod tests {
     #[test]
     fn without_openings_the_busiest_or_the_first_sender_is_local() {
         let middle = [("192.0.2.9", "192.0.2.1", tcp(ACK)), ("192.0.2.1", "192.0.2.9", tcp(ACK))];
-        let expected = "local: 192.0.2.9 (takes part in 1 of 1 conversation, and nobody is seen to open one)";
+        let expected =
+            "local: 192.0.2.9 (takes part in 1 of 1 conversation and was seen first; nobody is seen to open one)";
         assert_eq!(statement(&middle), expected);
     }
 

@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# What a filtered connect() costs: no policy, `wfp run` with 100 filters, and 100 nftables rules, side by side in one run.
+# As root. Everything happens on the loopback of a network namespace that is made for this and taken away again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+count=${COUNT:-20000}
+rounds=${ROUNDS:-7}
+cargo build --release -q --bin wfp --example connect_loop
+wfp=$PWD/target/release/wfp loop=$PWD/target/release/examples/connect_loop
+[ -z "${CARGO_TARGET_DIR:-}" ] || { wfp=$CARGO_TARGET_DIR/release/wfp loop=$CARGO_TARGET_DIR/release/examples/connect_loop; }
+work=$(mktemp -d)
+ns=wfp-bench-$$
+cleanup() {
+    kill "${server:-0}" 2>/dev/null || true
+    ip netns delete "$ns" 2>/dev/null || true
+    rm -rf "$work"
+}
+trap cleanup EXIT
+ip netns add "$ns"
+# nsenter keeps the mounts, so that the control groups can still be seen
+in_ns() { nsenter --net="/run/netns/$ns" "$@"; }
+in_ns ip link set lo up
+in_ns "$loop" serve 9000 & server=$!
+sleep 0.5
+
+policy() { # filters, then one that refuses port 9001
+    local n
+    for n in $(seq 1 "$1"); do
+        printf '[[filter]]\nname = "network %d"\nlayer = "ALE_AUTH_CONNECT"\naction = "block"\n' "$n"
+        printf '[filter.when]\nIP_REMOTE_ADDRESS = "10.%d.%d.0/24"\nIP_REMOTE_PORT = %d\n' $((n / 250)) $((n % 250)) $((1000 + n))
+    done
+    printf '[[filter]]\nname = "port 9001"\nlayer = "ALE_AUTH_CONNECT"\naction = "block"\nwhen = { IP_REMOTE_PORT = 9001 }\n'
+}
+policy 100 >"$work/100.toml"
+policy 1000 >"$work/1000.toml"
+rules() {
+    echo 'table inet bench { chain out { type filter hook output priority 0; policy accept;'
+    for n in $(seq 1 "$1"); do echo "ip daddr 10.$((n / 250)).$((n % 250)).0/24 tcp dport $((1000 + n)) drop"; done
+    echo '} }'
+}
+
+measure() { # name command...
+    local name=$1; shift
+    "$@" | awk -v name="$name" '{print name, $1}' >>"$work/times"
+}
+for _ in $(seq "$rounds"); do
+    measure none in_ns "$loop" connect 9000 "$count"
+    measure wfp-100 in_ns "$wfp" run -q -p "$work/100.toml" -- "$loop" connect 9000 "$count"
+    measure wfp-1000 in_ns "$wfp" run -q -p "$work/1000.toml" -- "$loop" connect 9000 "$count"
+    measure wfp-refused in_ns "$wfp" run -q -p "$work/1000.toml" -- "$loop" connect 9001 "$count"
+    for n in 100 1000; do
+        rules "$n" | in_ns nft -f -
+        measure "nft-$n" in_ns "$loop" connect 9000 "$count"
+        in_ns nft delete table inet bench
+    done
+done
+python3 - "$work/times" <<'PY'
+import statistics, sys
+times = {}
+for line in open(sys.argv[1]):
+    name, ns = line.split()
+    times.setdefault(name, []).append(int(ns))
+base = statistics.median(times["none"])
+print(f"{'':12} {'median ns':>10} {'against none':>13}   least .. most")
+for name, all in times.items():
+    median = statistics.median(all)
+    print(f"{name:12} {median:10.0f} {median / base:13.3f}   {min(all)} .. {max(all)}")
+PY

@@ -1,0 +1,165 @@
+//! One run: the group, the programs, the command, from the first to the last.
+
+use anyhow::{Context, Result, anyhow, bail};
+use openwfp_engine::CompiledPolicy;
+use openwfp_kernel::{
+    bpffs,
+    enforcement::{Enforcement, Options},
+    events::Event,
+    features,
+    group::Group,
+};
+use openwfp_model::LayerId;
+use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, Sandbox};
+use rustix::event::{PollFd, PollFlags, poll};
+use std::{ffi::OsString, os::fd::AsFd, path::Path, time::Duration};
+
+/// What is to be run, and how.
+pub(crate) struct Plan<'a> {
+    pub policy: &'a CompiledPolicy,
+    pub isolation: &'a Isolation,
+    /// The layers whose classifications are reported.
+    pub recorded: Vec<LayerId>,
+    pub dry_run: bool,
+    pub command: &'a [OsString],
+    /// Says what a person should know; for standard error.
+    pub notice: &'a dyn Fn(&str),
+}
+
+/// What a run came to.
+pub(crate) struct Ended {
+    pub outcome: Outcome,
+    pub permitted: u64,
+    pub blocked: u64,
+    pub lost: u64,
+}
+
+/// Events are looked for this often although the kernel has not called: it does not for each one.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Runs the command; `each` gets the events as they come.
+pub(crate) fn run(plan: &Plan<'_>, mut each: impl FnMut(&Event)) -> Result<Ended> {
+    let missing = features::missing();
+    if !missing.is_empty() {
+        let lines: Vec<String> = missing.iter().map(|missing| format!("  {missing}")).collect();
+        bail!("this machine or this user cannot load the filtering programs:\n{}", lines.join("\n"));
+    }
+    let groups = Groups::find()?;
+    let pins = bpffs::folder().context("cannot make a folder in a BPF file system for what outlives this process")?;
+    remove_ended(&groups, &pins, plan.notice);
+    let sandbox = Sandbox::new(plan.isolation)?;
+    for shortfall in sandbox.shortfalls() {
+        (plan.notice)(&format!("{shortfall}"));
+    }
+    for descriptor in sandbox.descriptors() {
+        (plan.notice)(&format!("{descriptor}"));
+    }
+    let group = groups.create()?;
+    let folder = pins.join(group.name());
+    let started = start(plan, &group, &sandbox, &folder);
+    let (mut enforcement, mut child) = match started {
+        Ok(started) => started,
+        Err(error) => {
+            let _ = bpffs::unpin(&folder);
+            let _ = group.remove();
+            let _ = bpffs::release();
+            return Err(error);
+        }
+    };
+    let outcome = loop {
+        let mut ready = [
+            PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(child.signals(), PollFlags::IN),
+            PollFd::from_borrowed_fd(enforcement.poll_fd(), PollFlags::IN),
+        ];
+        let limit = rustix::event::Timespec::try_from(LOOK_AGAIN).ok();
+        match poll(&mut ready, limit.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(anyhow!("cannot wait for the command: {errno}")),
+        }
+        child.hand_on_signals()?;
+        enforcement.events(|event| each(&event));
+        if let Some(outcome) = child.try_wait()? {
+            break outcome;
+        }
+    };
+    enforcement.events(|event| each(&event));
+    let totals = enforcement.totals()?;
+    let failures = enforcement.failures();
+    if failures.sockets_not_ended > 0 {
+        (plan.notice)(&format!("{} refused connections could not be ended and time out", failures.sockets_not_ended));
+    }
+    let ended = Ended {
+        outcome,
+        permitted: totals.iter().map(|layer| layer.permitted).sum(),
+        blocked: totals.iter().map(|layer| layer.blocked).sum(),
+        lost: failures.events_lost + failures.events_unreadable,
+    };
+    leave(enforcement, group, plan.notice)?;
+    Ok(ended)
+}
+
+fn start(
+    plan: &Plan<'_>,
+    group: &RunGroup,
+    sandbox: &Sandbox,
+    folder: &Path,
+) -> Result<(Enforcement, openwfp_sandbox::Child)> {
+    let place = Group::open(group.path())?;
+    let options = Options { recorded: plan.recorded.clone(), dry_run: plan.dry_run, pins: Some(folder.to_path_buf()) };
+    let mut enforcement = Enforcement::prepare(plan.policy, &place, options)?;
+    for warning in enforcement.warnings() {
+        (plan.notice)(&warning.to_string());
+    }
+    let (program, arguments) = plan.command.split_first().context("no command was given")?;
+    let held = sandbox.spawn(group, program, arguments, std::env::vars_os())?;
+    enforcement.attach()?;
+    let child = held.release()?;
+    Ok((enforcement, child))
+}
+
+/// Takes everything away when nobody is left in the group; else leaves it enforced.
+fn leave(enforcement: Enforcement, group: RunGroup, notice: &dyn Fn(&str)) -> Result<()> {
+    if group.is_populated().unwrap_or(false) {
+        let count = group.processes().map_or(0, |processes| processes.len());
+        notice(&format!(
+            "{count} processes that the command has started go on, filtered, in {}; the next `wfp run` after they have ended clears up",
+            group.path().display()
+        ));
+        return Ok(());
+    }
+    enforcement.detach().context("cannot take away what was pinned")?;
+    group.remove()?;
+    bpffs::release().context("cannot release the BPF file system")?;
+    Ok(())
+}
+
+/// Clears up after runs that have ended without doing so.
+fn remove_ended(groups: &Groups, pins: &Path, notice: &dyn Fn(&str)) {
+    let ended = match groups.ended() {
+        Ok(ended) => ended,
+        Err(error) => return notice(&format!("what ended runs have left was not looked for: {error}")),
+    };
+    for group in ended {
+        let folder = pins.join(group.name());
+        let name = group.name().to_owned();
+        match group.remove() {
+            Ok(true) => {
+                if let Err(error) = bpffs::unpin(&folder) {
+                    notice(&format!("cannot take away {}: {error}", folder.display()));
+                }
+            }
+            Ok(false) => {}
+            Err(error) => notice(&format!("cannot remove {name}, which an ended run has left: {error}")),
+        }
+    }
+    // pins whose group is gone already filter nothing
+    let pinned = std::fs::read_dir(pins).into_iter().flatten().flatten();
+    for entry in pinned {
+        let name = entry.file_name();
+        let of_a_run = name.to_str().is_some_and(|name| name.starts_with("run-"));
+        if of_a_run && !groups.parent().join(&name).exists() {
+            let _ = bpffs::unpin(&entry.path());
+        }
+    }
+}

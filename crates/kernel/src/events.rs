@@ -1,0 +1,216 @@
+//! Events: what the programs decided, from the ring buffer to typed records.
+
+use crate::{labels::Labels, load::LoadError, mounts};
+use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
+use openwfp_abi::{
+    event::{ENFORCED, EventRecord, FAIL_SOCKET, SHOWN},
+    file::FileKey,
+    identity::Identity,
+    label::{Label, LabelState},
+};
+use openwfp_engine::{EMPTY, Reason, UNKNOWN, Values};
+use openwfp_model::LayerId;
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+/// One classification.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// When it was made.
+    pub time: SystemTime,
+    /// The CPU, and the event's number among those of that CPU.
+    pub cpu: u16,
+    /// See `cpu`.
+    pub sequence: u64,
+    /// The layer.
+    pub layer: LayerId,
+    /// Whether it was blocked, or would have been.
+    pub blocked: bool,
+    /// Whether a block was carried out; false in a dry run.
+    pub enforced: bool,
+    /// Why, where the filter's action does not say it.
+    pub reason: Reason,
+    /// The filter that decided; 0: none.
+    pub filter: u64,
+    /// The flow; 0: none.
+    pub flow: u64,
+    /// The socket's cookie.
+    pub socket: u64,
+    /// The generation of the image that decided.
+    pub generation: u64,
+    /// Who acts, or owns the endpoint. All zero when that is not known.
+    pub identity: Identity,
+    /// The program that it runs, as a path that this process sees, or a word about why there is none.
+    pub program: Arc<str>,
+    /// The incoming values.
+    pub values: Values,
+    /// Whether the layer is recorded. Other events come only because somebody has to act on them.
+    pub shown: bool,
+    /// A socket that waits for what has been refused, and has to be told.
+    pub fail_socket: bool,
+}
+
+/// How many paths are remembered.
+const PATHS_KEPT: usize = 4096;
+
+/// The ring buffer and what is needed to read it.
+pub(crate) struct Events {
+    ring: RingBuf<MapData>,
+    sequence: PerCpuArray<MapData, u64>,
+    programs: HashMap<(FileKey, LabelState), Arc<str>>,
+    /// How many events were read.
+    read: u64,
+    /// What stood in the sequence map at the beginning.
+    before: u64,
+    /// Records that are no events of this version.
+    unreadable: u64,
+}
+
+impl Events {
+    pub(crate) fn new(ring: Map, sequence: Map) -> Result<Self, LoadError> {
+        let failed = |name| move |source: MapError| LoadError::Map { name, source: Box::new(source) };
+        let mut events = Self {
+            ring: ring.try_into().map_err(failed("EVENTS"))?,
+            sequence: sequence.try_into().map_err(failed("SEQUENCE"))?,
+            programs: HashMap::new(),
+            read: 0,
+            before: 0,
+            unreadable: 0,
+        };
+        events.before = events.made();
+        Ok(events)
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is the ring buffer's and lives as long as the borrow.
+        unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
+    }
+
+    /// How many events the programs have made.
+    fn made(&self) -> u64 {
+        self.sequence.get(&0, 0).map_or(0, |of_cpus| of_cpus.iter().sum())
+    }
+
+    /// How many events found no room in the ring buffer. Exact when no event is under way.
+    pub(crate) fn lost(&self) -> u64 {
+        self.made().saturating_sub(self.before + self.read + self.unreadable)
+    }
+
+    /// Reads what there is, in the order of time.
+    pub(crate) fn drain(&mut self, labels: &Labels) -> Vec<Event> {
+        let boot = clock_difference();
+        let mut records = vec![];
+        while let Some(item) = self.ring.next() {
+            match record(&item) {
+                Some(record) => records.push(record),
+                None => self.unreadable += 1,
+            }
+            // more is read the next time: the memory that this takes has a bound
+            if records.len() == 1 << 16 {
+                break;
+            }
+        }
+        self.read += records.len() as u64;
+        records.sort_by_key(|record| (record.time, record.cpu, record.sequence));
+        let mut all = Vec::with_capacity(records.len());
+        for record in records {
+            match self.event(&record, boot, labels) {
+                Some(event) => all.push(event),
+                None => {
+                    self.read -= 1;
+                    self.unreadable += 1;
+                }
+            }
+        }
+        all
+    }
+
+    pub(crate) fn unreadable(&self) -> u64 {
+        self.unreadable
+    }
+
+    fn event(&mut self, record: &EventRecord, boot: Duration, labels: &Labels) -> Option<Event> {
+        let mut values = Values::new();
+        for (word, &value) in record.values.iter().enumerate() {
+            match value {
+                EMPTY => values.set_empty(word),
+                UNKNOWN => values.set_unknown(word),
+                value => values.set(word, u32::try_from(value).ok()?),
+            }
+        }
+        Some(Event {
+            time: UNIX_EPOCH + boot + Duration::from_nanos(record.time),
+            cpu: record.cpu,
+            sequence: record.sequence,
+            layer: LayerId::new(record.layer)?,
+            blocked: record.action != 0,
+            enforced: record.flags & ENFORCED != 0,
+            reason: Reason::from_number(record.reason)?,
+            filter: record.filter,
+            flow: record.flow,
+            socket: record.socket,
+            generation: record.generation,
+            identity: record.identity,
+            program: self.program(&record.identity.label, labels),
+            values,
+            shown: record.flags & SHOWN != 0,
+            fail_socket: record.flags & FAIL_SOCKET != 0,
+        })
+    }
+
+    fn program(&mut self, label: &Label, labels: &Labels) -> Arc<str> {
+        let key = (label.file(), label.state);
+        if let Some(program) = self.programs.get(&key) {
+            return program.clone();
+        }
+        let mounts = mounts::read().unwrap_or_default();
+        let program: Arc<str> = labels.describe(label, &mounts).into();
+        if self.programs.len() >= PATHS_KEPT {
+            self.programs.clear();
+        }
+        if !label.state.is_known() || labels.inner_path(&label.file()).is_some() {
+            self.programs.insert(key, program.clone());
+        }
+        program
+    }
+}
+
+/// The bytes of the ring buffer as a record.
+fn record(bytes: &[u8]) -> Option<EventRecord> {
+    if bytes.len() < size_of::<EventRecord>() {
+        return None;
+    }
+    // SAFETY: as many bytes as the record has, which is made of integers alone; they need not be aligned.
+    Some(unsafe { bytes.as_ptr().cast::<EventRecord>().read_unaligned() })
+}
+
+/// What has to be added to the monotonic clock for the time since 1970.
+fn clock_difference() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the function writes to our own structure.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    let monotonic = Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0));
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.saturating_sub(monotonic)
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_are_no_record_are_refused() {
+        assert!(record(&[0; 8]).is_none());
+        assert!(record(&vec![0; size_of::<EventRecord>()]).is_some());
+    }
+}

@@ -1,0 +1,176 @@
+//! Servers under a live policy: what may listen, what is accepted, which flows are established. Needs root and BPF.
+
+mod support;
+
+use openwfp_kernel::events::Event;
+use openwfp_model::{Action, FieldId, LayerId, MatchType, Value};
+use std::{
+    io::{ErrorKind, Write},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    process::{Child, Stdio},
+    time::Duration,
+};
+use support::{
+    actor,
+    live::{Live, filter, free_port, local},
+    wait_until,
+};
+
+#[test]
+fn actor() {
+    actor::act();
+}
+
+/// A server in the group, until dropped.
+struct Server(Child);
+
+impl Server {
+    fn start(live: &Live, script: &str) -> Self {
+        let mut command = actor::command(&format!("{script}\nwait"));
+        live.group.enter(&mut command, "");
+        Self(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits for the server's `listen()`, as an event.
+fn listening(live: &mut Live, layer: LayerId) {
+    assert!(wait_until(|| {
+        live.drain();
+        live.at(layer).next().is_some()
+    }));
+}
+
+fn connects(to: SocketAddr) -> bool {
+    match TcpStream::connect_timeout(&to, Duration::from_millis(400)) {
+        Ok(_) => true,
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
+            false
+        }
+    }
+}
+
+fn port_filter(layer: LayerId, port: u16) -> openwfp_model::Filter {
+    filter(layer, Action::Block)
+        .when(FieldId::IP_LOCAL_PORT, MatchType::Equal, Value::Uint16(port))
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn nobody_reaches_a_socket_that_may_not_listen() {
+    let (refused, free) = (free_port(), free_port());
+    let layer = LayerId::ALE_AUTH_LISTEN_V4;
+    let Some(mut live) = Live::new(vec![port_filter(layer, refused)], &[layer]) else { return };
+    let _server = Server::start(&live, &format!("listen {}\nlisten {}", local(refused), local(free)));
+    assert!(wait_until(|| {
+        live.drain();
+        live.at(layer).count() == 2
+    }));
+    assert!(!connects(local(refused)));
+    assert!(connects(local(free)));
+    let own = std::env::current_exe().unwrap().canonicalize().unwrap();
+    assert!(live.events.iter().all(|event| *event.program == *own.to_str().unwrap()));
+}
+
+#[test]
+fn calls_from_outside_are_accepted_or_not() {
+    let port = free_port();
+    let (layer, listen) = (LayerId::ALE_AUTH_RECV_ACCEPT_V4, LayerId::ALE_AUTH_LISTEN_V4);
+    let block = filter(layer, Action::Block)
+        .when(FieldId::IP_REMOTE_ADDRESS, MatchType::Equal, Value::Uint32(0x7f00_0002))
+        .when(FieldId::ALE_USER_ID, MatchType::Equal, Value::User(0))
+        .build()
+        .unwrap();
+    let Some(mut live) = Live::new(vec![block], &[layer, listen]) else { return };
+    let _server = Server::start(&live, &format!("listen {}", local(port)));
+    listening(&mut live, listen);
+    assert!(connects(local(port)));
+    // from 127.0.0.2
+    let refused = from(SocketAddr::from(([127, 0, 0, 2], 0)), local(port));
+    assert!(!refused);
+    live.drain();
+    let blocked: Vec<&Event> = live.at(layer).filter(|event| event.blocked).collect();
+    assert!(!blocked.is_empty());
+    assert!(live.at(layer).any(|event| !event.blocked));
+    let own = std::env::current_exe().unwrap().canonicalize().unwrap();
+    assert!(live.at(layer).all(|event| *event.program == *own.to_str().unwrap()));
+}
+
+/// Connects from a local address.
+fn from(local: SocketAddr, to: SocketAddr) -> bool {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    let sockaddr = |address: SocketAddr| {
+        let SocketAddr::V4(address) = address else { panic!("IPv4") };
+        libc::sockaddr_in {
+            sin_family: libc::AF_INET as u16,
+            sin_port: address.port().to_be(),
+            sin_addr: libc::in_addr { s_addr: u32::from(*address.ip()).to_be() },
+            sin_zero: [0; 8],
+        }
+    };
+    let length = size_of::<libc::sockaddr_in>() as u32;
+    // SAFETY: plain system calls on our own memory.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_NONBLOCK, 0);
+        assert!(socket >= 0);
+        let socket = OwnedFd::from_raw_fd(socket);
+        let (local, to) = (sockaddr(local), sockaddr(to));
+        assert_eq!(libc::bind(socket.as_raw_fd(), (&raw const local).cast(), length), 0);
+        libc::connect(socket.as_raw_fd(), (&raw const to).cast(), length);
+        let mut poll = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+        libc::poll(&raw mut poll, 1, 400) == 1
+    }
+}
+
+#[test]
+fn datagrams_are_accepted_or_not_and_replies_are_no_calls() {
+    let outside = UdpSocket::bind(local(0)).unwrap();
+    outside.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let layer = LayerId::ALE_AUTH_RECV_ACCEPT_V4;
+    let Some(mut live) = Live::new(vec![filter(layer, Action::Block).build().unwrap()], &[layer]) else { return };
+    let address = outside.local_addr().unwrap();
+    let echo = std::thread::spawn(move || {
+        let mut bytes = [0; 64];
+        let (length, peer) = outside.recv_from(&mut bytes).unwrap();
+        outside.send_to(&bytes[..length], peer).unwrap();
+        // a stranger, whom nobody asked
+        UdpSocket::bind(local(0)).unwrap().send_to(b"?", local(peer.port())).unwrap();
+    });
+    assert_eq!(live.act(&format!("send {address}\nreceive\nreceive")), ["ok", "ok", "timeout"]);
+    echo.join().unwrap();
+    assert_eq!(live.at(layer).filter(|event| event.blocked).count(), 1);
+}
+
+#[test]
+fn a_refused_flow_ends_after_the_handshake() {
+    let server = TcpListener::bind(local(0)).unwrap();
+    let refused = server.local_addr().unwrap();
+    let other = TcpListener::bind(local(0)).unwrap();
+    let layer = LayerId::ALE_FLOW_ESTABLISHED_V4;
+    let block = filter(layer, Action::Block)
+        .when(FieldId::IP_REMOTE_PORT, MatchType::Equal, Value::Uint16(refused.port()))
+        .build()
+        .unwrap();
+    let Some(mut live) = Live::new(vec![block], &[layer]) else { return };
+    let open = other.local_addr().unwrap();
+    live.act(&format!("tcp {refused}\ntcp {open}"));
+    let (peer, _) = server.accept().unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    // whatever the client writes, nothing arrives
+    assert!(matches!(std::io::Read::read(&mut &peer, &mut [0; 8]), Ok(0) | Err(_)));
+    let _ = (&peer).write(b"x");
+    let own = std::env::current_exe().unwrap().canonicalize().unwrap();
+    let decided: Vec<bool> = live.at(layer).map(|event| event.blocked).collect();
+    assert_eq!(decided, [true, false]);
+    assert!(live.at(layer).all(|event| event.flow != 0 && *event.program == *own.to_str().unwrap()));
+    assert_eq!(live.enforcement.failures(), Default::default());
+}

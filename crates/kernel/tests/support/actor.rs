@@ -1,0 +1,136 @@
+//! A process that does what a script says, to be run in a control group: this test program once more, told by a variable of
+//! its environment.
+
+use std::{
+    cell::RefCell,
+    env,
+    io::{self, ErrorKind, Read},
+    mem,
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    process::Command,
+    time::Duration,
+};
+
+const VARIABLE: &str = "OPENWFP_ACTOR";
+
+/// To be called by a test with the name `actor`: acts and ends the process when it was started for that.
+pub fn act() {
+    let Ok(script) = env::var(VARIABLE) else { return };
+    for line in script.lines() {
+        let result = match perform(line) {
+            Ok(()) => "ok".to_string(),
+            Err(error) => match (error.raw_os_error(), error.kind()) {
+                (Some(libc::EINPROGRESS), _) | (_, ErrorKind::TimedOut) => "timeout".into(),
+                (Some(code), _) => name(code),
+                _ => error.to_string(),
+            },
+        };
+        println!("\nactor {result}");
+    }
+    std::process::exit(0);
+}
+
+/// The command that acts out a script, one action in a line.
+pub fn command(script: &str) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["actor", "--exact", "--nocapture", "--test-threads=1"]).env(VARIABLE, script);
+    command
+}
+
+/// The results, one for each line of the script, from what the command wrote.
+pub fn results(output: &[u8]) -> Vec<String> {
+    let text = String::from_utf8_lossy(output);
+    text.lines().filter_map(|line| line.strip_prefix("actor ")).map(str::to_owned).collect()
+}
+
+fn name(code: i32) -> String {
+    match code {
+        libc::EPERM => "EPERM".into(),
+        libc::EACCES => "EACCES".into(),
+        libc::ECONNREFUSED => "ECONNREFUSED".into(),
+        libc::ECONNABORTED => "ECONNABORTED".into(),
+        libc::ENETUNREACH => "ENETUNREACH".into(),
+        libc::ETIMEDOUT => "timeout".into(),
+        code => code.to_string(),
+    }
+}
+
+thread_local! {
+    static HELD: RefCell<Vec<OwnedFd>> = const { RefCell::new(vec![]) };
+    static SENDER: RefCell<Option<UdpSocket>> = const { RefCell::new(None) };
+}
+
+fn hold(socket: impl Into<OwnedFd>) {
+    HELD.with_borrow_mut(|held| held.push(socket.into()));
+}
+
+fn perform(line: &str) -> io::Result<()> {
+    let words: Vec<&str> = line.split(' ').collect();
+    let address = || words[1].parse::<SocketAddr>().map_err(io::Error::other);
+    match words[0] {
+        // connects, and waits two seconds
+        "tcp" => TcpStream::connect_timeout(&address()?, Duration::from_secs(2)).map(hold),
+        // connects as a call that waits does
+        "tcp-waiting" => TcpStream::connect(address()?).map(hold),
+        "udp" => {
+            let any = if address()?.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+            UdpSocket::bind(any)?.connect(address()?)
+        }
+        // all from one socket that is not connected
+        "send" => SENDER.with_borrow_mut(|sender| {
+            if sender.is_none() {
+                let any = if address()?.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
+                *sender = Some(UdpSocket::bind(any)?);
+            }
+            sender.as_ref().unwrap().send_to(b"hello", address()?).map(drop)
+        }),
+        "receive" => SENDER.with_borrow(|sender| {
+            let sender = sender.as_ref().unwrap();
+            sender.set_read_timeout(Some(Duration::from_secs(1)))?;
+            match sender.recv(&mut [0; 64]) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::TimedOut.into()),
+                result => result.map(drop),
+            }
+        }),
+        "bind" => UdpSocket::bind(address()?).map(hold),
+        "listen" => TcpListener::bind(address()?).map(hold),
+        "ping" => ping(libc::SOCK_DGRAM),
+        "raw" => ping(libc::SOCK_RAW),
+        "euid" => {
+            let id = words[1].parse().map_err(io::Error::other)?;
+            // SAFETY: a number.
+            check(unsafe { libc::seteuid(id) })
+        }
+        // until the other end of the standard input is closed
+        "wait" => io::stdin().read(&mut [0]).map(drop),
+        other => Err(io::Error::other(format!("no action {other}"))),
+    }
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Sends an echo request to 127.0.0.1.
+fn ping(kind: i32) -> io::Result<()> {
+    // SAFETY: plain system calls on our own memory.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, kind, libc::IPPROTO_ICMP);
+        check(socket)?;
+        let socket = OwnedFd::from_raw_fd(socket);
+        let mut to: libc::sockaddr_in = mem::zeroed();
+        to.sin_family = libc::AF_INET as u16;
+        to.sin_addr.s_addr = u32::from_be_bytes([127, 0, 0, 1]).to_be();
+        let packet = [8u8, 0, 0xf7, 0xfe, 0, 1, 0, 0];
+        let sent = libc::sendto(
+            socket.as_raw_fd(),
+            packet.as_ptr().cast(),
+            packet.len(),
+            0,
+            (&raw const to).cast(),
+            size_of::<libc::sockaddr_in>() as u32,
+        );
+        check(sent as i32)
+    }
+}
