@@ -1,7 +1,10 @@
 #!/bin/sh
-# Runs a program under other kernels, in qemu.
+# Runs the tests that need BPF, or another program, under other kernels, in qemu.
 #
-#   tests/other-kernels.sh FOLDER [VERSION...]
+#   tests/other-kernels.sh [FOLDER [VERSION...]]
+#
+# Without FOLDER the tests of crates/kernel are built (static) and run: programs are labelled, the filtering programs
+# attached, connects refused and permitted with the caller named.
 #
 # FOLDER is copied to /test of an initramfs that has busybox; /test/run in it is executed as root and
 # its exit status counts. What FOLDER holds must be static or bring its libraries. VERSION is the
@@ -13,16 +16,6 @@
 # Exit status: 0 all that ran passed; 1 one failed; 2 wrong usage.
 set -u
 
-[ $# -ge 1 ] && [ -x "$1/run" ] || {
-    echo "usage: $0 FOLDER [VERSION...]   (FOLDER/run is executed)" >&2
-    exit 2
-}
-folder=$(cd "$1" && pwd)
-shift
-[ $# -gt 0 ] || set -- 6.1 6.12
-kernels=${KERNELS:-${XDG_CACHE_HOME:-$HOME/.cache}/openwfp/kernels}
-timeout=${TIMEOUT:-300}
-mkdir -p "$kernels" || exit 1
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
@@ -34,6 +27,50 @@ for tool in qemu-system-x86_64 busybox dpkg-deb apt-get; do
     }
 done
 
+# The tests of crates/kernel, and a script that runs them.
+tests() {
+    host=x86_64-unknown-linux-gnu
+    here=$(cd "$(dirname "$0")/.." && pwd)
+    mkdir "$work/tests" || exit 1
+    (cd "$here" && RUSTFLAGS="-C target-feature=+crt-static" cargo test --quiet --no-run --target $host -p openwfp-kernel \
+        --message-format json --test verifier --test labels --test enforce --test inbound) >"$work/built" || exit 1
+    # the executables, from cargo's messages
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' "$work/built" | while read -r file; do
+        name=$(basename "$file")
+        cp "$file" "$work/tests/${name%-*}"
+        strip "$work/tests/${name%-*}"
+    done
+    cat >"$work/tests/run" <<'RUN'
+#!/bin/sh
+failed=0
+run() {
+    ./"$@" --test-threads=1 >/tmp/output 2>&1 || { failed=1; cat /tmp/output; }
+    grep '^test result' /tmp/output | sed "s/^/$1: /"
+}
+run verifier
+# the others need tools that busybox has not
+run labels a_program_is_named groups_below
+run enforce
+run inbound
+exit $failed
+RUN
+    chmod +x "$work/tests/run"
+}
+
+if [ $# -eq 0 ]; then
+    tests
+    folder=$work/tests
+elif [ -x "$1/run" ]; then
+    folder=$(cd "$1" && pwd)
+    shift
+else
+    echo "usage: $0 [FOLDER [VERSION...]]   (FOLDER/run is executed)" >&2
+    exit 2
+fi
+[ $# -gt 0 ] || set -- 6.1 6.12
+kernels=${KERNELS:-${XDG_CACHE_HOME:-$HOME/.cache}/openwfp/kernels}
+timeout=${TIMEOUT:-600}
+mkdir -p "$kernels" || exit 1
 # The package of a version: the newest one for cloud machines, which is small and has the drivers of qemu.
 package() {
     name=$(echo "$1" | sed 's/[.]/[.]/g')

@@ -1,10 +1,8 @@
 //! What must hold for any bytes that are given to the reader of captures. Run by the fuzzer and, over the seeds, by a test.
 
+use crate::replay::Audit;
 use openwfp_packet::capture::{CaptureReader, MAX_PACKET_LENGTH};
 use openwfp_packet::local::{Inference, LocalSide};
-
-#[path = "replay.rs"]
-mod replay;
 
 /// Panics where a promise of the reader or of a replay is broken.
 pub fn check(bytes: &[u8]) {
@@ -16,7 +14,7 @@ pub fn check(bytes: &[u8]) {
         }
     };
     let local = LocalSide::Inferred(Inference::new().conclude());
-    let mut audits = [0, 3].map(|blocks| replay::Audit::new(local.clone(), blocks));
+    let mut audits = [0, 3].map(|blocks| Audit::new(local.clone(), blocks));
     let mut frames = 0;
     while let Some(record) = reader.next_record() {
         match record {

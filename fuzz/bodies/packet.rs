@@ -3,14 +3,12 @@
 //! The first byte chooses the link type, the second the seconds between packets and what is blocked; then come packets, each
 //! after its length in two bytes, most significant first.
 
+use crate::replay::Audit;
 use openwfp_packet::capture::Record;
 use openwfp_packet::link::{LinkDirection, LinkType};
 use openwfp_packet::local::{Inference, LocalSide};
 use openwfp_packet::packet::{Frame, Packet};
 use openwfp_packet::time::Timestamp;
-
-#[path = "replay.rs"]
-mod replay;
 
 const LINK_TYPES: [LinkType; 10] = [
     LinkType::ETHERNET,
@@ -38,7 +36,7 @@ pub fn check(bytes: &[u8]) {
     assert!(!inferred.to_string().is_empty());
     let given = LocalSide::Given(["192.0.2.0/25", "2001:db8::/64"].map(|prefix| prefix.parse().unwrap()).into());
     for local in [LocalSide::Inferred(inferred), given] {
-        let mut audit = replay::Audit::new(local, u64::from(settings >> 4));
+        let mut audit = Audit::new(local, u64::from(settings >> 4));
         for (data, frame) in packets.iter().zip(1..) {
             let seconds = frame * u64::from(settings & 15);
             audit.packet(&Record {

@@ -5,5 +5,7 @@ use libfuzzer_sys::fuzz_target;
 
 #[path = "../bodies/packet.rs"]
 mod body;
+#[path = "../bodies/replay.rs"]
+mod replay;
 
 fuzz_target!(|bytes: &[u8]| body::check(bytes));

@@ -1,2 +1,63 @@
-//! wfp
-fn main() {}
+//! `wfp`: the Windows Filtering Platform for Linux, on the command line.
+
+mod args;
+mod bench;
+mod check;
+mod demo;
+mod event_text;
+mod explain;
+mod explain_text;
+mod export;
+mod json;
+mod live;
+mod machine;
+mod output;
+mod policies;
+mod replay;
+mod run;
+mod show;
+
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let usage = error.use_stderr();
+            let _ = error.print();
+            return ExitCode::from(if usage { 2 } else { 0 });
+        }
+    };
+    let globals = cli.globals;
+    let result = match cli.command {
+        Command::Run(args) => return run::run(&args, globals),
+        Command::Check(args) => check::check(&args, globals),
+        Command::Explain(args) => explain::explain(&args, globals),
+        Command::Replay(args) => replay::replay(&args, globals),
+        Command::Bench(args) => bench::bench(&args, globals),
+        Command::Show(args) => show::show(&args, globals),
+        Command::Export(args) => export::export(&args, globals),
+        Command::Demo => demo::demo(globals),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "wfp", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man => output::write_out(|out| Ok(clap_mangen::Man::new(Cli::command()).render(out)?)),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error, globals);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says an error and its causes on standard error, unless it was said already.
+fn say(error: &anyhow::Error, globals: output::Globals) {
+    if !error.is::<policies::Reported>() {
+        eprintln!("{} {error:#}", globals.paint_error().red("error:"));
+    }
+}

@@ -281,9 +281,9 @@ fn config(policy: &CompiledPolicy, options: &Options) -> Config {
     if any(&established) || any(&listening) {
         config.flags |= KEEP_IDENTITY;
     }
-    let late = [LayerId::ALE_AUTH_CONNECT_V4, LayerId::ALE_AUTH_CONNECT_V6].into_iter().any(|layer| {
-        policy.layer_of(layer).places.iter().any(|place| place.marker == Some(Unknown::Late))
-    });
+    let late = [LayerId::ALE_AUTH_CONNECT_V4, LayerId::ALE_AUTH_CONNECT_V6]
+        .into_iter()
+        .any(|layer| policy.layer_of(layer).places.iter().any(|place| place.marker == Some(Unknown::Late)));
     if late {
         config.flags |= LATE;
     }

@@ -142,12 +142,7 @@ fn load_one(program: &mut Program) -> Result<(), ProgramError> {
 }
 
 /// Attaches loaded programs to a group. Links stack, in spite of the mode's name.
-pub(crate) fn attach(
-    shims: &mut Shims,
-    hooks: &[Hook],
-    group: &File,
-    folder: Option<&Path>,
-) -> Result<(), LoadError> {
+pub(crate) fn attach(shims: &mut Shims, hooks: &[Hook], group: &File, folder: Option<&Path>) -> Result<(), LoadError> {
     for hook in hooks {
         let name = hook.name();
         let refused = |source| LoadError::Program { name, source: Box::new(source) };

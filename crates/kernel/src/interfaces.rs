@@ -56,9 +56,8 @@ pub fn kind_of(hardware: u32, wireless: bool) -> (u32, u32) {
 
 /// The interfaces, by index. One that goes away while it is looked at is passed over.
 pub fn list() -> io::Result<Vec<(u32, Interface)>> {
-    let number = |folder: &Path, name: &str| -> Option<u32> {
-        fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok()
-    };
+    let number =
+        |folder: &Path, name: &str| -> Option<u32> { fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok() };
     let mut all = vec![];
     for entry in fs::read_dir("/sys/class/net")? {
         let folder = entry?.path();

@@ -109,8 +109,7 @@ fn send(request: &Request) -> io::Result<()> {
         OwnedFd::from_raw_fd(socket)
     };
     // SAFETY: the kernel reads as many bytes as it is told from our own structure.
-    let sent =
-        unsafe { libc::send(socket.as_raw_fd(), std::ptr::from_ref(request).cast(), size_of::<Request>(), 0) };
+    let sent = unsafe { libc::send(socket.as_raw_fd(), std::ptr::from_ref(request).cast(), size_of::<Request>(), 0) };
     if sent < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -85,7 +85,12 @@ fn a_refused_bind_fails() {
         .build()
         .unwrap();
     let Some(mut live) = Live::new(vec![block], &[layer, LayerId::ALE_RESOURCE_ASSIGNMENT_V6]) else { return };
-    let script = format!("bind {}\nbind {}\nlisten {}\nbind [::]:{refused}\nbind [::1]:{refused}", local(refused), local(free), local(refused));
+    let script = format!(
+        "bind {}\nbind {}\nlisten {}\nbind [::]:{refused}\nbind [::1]:{refused}",
+        local(refused),
+        local(free),
+        local(refused)
+    );
     // an endpoint on :: serves IPv4 too, one on ::1 does not
     assert_eq!(live.act(&script), ["EPERM", "ok", "EPERM", "EPERM", "ok"]);
     assert_eq!(live.at(layer).count(), 4);
@@ -95,10 +100,8 @@ fn a_refused_bind_fails() {
 #[test]
 fn a_ping_socket_and_a_raw_socket_meet_the_layer_with_their_first_packet() {
     let layer = LayerId::ALE_AUTH_CONNECT_V4;
-    let icmp = filter(layer, Action::Block)
-        .when(FieldId::IP_PROTOCOL, MatchType::Equal, Value::Uint8(1))
-        .build()
-        .unwrap();
+    let icmp =
+        filter(layer, Action::Block).when(FieldId::IP_PROTOCOL, MatchType::Equal, Value::Uint8(1)).build().unwrap();
     let Some(mut live) = Live::new(vec![icmp], &[layer]) else { return };
     let results = live.act("raw\nping");
     assert_eq!(results[0], "EPERM");
@@ -147,9 +150,8 @@ fn a_user_is_the_effective_one_and_groups_count() {
     let server = TcpListener::bind(local(0)).unwrap();
     let open = server.local_addr().unwrap();
     let layer = LayerId::ALE_AUTH_CONNECT_V4;
-    let block = |value| {
-        filter(layer, Action::Block).when(FieldId::ALE_USER_ID, MatchType::Equal, value).build().unwrap()
-    };
+    let block =
+        |value| filter(layer, Action::Block).when(FieldId::ALE_USER_ID, MatchType::Equal, value).build().unwrap();
     {
         let Some(mut live) = Live::new(vec![block(Value::User(1234))], &[]) else { return };
         let script = format!("tcp {open}\neuid 1234\ntcp {open}\neuid 0\ntcp {open}");

@@ -120,10 +120,8 @@ fn a_set_user_id_program_is_judged_by_its_effective_user() {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
     let server = TcpListener::bind(local(0)).unwrap();
     let layer = LayerId::ALE_AUTH_CONNECT_V4;
-    let block = filter(layer, Action::Block)
-        .when(FieldId::ALE_USER_ID, MatchType::Equal, Value::User(1234))
-        .build()
-        .unwrap();
+    let block =
+        filter(layer, Action::Block).when(FieldId::ALE_USER_ID, MatchType::Equal, Value::User(1234)).build().unwrap();
     let Some(mut live) = Live::new(vec![block], &[layer]) else { return };
     let script = actor::command(&format!("tcp {}", server.local_addr().unwrap()));
     let mut command = Command::new(&program);

@@ -369,3 +369,134 @@ impl AddressType {
         matches!(self, Self::Multicast | Self::Broadcast)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Malformation;
+
+    fn ipv4(protocol: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x45, 0, 0, 20 + payload.len() as u8, 0, 1, 0, 0, 64, protocol, 0, 0];
+        packet.extend([192, 0, 2, 1, 198, 51, 100, 9]);
+        packet.extend(payload);
+        packet
+    }
+
+    fn ipv6(source: &str, destination: &str, next_header: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, payload.len() as u8, next_header, 64];
+        for address in [source, destination] {
+            packet.extend(address.parse::<Ipv6Addr>().unwrap().octets());
+        }
+        packet.extend(payload);
+        packet
+    }
+
+    fn parse(bytes: &[u8]) -> Packet<'_> {
+        match Packet::parse(LinkType::RAW, bytes) {
+            Ok(Frame::Ip(packet)) => packet,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const UDP: [u8; 8] = [0x0f, 0xa0, 0x00, 0x35, 0x00, 0x08, 0x00, 0x00];
+    const PORTS: Transport = Transport::Ports { source: 4000, destination: 53 };
+
+    #[test]
+    fn ports_stand_at_the_same_place_in_several_protocols() {
+        for protocol in [protocol::UDP, protocol::UDP_LITE, protocol::SCTP, protocol::DCCP] {
+            let bytes = ipv4(protocol, &UDP);
+            let packet = parse(&bytes);
+            assert_eq!((packet.protocol, packet.transport), (protocol, Ok(PORTS)));
+            assert_eq!(packet.version(), IpVersion::V4);
+        }
+        assert_eq!(parse(&ipv4(47, &UDP)).transport, Ok(Transport::Other));
+        assert_eq!(parse(&ipv4(protocol::ICMPV6, &UDP)).transport, Ok(Transport::Other), "ICMPv6 belongs to IPv6");
+    }
+
+    #[test]
+    fn ipv4_mapped_addresses_are_ipv4_traffic_when_both_are() {
+        let bytes = ipv6("::ffff:192.0.2.1", "::ffff:192.0.2.9", protocol::UDP, &UDP);
+        let packet = parse(&bytes);
+        assert_eq!((packet.version(), packet.header_version), (IpVersion::V4, IpVersion::V6));
+        assert_eq!(packet.source, "192.0.2.1".parse::<IpAddr>().unwrap());
+        assert_eq!(packet.destination, "192.0.2.9".parse::<IpAddr>().unwrap());
+        let bytes = ipv6("::ffff:192.0.2.1", "2001:db8::9", protocol::UDP, &UDP);
+        assert_eq!(parse(&bytes).version(), IpVersion::V6);
+    }
+
+    #[test]
+    fn extension_headers_are_no_payload() {
+        let bytes = ipv6("2001:db8::1", "2001:db8::9", 0, &[&[17, 0, 5, 2, 0, 0, 1, 0][..], &UDP].concat());
+        let packet = parse(&bytes);
+        assert_eq!((packet.protocol, packet.transport), (protocol::UDP, Ok(PORTS)));
+        assert_eq!((packet.payload, packet.payload_length), (&UDP[..], 8));
+    }
+
+    #[test]
+    fn only_the_first_fragment_shows_ports() {
+        let fragment = |at: u16, more: bool| {
+            let mut bytes = ipv4(protocol::UDP, &UDP);
+            bytes[6..8].copy_from_slice(&((at / 8) | if more { 0x2000 } else { 0 }).to_be_bytes());
+            bytes
+        };
+        assert_eq!(parse(&fragment(0, true)).transport, Ok(PORTS));
+        assert_eq!(parse(&fragment(8, true)).transport, Ok(Transport::LaterFragment));
+        let error = parse(&fragment(65528, false)).transport.unwrap_err();
+        assert_eq!(error, WireError::new(20, Malformation::FragmentBeyondEnd { at: 65528, length: 8 }));
+    }
+
+    #[test]
+    fn a_fragment_inside_a_datagram_is_malformed() {
+        let inner = [&[17, 0, 0, 1, 0, 0, 0, 1][..], &UDP].concat();
+        let read = Transport::read_fragmentable(IpVersion::V6, 44, &inner);
+        assert_eq!(read.unwrap_err().malformation, Malformation::NestedFragment);
+        let options = [&[17, 0, 0, 0, 0, 0, 0, 0][..], &UDP].concat();
+        assert_eq!(Transport::read_fragmentable(IpVersion::V6, 60, &options), Ok((protocol::UDP, PORTS)));
+    }
+
+    #[test]
+    fn offsets_of_errors_count_from_the_start_of_the_frame() {
+        let mut frame = vec![0; 12];
+        frame.extend([0x81, 0x00, 0x00, 0x07, 0x08, 0x00]);
+        frame.extend(ipv4(protocol::UDP, &UDP[..5]));
+        let Ok(Frame::Ip(packet)) = Packet::parse(LinkType::ETHERNET, &frame) else { panic!("it is IP") };
+        assert_eq!(packet.transport.unwrap_err().to_string(), "byte 43: the UDP header needs 8 bytes and 5 are there");
+        frame[18] = 0x41;
+        let error = Packet::parse(LinkType::ETHERNET, &frame).unwrap_err();
+        assert_eq!(error.to_string(), "byte 18: an IPv4 header cannot have 1 words");
+    }
+
+    #[test]
+    fn an_icmp_error_quotes_the_packet_that_it_is_about() {
+        let quoted = ipv4(protocol::UDP, &UDP);
+        let bytes = ipv4(protocol::ICMP, &[&[3, 3, 0, 0, 0, 0, 0, 0][..], &quoted].concat());
+        let original = parse(&bytes).original().unwrap();
+        assert_eq!(original.source, "192.0.2.1".parse::<IpAddr>().unwrap());
+        assert_eq!(original.protocol, protocol::UDP);
+        assert_eq!(original.transport, OriginalTransport::Ports { source: 4000, destination: 53 });
+
+        let quoted = ipv6("2001:db8::1", "2001:db8::9", protocol::ICMPV6, &[128, 0, 0, 0, 0, 7, 0, 1]);
+        let error = [&[1, 4, 0, 0, 0, 0, 0, 0][..], &quoted].concat();
+        let bytes = ipv6("2001:db8::9", "2001:db8::1", protocol::ICMPV6, &error);
+        let echo = IcmpHeader { message_type: 128, code: 0, identifier: Some(7), is_error: false };
+        assert_eq!(parse(&bytes).original().unwrap().transport, OriginalTransport::Icmp(echo));
+        assert_eq!(parse(&ipv4(protocol::ICMP, &[8, 0, 0, 0, 0, 7, 0, 1])).original(), None);
+    }
+
+    #[test]
+    fn addresses_have_types() {
+        let cases = [
+            ("192.0.2.1", false, AddressType::Unicast),
+            ("192.0.2.255", true, AddressType::Broadcast),
+            ("255.255.255.255", false, AddressType::Broadcast),
+            ("224.0.0.251", true, AddressType::Multicast),
+            ("0.0.0.0", false, AddressType::Unspecified),
+            ("2001:db8::1", false, AddressType::Unicast),
+            ("ff02::fb", false, AddressType::Multicast),
+            ("::", false, AddressType::Unspecified),
+        ];
+        for (address, link_broadcast, expected) in cases {
+            assert_eq!(AddressType::of(address.parse().unwrap(), link_broadcast), expected, "{address}");
+        }
+    }
+}

@@ -19,7 +19,7 @@ fn sequence(packets: &[Vec<u8>], blocks: &[LayerId]) -> Vec<String> {
 #[test]
 fn after_a_refused_connect_no_packet_exists() {
     let packets = packets("http.pcap");
-    let replayed = replay(&packets, infer(&packets), &[CONNECT]);
+    let replayed = replay(&packets, infer("http.pcap"), &[CONNECT]);
     assert_lines(
         &replayed.lines[..3],
         "1 ALE_AUTH_CONNECT #1 blocked
@@ -65,7 +65,7 @@ fn refused_datagrams_still_arrive_but_never_leave() {
 #[test]
 fn a_flow_can_be_discarded_when_it_is_established() {
     let packets = packets("http.pcap");
-    let replayed = replay(&packets, infer(&packets), &[ESTABLISHED]);
+    let replayed = replay(&packets, infer("http.pcap"), &[ESTABLISHED]);
     assert_lines(
         &replayed.lines[..4],
         "1 ALE_AUTH_CONNECT #1, OUTBOUND_TRANSPORT #1, OUTBOUND_IPPACKET #1
@@ -83,7 +83,7 @@ fn what_a_packet_layer_blocks_ends_the_packet_and_not_the_flow() {
         (LayerId::OUTBOUND_IPPACKET_V4, "1 ALE_AUTH_CONNECT #1, OUTBOUND_TRANSPORT #1, OUTBOUND_IPPACKET #1 blocked"),
     ];
     for (layer, expected) in cases {
-        let replayed = replay(&packets, infer(&packets), &[layer]);
+        let replayed = replay(&packets, infer("http.pcap"), &[layer]);
         assert_lines(&replayed.lines[..1], expected);
         assert_eq!((replayed.summary.blocked, replayed.summary.flow_blocked, replayed.summary.permitted), (6, 0, 6));
     }
@@ -120,9 +120,9 @@ fn a_syn_that_never_arrives_leaves_the_connection_that_it_would_replace() {
 #[test]
 fn over_loopback_what_does_not_leave_does_not_arrive() {
     let packets = packets("loopback.pcap");
-    let replayed = replay(&packets, infer(&packets), &[LayerId::OUTBOUND_IPPACKET_V4]);
+    let replayed = replay(&packets, infer("loopback.pcap"), &[LayerId::OUTBOUND_IPPACKET_V4]);
     assert_lines(&replayed.lines[..1], "1 ALE_AUTH_CONNECT #1, OUTBOUND_TRANSPORT #1, OUTBOUND_IPPACKET #1 blocked");
-    let replayed = replay(&packets, infer(&packets), &[ACCEPT]);
+    let replayed = replay(&packets, infer("loopback.pcap"), &[ACCEPT]);
     assert_lines(
         &replayed.lines[..2],
         "1 ALE_AUTH_CONNECT #1, OUTBOUND_TRANSPORT #1, OUTBOUND_IPPACKET #1, INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_AUTH_RECV_ACCEPT #2 blocked

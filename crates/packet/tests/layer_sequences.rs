@@ -9,7 +9,7 @@ use common::{Owned, assert_lines, infer, local, packets, replay};
 #[test]
 fn a_tcp_client_meets_connect_then_established_at_the_answer() {
     let packets = packets("http.pcap");
-    let replayed = replay(&packets, infer(&packets), &[]);
+    let replayed = replay(&packets, infer("http.pcap"), &[]);
     assert_lines(
         &replayed.lines,
         "1 ALE_AUTH_CONNECT #1, OUTBOUND_TRANSPORT #1, OUTBOUND_IPPACKET #1
@@ -45,7 +45,7 @@ fn a_tcp_server_meets_accept_then_established_at_the_acknowledgment() {
     // Cooked captures say themselves that they were taken at the server; of the third the user says so.
     for name in ["sll.pcap", "sll2.pcap"] {
         let packets = packets(name);
-        assert_lines(&replay(&packets, infer(&packets), &[]).lines, expected);
+        assert_lines(&replay(&packets, infer(name), &[]).lines, expected);
     }
     assert_lines(&replay(&packets("http.pcap"), local(&["192.0.2.80"]), &[]).lines, expected);
 }
@@ -58,7 +58,7 @@ fn udp_is_established_with_its_authorization() {
          4 INBOUND_IPPACKET #2, INBOUND_TRANSPORT #2";
     for name in ["dns.pcapng", "vlan.pcap"] {
         let packets = packets(name);
-        assert_lines(&replay(&packets, infer(&packets), &[]).lines, client);
+        assert_lines(&replay(&packets, infer(name), &[]).lines, client);
     }
     let server = local(&["192.0.2.80", "2001:db8::80"]);
     assert_lines(
@@ -73,7 +73,7 @@ fn udp_is_established_with_its_authorization() {
 #[test]
 fn interfaces_of_one_capture_share_its_flows() {
     let packets = packets("two-interfaces.pcapng");
-    let replayed = replay(&packets, infer(&packets), &[]);
+    let replayed = replay(&packets, infer("two-interfaces.pcapng"), &[]);
     assert_eq!((replayed.summary.packets, replayed.summary.permitted, replayed.summary.flows), (8, 8, 4));
     assert!(replayed.lines[4].starts_with("5 ALE_AUTH_CONNECT #3, ALE_FLOW_ESTABLISHED #3"), "another port");
 }
@@ -82,7 +82,7 @@ fn interfaces_of_one_capture_share_its_flows() {
 fn echoes_are_flows_and_errors_bear_the_flow_that_they_are_about() {
     let packets = packets("ping.pcap");
     assert_lines(
-        &replay(&packets, infer(&packets), &[]).lines,
+        &replay(&packets, infer("ping.pcap"), &[]).lines,
         "1 ALE_AUTH_CONNECT #1, ALE_FLOW_ESTABLISHED #1, flow-established #1, OUTBOUND_TRANSPORT #1, OUTBOUND_IPPACKET #1
          2 INBOUND_IPPACKET #1, INBOUND_TRANSPORT #1
          3 OUTBOUND_TRANSPORT #1, OUTBOUND_IPPACKET #1
@@ -101,7 +101,7 @@ fn echoes_are_flows_and_errors_bear_the_flow_that_they_are_about() {
 #[test]
 fn fragments_are_seen_one_by_one_arriving_and_as_one_datagram_leaving() {
     let packets = packets("fragments.pcap");
-    let replayed = replay(&packets, infer(&packets), &[]);
+    let replayed = replay(&packets, infer("fragments.pcap"), &[]);
     assert_lines(
         &replayed.lines,
         "1 ALE_AUTH_CONNECT #1, ALE_FLOW_ESTABLISHED #1, flow-established #1, OUTBOUND_TRANSPORT #1, OUTBOUND_IPPACKET #1
@@ -123,7 +123,7 @@ fn fragments_are_seen_one_by_one_arriving_and_as_one_datagram_leaving() {
 #[test]
 fn a_packet_over_loopback_leaves_and_then_arrives() {
     let packets = packets("loopback.pcap");
-    let replayed = replay(&packets, infer(&packets), &[]);
+    let replayed = replay(&packets, infer("loopback.pcap"), &[]);
     assert_lines(
         &replayed.lines[..4],
         "1 ALE_AUTH_CONNECT #1, OUTBOUND_TRANSPORT #1, OUTBOUND_IPPACKET #1, INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_AUTH_RECV_ACCEPT #2
@@ -138,7 +138,7 @@ fn a_packet_over_loopback_leaves_and_then_arrives() {
 fn a_connection_that_nobody_accepts_is_never_established() {
     let packets = packets("refused.pcap");
     assert_lines(
-        &replay(&packets, infer(&packets), &[]).lines,
+        &replay(&packets, infer("refused.pcap"), &[]).lines,
         "1 ALE_AUTH_CONNECT #1, OUTBOUND_TRANSPORT #1, OUTBOUND_IPPACKET #1
          2 INBOUND_IPPACKET #1, INBOUND_TRANSPORT #1
          3 ALE_AUTH_CONNECT #2, OUTBOUND_TRANSPORT #2, OUTBOUND_IPPACKET #2

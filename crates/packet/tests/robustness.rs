@@ -14,6 +14,8 @@ use proptest::prelude::*;
 mod capture;
 #[path = "../../../fuzz/bodies/packet.rs"]
 mod packet;
+#[path = "../../../fuzz/bodies/replay.rs"]
+mod replay;
 
 const CAPTURES: [&str; 10] = [
     "http.pcap",

@@ -37,8 +37,7 @@ pub struct Header {
 fn load<T: Copy>(packet: *mut __sk_buff, offset: u32) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper writes exactly the size of `T`, which is made of integers, or fails.
-    let result =
-        unsafe { bpf_skb_load_bytes(packet.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32) };
+    let result = unsafe { bpf_skb_load_bytes(packet.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32) };
     // SAFETY: the helper has written it.
     if result == 0 { Some(unsafe { value.assume_init() }) } else { None }
 }
@@ -53,13 +52,7 @@ pub fn read(packet: *mut __sk_buff) -> Option<Header> {
             let length = (u32::from_be(fixed[0]) >> 24 & 15) * 4;
             let fragment = u32::from_be(fixed[1]) & 0x1fff;
             let protocol = (u32::from_be(fixed[2]) >> 16) as u8;
-            (
-                Address::v4(u32::from_be(fixed[3])),
-                Address::v4(u32::from_be(fixed[4])),
-                protocol,
-                length,
-                fragment == 0,
-            )
+            (Address::v4(u32::from_be(fixed[3])), Address::v4(u32::from_be(fixed[4])), protocol, length, fragment == 0)
         }
         6 => {
             let fixed: [u32; 10] = load(packet, 0)?;

@@ -77,12 +77,7 @@ impl Packet {
     fn kept(&self) -> Kept {
         match self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
             // SAFETY: a valid map value.
-            Some(endpoint) => unsafe {
-                Kept {
-                    flags: (*endpoint).flags,
-                    compartment: (*endpoint).compartment,
-                }
-            },
+            Some(endpoint) => unsafe { Kept { flags: (*endpoint).flags, compartment: (*endpoint).compartment } },
             None => Kept { flags: 0, compartment: 0 },
         }
     }

@@ -56,9 +56,7 @@ impl Walk {
         let path = Scratch::path(self.scratch);
         // SAFETY: `start` is below PATH_BYTES, and `length` bytes after it are still in the value
         // (there are spare ones behind the path). The source is checked by the helper.
-        let failed = unsafe {
-            bpf_probe_read_kernel(path.add(start as usize).cast(), length, name as *const c_void)
-        };
+        let failed = unsafe { bpf_probe_read_kernel(path.add(start as usize).cast(), length, name as *const c_void) };
         if failed != 0 {
             return Err(LabelState::UNREADABLE);
         }
@@ -111,12 +109,7 @@ fn walk(file: Pointer, scratch: *mut Scratch, label: &mut Label) -> Option<Label
     let mounted = pointer(pointer(file, at::FILE_PATH_MNT())?, at::VFSMOUNT_ROOT())?;
     let unlinked = load::<u64>(dentry, at::DENTRY_HASH_PPREV()) == 0;
 
-    let mut walk = Walk {
-        dentry,
-        scratch,
-        start: PATH_BYTES as u32,
-        state: LabelState::TOO_LONG,
-    };
+    let mut walk = Walk { dentry, scratch, start: PATH_BYTES as u32, state: LabelState::TOO_LONG };
     let state = if pointer(dentry, at::DENTRY_PARENT())? == dentry {
         // A root that is executed is no folder's file: `memfd_create`, or a file opened by handle.
         match walk.prepend(false) {
@@ -172,10 +165,7 @@ extern "C" fn path_hash_word(index: u32, hashing: *mut c_void) -> i64 {
 /// [`openwfp_abi::hash::path_hash`] of the last `length` bytes of the buffer.
 #[inline(always)]
 fn hash(scratch: *mut Scratch, length: u32) -> [u64; 2] {
-    let mut hashing = Hashing {
-        hash: SipHash::new([at::HASH_KEY_LOW(), at::HASH_KEY_HIGH()]),
-        scratch,
-    };
+    let mut hashing = Hashing { hash: SipHash::new([at::HASH_KEY_LOW(), at::HASH_KEY_HIGH()]), scratch };
     let words = length / 8;
     let context = (&raw mut hashing).cast::<c_void>();
     // SAFETY: the callback takes what `context` points to.

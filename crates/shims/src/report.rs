@@ -2,8 +2,8 @@
 
 use crate::{
     maps::{EVENTS, SEQUENCE},
-    work::Work,
     words,
+    work::Work,
 };
 use aya_ebpf::helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns};
 use core::intrinsics::{AtomicOrdering, atomic_xadd};

@@ -28,13 +28,7 @@ impl<T> SocketStorage<T> {
     /// The declaration; goes into a static with `#[btf_map]`.
     pub const fn new() -> Self {
         use core::ptr::null;
-        Self {
-            r#type: null(),
-            key: null(),
-            value: null(),
-            max_entries: null(),
-            map_flags: null(),
-        }
+        Self { r#type: null(), key: null(), value: null(), max_entries: null(), map_flags: null() }
     }
 
     #[inline(always)]

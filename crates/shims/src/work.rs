@@ -18,9 +18,7 @@ use openwfp_abi::{
     identity::{GroupsState, Identity},
     label::Label,
 };
-use openwfp_engine::{
-    Cell, Image, MAX_STEPS, Reason, Silent, State, Step, Values, WORDS, kind, step, words,
-};
+use openwfp_engine::{Cell, Image, MAX_STEPS, Reason, Silent, State, Step, Values, WORDS, kind, step, words};
 
 /// How many classifications may be under way at once on one CPU: programs are preempted by one another.
 const SLOTS: u32 = 6;
@@ -148,11 +146,7 @@ impl Work {
     #[inline(always)]
     pub fn decision(&self) -> (u8, u8, u64) {
         let arbitration = &self.state.arbitration;
-        (
-            arbitration.is_block() as u8,
-            arbitration.reason_number(),
-            arbitration.filter(),
-        )
+        (arbitration.is_block() as u8, arbitration.reason_number(), arbitration.filter())
     }
 
     /// Takes the identity of the calling task; unreadable parts stay so.
@@ -211,12 +205,9 @@ impl Work {
     /// The interface exists, but its kind is not known.
     #[inline(always)]
     pub fn unknown_interface(&mut self) {
-        for word in [
-            words::INTERFACE_TYPE,
-            words::TUNNEL_TYPE,
-            words::IP_LOCAL_INTERFACE,
-            words::IP_LOCAL_INTERFACE + 1,
-        ] {
+        for word in
+            [words::INTERFACE_TYPE, words::TUNNEL_TYPE, words::IP_LOCAL_INTERFACE, words::IP_LOCAL_INTERFACE + 1]
+        {
             self.values.set_unknown(word);
         }
     }
@@ -233,7 +224,7 @@ impl Work {
         } else if self.state.begin(&image, layer) == Step::Again {
             let mut walk = Walk { work: self, base: image.base };
             // SAFETY: the callback gets a pointer to `walk`, which lives until the call returns.
-            unsafe { bpf_loop(MAX_STEPS / STEPS_AT_ONCE, steps as *mut c_void, (&raw mut walk).cast(), 0) };
+            unsafe { bpf_loop(MAX_STEPS, one_step as *mut c_void, (&raw mut walk).cast(), 0) };
             if self.done == 0 {
                 self.state.close(Reason::Bound);
             }
@@ -278,36 +269,27 @@ fn total(layer: u16, block: bool) {
     }
 }
 
-/// More steps at once cost verification time, fewer cost a call more often.
-const STEPS_AT_ONCE: u32 = 8;
-
 struct Walk {
     work: *mut Work,
     base: u32,
 }
 
-extern "C" fn steps(_: u32, walk: *mut c_void) -> i64 {
+/// One step of the walk: 1 ends it. More steps in one call would be a little faster, but the verifier follows each of them
+/// by itself, and loading would take five times as long.
+extern "C" fn one_step(_: u32, walk: *mut c_void) -> i64 {
     // SAFETY: `classify` hands over a valid walk, with memory that it has claimed.
     let (work, image) = unsafe {
         let walk = &*walk.cast::<Walk>();
         (&mut *walk.work, MapImage { base: walk.base })
     };
-    let mut steps = 0;
-    while steps < STEPS_AT_ONCE {
-        match step(&image, &work.values, &mut work.state, &mut Silent) {
-            Step::Again => {}
-            // no callout is registered in the kernel: whatever says so is wrong
-            Step::Callout => {
-                work.state.close(Reason::BadCell);
-                work.done = 1;
-                return 1;
-            }
-            Step::Done => {
-                work.done = 1;
-                return 1;
-            }
+    match step(&image, &work.values, &mut work.state, &mut Silent) {
+        Step::Again => return 0,
+        Step::Done => {}
+        // no callout is registered in the kernel: whatever says so is wrong
+        Step::Callout => {
+            work.state.close(Reason::BadCell);
         }
-        steps += 1;
     }
-    0
+    work.done = 1;
+    1
 }

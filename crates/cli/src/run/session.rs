@@ -12,7 +12,7 @@ use openwfp_kernel::{
 use openwfp_model::LayerId;
 use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, Sandbox};
 use rustix::event::{PollFd, PollFlags, poll};
-use std::{ffi::OsString, os::fd::AsFd, path::Path, time::Duration};
+use std::{ffi::OsString, path::Path, time::Duration};
 
 /// What is to be run, and how.
 pub(crate) struct Plan<'a> {

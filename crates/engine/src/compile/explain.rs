@@ -367,3 +367,18 @@ fn in_domain(layer: LayerId, field: FieldId, value: &Value, words: FieldWords, v
     let fits = words.count > 1 || values.get(words.first) <= limit;
     fits && !matches!(value, Value::Group(_)) && users::is_plain(value)
 }
+
+impl CompiledPolicy {
+    /// Values that meet a filter's conditions, for making up events; `None` where none can be found.
+    #[must_use]
+    pub fn example(&self, filter: u64) -> Option<Values> {
+        let filter = self.filter(filter)?;
+        let mut values = Values::new();
+        for (field, group) in self.field_groups(filter) {
+            let alternative = group.first()?;
+            meet(alternative, &mut values);
+            fill(&mut values, Schema::of(filter.filter.layer).field(field)?, alternative);
+        }
+        Some(values)
+    }
+}

@@ -152,21 +152,19 @@ pub fn unknown(layer: LayerId, field: FieldId) -> Option<Unknown> {
 mod tests {
     use super::*;
     use crate::WORDS;
-    use std::vec;
 
     #[test]
     fn the_fields_of_every_layer_fit_and_do_not_overlap() {
         for layer in Layer::all() {
-            let mut taken = vec![false; WORDS];
+            let mut taken = [""; WORDS];
             if layer.field(FieldId::ALE_USER_ID).is_some() {
-                taken[words::GROUPS] = true;
-                taken[words::GROUPS + 1] = true;
+                taken[words::GROUPS] = "groups";
+                taken[words::GROUPS + 1] = "groups";
             }
             for field in Schema::of(layer.id).fields() {
-                for word in field.first..field.first + field.count {
-                    assert!(word < WORDS, "{} {} at {word}", layer.name, field.field);
-                    assert!(!taken[word], "{} {} at {word}", layer.name, field.field);
-                    taken[word] = true;
+                for place in &mut taken[field.first..field.first + field.count] {
+                    assert_eq!(*place, "", "{} {}", layer.name, field.field);
+                    *place = field.field.name();
                 }
             }
         }

@@ -33,10 +33,7 @@ pub fn filter(layer: LayerId, action: Action) -> FilterBuilder {
 
 /// A filter on the remote port.
 pub fn remote_port(layer: LayerId, action: Action, port: u16) -> Filter {
-    filter(layer, action)
-        .when(FieldId::IP_REMOTE_PORT, MatchType::Equal, Value::Uint16(port))
-        .build()
-        .unwrap()
+    filter(layer, action).when(FieldId::IP_REMOTE_PORT, MatchType::Equal, Value::Uint16(port)).build().unwrap()
 }
 
 /// An address as a value.

@@ -37,7 +37,8 @@ pub const MAX_PACKET_LENGTH: u32 = 262_144;
 pub struct Record<'a> {
     /// The number of the frame in the whole file, from 1, as Wireshark counts.
     pub frame: u64,
-    /// When it was captured. Simple packets of pcapng have no time: they show that of the packet before.
+    /// When it was captured. Simple packets of pcapng have no time, and others can have an impossible one: they show that of
+    /// the packet before.
     pub time: Timestamp,
     /// What the bytes begin with.
     pub link_type: LinkType,

@@ -30,6 +30,8 @@ pub struct FragmentCounts {
     pub incomplete: u64,
     /// Datagrams given up because their pieces contradicted one another (RFC 5722: overlapping fragments).
     pub contradictory: u64,
+    /// Datagrams that still wait for pieces.
+    pub waiting: u64,
 }
 
 /// A datagram that was put together.
@@ -87,14 +89,8 @@ impl Reassembly {
 
     /// What became of the datagrams so far.
     #[must_use]
-    pub const fn counts(&self) -> FragmentCounts {
-        self.counts
-    }
-
-    /// How many datagrams wait for pieces.
-    #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.partial.len()
+    pub fn counts(&self) -> FragmentCounts {
+        FragmentCounts { waiting: self.partial.len() as u64, ..self.counts }
     }
 
     /// Takes in a fragment that [`crate::wire::Fragment::check`] has let pass. A packet that is none waits for ever, so callers do
@@ -276,7 +272,7 @@ mod tests {
                 assert_eq!(reassembly.arrive(&pieces[piece], at(0)), Arrival::Waiting);
             }
             assert_eq!(reassembly.arrive(&pieces[order[2]], at(0)), complete(b"aaaaaaaabbbbbbbbcc"), "{order:?}");
-            assert_eq!((reassembly.waiting(), reassembly.bytes), (0, 0));
+            assert_eq!((reassembly.counts().waiting, reassembly.bytes), (0, 0));
         }
     }
 
@@ -285,7 +281,7 @@ mod tests {
         let mut reassembly = Reassembly::new(ReassemblySettings::default());
         assert_eq!(reassembly.arrive(&fragment(1, 0, true, &A), at(0)), Arrival::Waiting);
         assert_eq!(reassembly.arrive(&fragment(2, 8, false, &B), at(0)), Arrival::Waiting);
-        assert_eq!(reassembly.waiting(), 2);
+        assert_eq!(reassembly.counts().waiting, 2);
         let other = Packet { protocol: 6, ..fragment(1, 8, false, &B) };
         assert_eq!(reassembly.arrive(&other, at(0)), Arrival::Waiting);
         assert_eq!(reassembly.arrive(&fragment(1, 8, false, &B), at(0)), complete(b"aaaaaaaabbbbbbbb"));
@@ -305,7 +301,7 @@ mod tests {
             let mut reassembly = Reassembly::new(ReassemblySettings::default());
             assert_eq!(reassembly.arrive(&first, at(0)), Arrival::Waiting, "{what}");
             assert_eq!(reassembly.arrive(&second, at(0)), Arrival::Contradiction, "{what}");
-            assert_eq!((reassembly.waiting(), reassembly.bytes), (0, 0), "{what}");
+            assert_eq!((reassembly.counts().waiting, reassembly.bytes), (0, 0), "{what}");
             assert_eq!(reassembly.counts().contradictory, 1, "{what}");
         }
     }
@@ -322,7 +318,7 @@ mod tests {
         reassembly.arrive(&v6, at(0));
         for (seconds, waiting) in [(29, 2), (30, 1), (59, 1), (60, 0)] {
             reassembly.expire(at(seconds));
-            assert_eq!(reassembly.waiting(), waiting, "after {seconds} s");
+            assert_eq!(reassembly.counts().waiting, waiting, "after {seconds} s");
         }
         assert_eq!((reassembly.counts().incomplete, reassembly.bytes), (2, 0));
     }
@@ -333,14 +329,14 @@ mod tests {
         for identification in 0..100 {
             reassembly.arrive(&fragment(identification, 0, true, &A), at(0));
         }
-        assert_eq!((reassembly.waiting(), reassembly.counts().incomplete), (8, 92));
+        assert_eq!((reassembly.counts().waiting, reassembly.counts().incomplete), (8, 92));
 
         let mut reassembly = Reassembly::new(ReassemblySettings { datagrams: 1000, bytes: 200_000 });
         for identification in 0..100 {
             reassembly.arrive(&fragment(identification, 64_000, true, &A), at(0));
         }
         assert!(reassembly.bytes <= 200_000);
-        assert_eq!(reassembly.waiting(), 3);
+        assert_eq!(reassembly.counts().waiting, 3);
     }
 
     #[test]

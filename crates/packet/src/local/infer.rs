@@ -14,10 +14,12 @@ use core::fmt;
 use core::net::IpAddr;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 
+use crate::capture::CaptureReader;
 use crate::flow::{is_syn, is_syn_ack};
 use crate::link::LinkDirection;
-use crate::packet::{AddressType, Packet, Transport};
+use crate::packet::{AddressType, Frame, Packet, Transport};
 use crate::wire::{icmpv4_type, icmpv6_type, protocol};
 
 /// How many conversations are remembered. What comes after them changes nothing any more.
@@ -95,6 +97,17 @@ impl Inference {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Reads a capture to its end, or as far as it goes: who replays it afterwards meets what is wrong with it there.
+    pub fn of_capture<R: Read>(capture: &mut CaptureReader<R>) -> Inferred {
+        let mut inference = Self::new();
+        while let Some(Ok(record)) = capture.next_record() {
+            if let Ok(Frame::Ip(packet)) = Packet::parse(record.link_type, record.data) {
+                inference.observe(&packet, record.direction);
+            }
+        }
+        inference.conclude()
     }
 
     /// Reads a packet. `noted` is the direction that the capture notes beside the packet, if any.

@@ -185,10 +185,4 @@ impl Replay {
             ..self.summary
         }
     }
-
-    /// How many datagrams still wait for pieces.
-    #[must_use]
-    pub fn waiting_datagrams(&self) -> usize {
-        self.reassembly.waiting()
-    }
 }

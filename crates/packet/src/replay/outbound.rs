@@ -59,12 +59,12 @@ impl<C: Classifier> Pass<'_, C> {
         if let (Some(slot), TcpChange::Established) = (slot, change) {
             self.establish(slot)?;
         }
-        let sent = self.to_wire();
+        let sent = self.leave();
         self.end_if_open(slot, change);
         sent.map(|()| Outcome::Permitted)
     }
 
-    fn to_wire(&mut self) -> Result<(), Outcome> {
+    fn leave(&mut self) -> Result<(), Outcome> {
         self.ask(Stage::OutboundTransport, ConditionFlags::empty())?;
         self.ask(Stage::OutboundIpPacket, ConditionFlags::empty())
     }

@@ -9,7 +9,6 @@ use openwfp_packet::capture::{CaptureReader, Record};
 use openwfp_packet::flow::{FlowChange, FlowEvent};
 use openwfp_packet::link::LinkType;
 use openwfp_packet::local::{Inference, LocalSide};
-use openwfp_packet::packet::{Frame, Packet};
 use openwfp_packet::replay::{Classifier, Decision, Outcome, Replay, ReplaySettings, Step, Summary};
 use openwfp_packet::time::Timestamp;
 
@@ -57,15 +56,10 @@ pub fn packets(name: &str) -> Vec<Owned> {
     packets
 }
 
-/// What can be inferred about the local side of packets.
-pub fn infer(packets: &[Owned]) -> LocalSide {
-    let mut inference = Inference::new();
-    for packet in packets {
-        if let Ok(Frame::Ip(packet)) = Packet::parse(packet.link_type, &packet.data) {
-            inference.observe(&packet, None);
-        }
-    }
-    LocalSide::Inferred(inference.conclude())
+/// What can be inferred about the local side of a capture.
+pub fn infer(name: &str) -> LocalSide {
+    let mut reader = CaptureReader::new(File::open(capture_path(name)).unwrap()).unwrap();
+    LocalSide::Inferred(Inference::of_capture(&mut reader))
 }
 
 /// The local side that a user gives.
@@ -148,7 +142,7 @@ pub mod build {
 
     /// A fragment: where it begins, and whether others follow.
     pub fn ipv4_fragment(from: u8, to: u8, identification: u16, at: u16, more: bool, payload: &[u8]) -> Vec<u8> {
-        let word = at / 8 | if more { 0x2000 } else { 0 };
+        let word = (at / 8) | if more { 0x2000 } else { 0 };
         ipv4_word(from, to, 17, word, identification, payload)
     }
 

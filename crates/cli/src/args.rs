@@ -1,0 +1,209 @@
+//! The command line.
+
+use crate::output::Globals;
+use clap::{Parser, Subcommand};
+use std::{ffi::OsString, path::PathBuf};
+
+/// The Windows Filtering Platform for Linux: filter what a command may do on the network, and say why.
+#[derive(Debug, Parser)]
+#[command(name = "wfp", version, arg_required_else_help = true, after_help = AFTER)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub globals: Globals,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const AFTER: &str = "\
+Examples:
+  sudo wfp run -p policy.toml --trace -- ./tests        enforce a policy on a command, and watch
+  wfp explain -p policy.toml ALE_AUTH_CONNECT_V4 IP_REMOTE_ADDRESS=192.0.2.1 IP_REMOTE_PORT=443
+  wfp replay -p policy.toml capture.pcapng              what the policy would have done
+  wfp check policy.toml                                 mistakes, and filters that can never decide
+
+Exit status: 0 done; 1 it could not be done, and nothing was changed; 2 wrong usage. `wfp run` exits as the command does.";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a command, and all that it starts, under policies
+    Run(RunArgs),
+    /// Check policies: mistakes, and filters that can never decide
+    Check(CheckArgs),
+    /// Classify one event, or many, and say why
+    Explain(ExplainArgs),
+    /// Classify a capture at every layer that it passes
+    Replay(ReplayArgs),
+    /// Measure what a policy costs
+    Bench(BenchArgs),
+    /// Show what the platform has
+    Show(ShowArgs),
+    /// Write a policy in another form, or the schema of policy files
+    Export(ExportArgs),
+    /// See a policy at work on real connections (needs root)
+    Demo,
+    /// Write completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual page
+    Man,
+}
+
+/// `wfp run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit status: the command's; 128+n after signal n; 125 when wfp itself failed, 126 when the command cannot be executed, 127
+when it is not found.
+
+Examples:
+  sudo wfp run --trace -- curl https://example.org       no policy: everything is permitted and shown
+  sudo wfp run -p policy.toml --events log.jsonl -- ./ci")]
+pub(crate) struct RunArgs {
+    /// A policy file; several live side by side as those of independent providers do
+    #[arg(short, long, value_name = "POLICY")]
+    pub policy: Vec<PathBuf>,
+    /// Show events on standard error as they happen
+    #[arg(long)]
+    pub trace: bool,
+    /// Write events to a file, as JSON Lines
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// The layers to record, with commas; `all` for all that can be. Absent: the ALE layers and those that the policy filters
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub layers: Vec<String>,
+    /// Decide and report, but block nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Run as this user (name or number). Absent: the user who called sudo, else the caller
+    #[arg(long, value_name = "USER", help_heading = "Isolation")]
+    pub user: Option<String>,
+    /// Keep a capability although it undoes filtering
+    #[arg(long, value_name = "CAP", value_delimiter = ',', help_heading = "Isolation")]
+    pub keep_cap: Vec<String>,
+    /// Hand on a descriptor besides 0, 1 and 2
+    #[arg(long, value_name = "N", value_delimiter = ',', help_heading = "Isolation")]
+    pub keep_fd: Vec<i32>,
+    /// Allow sockets of a family besides UNIX, INET, INET6 and NETLINK
+    #[arg(long, value_name = "F", value_delimiter = ',', help_heading = "Isolation")]
+    pub family: Vec<String>,
+    /// Allow io_uring
+    #[arg(long, help_heading = "Isolation")]
+    pub io_uring: bool,
+    /// Allow user namespaces, which browsers and container tools use
+    #[arg(long, help_heading = "Isolation")]
+    pub user_namespaces: bool,
+    /// Leave /dev/net and /dev/infiniband to be seen
+    #[arg(long, help_heading = "Isolation")]
+    pub network_devices: bool,
+    /// No isolation at all: the command runs as the caller, and can get around the policy
+    #[arg(long, help_heading = "Isolation")]
+    pub no_isolation: bool,
+    /// The command
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// `wfp check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct CheckArgs {
+    /// The policy files, which are checked together
+    #[arg(required = true, value_name = "POLICY")]
+    pub policies: Vec<PathBuf>,
+}
+
+/// `wfp explain`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A field that is not given, or given without a value (`FIELD=`), is empty; `FIELD=?` is a value that is not known, as the
+source address at connect.
+
+Examples:
+  wfp explain -p policy.toml ALE_AUTH_CONNECT IP_REMOTE_ADDRESS=192.0.2.1 IP_REMOTE_PORT=80 ALE_APP_ID=/usr/bin/curl
+  wfp explain -p policy.toml ALE_AUTH_CONNECT_V4 --from events.jsonl --brief")]
+pub(crate) struct ExplainArgs {
+    /// A policy file; several live side by side
+    #[arg(short, long, required = true, value_name = "POLICY")]
+    pub policy: Vec<PathBuf>,
+    /// The layer
+    pub layer: String,
+    /// What happened
+    #[arg(value_name = "FIELD=VALUE", conflicts_with = "from")]
+    pub event: Vec<String>,
+    /// Read events from a file, one JSON object a line; `-`: standard input
+    #[arg(long, value_name = "EVENTS.jsonl")]
+    pub from: Option<PathBuf>,
+    /// Only the action and the filter
+    #[arg(long)]
+    pub brief: bool,
+    /// The groups that the user is in, instead of those that this machine knows (gid)
+    #[arg(long, value_name = "GID", value_delimiter = ',')]
+    pub group: Option<Vec<u32>>,
+}
+
+/// `wfp replay`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ReplayArgs {
+    /// A policy file; several live side by side. None: everything is permitted and shown
+    #[arg(short, long, value_name = "POLICY")]
+    pub policy: Vec<PathBuf>,
+    /// Which addresses are local. Absent: inferred from who opens connections
+    #[arg(long, value_name = "ADDR/LEN")]
+    pub local: Vec<openwfp_packet::local::Prefix>,
+    /// The capture (pcap or pcapng)
+    pub capture: PathBuf,
+}
+
+/// `wfp bench`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct BenchArgs {
+    /// A policy file; several live side by side
+    #[arg(short, long, required = true, value_name = "POLICY")]
+    pub policy: Vec<PathBuf>,
+    /// Only this layer
+    #[arg(long)]
+    pub layer: Option<String>,
+    /// Events to classify, one JSON object a line. Absent: made from the filters themselves
+    #[arg(long, value_name = "EVENTS.jsonl", requires = "layer")]
+    pub from: Option<PathBuf>,
+}
+
+/// `wfp show`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ShowArgs {
+    #[command(subcommand)]
+    pub what: Shown,
+}
+
+/// What can be shown.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Shown {
+    /// The layers, or the fields of one
+    Layers {
+        /// The layer, or a family of layers
+        layer: Option<String>,
+    },
+}
+
+/// `wfp export`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExportArgs {
+    /// The policy file
+    #[arg(short, long, value_name = "POLICY")]
+    pub policy: Option<PathBuf>,
+    /// The form
+    #[arg(long, value_enum)]
+    pub format: Format,
+}
+
+/// The forms of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// TOML
+    Toml,
+    /// JSON
+    Json,
+    /// The JSON Schema of policy files; needs no policy
+    Schema,
+}

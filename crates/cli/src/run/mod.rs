@@ -1,0 +1,112 @@
+//! `wfp run`: a command under policies.
+
+mod events;
+mod session;
+
+use crate::{
+    args::RunArgs,
+    output::Globals,
+    policies::{self, Reported},
+};
+use anyhow::{Context, Result, anyhow, bail};
+use events::Recorder;
+use openwfp_engine::CompiledPolicy;
+use crate::live::LIVE_LAYERS;
+use openwfp_model::{Layer, LayerId};
+use openwfp_sandbox::Isolation;
+use std::process::ExitCode;
+
+pub(crate) use session::{Ended, Plan, run as run_session};
+
+/// What `wfp run` exits with when it could not do its part.
+const FAILED: u8 = 125;
+
+/// Runs the command; the status to exit with.
+pub(crate) fn run(args: &RunArgs, globals: Globals) -> ExitCode {
+    match try_run(args, globals) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            if !error.is::<Reported>() {
+                eprintln!("{} {error:#}", globals.paint_error().red("wfp run:"));
+            }
+            let status = error.downcast_ref::<openwfp_sandbox::Error>().map(openwfp_sandbox::Error::exit_status);
+            ExitCode::from(status.unwrap_or(FAILED))
+        }
+    }
+}
+
+fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
+    let policy = policies::compiled(&args.policy, globals)?;
+    warn_of_layers(&policy, globals);
+    let watched = args.trace || args.events.is_some();
+    let recorded = if watched { recorded(args, &policy)? } else { vec![] };
+    let isolation = isolation(args)?;
+    let mut recorder = Recorder::new(&policy, args.trace, args.events.as_deref(), globals)?;
+    let notice = |text: &str| globals.notice(text);
+    let plan = Plan {
+        policy: &policy,
+        isolation: &isolation,
+        recorded,
+        dry_run: args.dry_run,
+        command: &args.command,
+        notice: &notice,
+    };
+    let ended = session::run(&plan, |event| recorder.event(event))?;
+    recorder.finish(&ended)?;
+    Ok(ended.outcome.exit_status())
+}
+
+fn isolation(args: &RunArgs) -> Result<Isolation> {
+    let capabilities = args.keep_cap.iter().map(|name| name.parse().map_err(|error| anyhow!("--keep-cap: {error}")));
+    let families = args.family.iter().map(|name| name.parse().map_err(|error| anyhow!("--family: {error}")));
+    Ok(Isolation {
+        enabled: !args.no_isolation,
+        user: args.user.clone(),
+        keep_capabilities: capabilities.collect::<Result<_>>()?,
+        families: families.collect::<Result<_>>()?,
+        io_uring: args.io_uring,
+        user_namespaces: args.user_namespaces,
+        keep_descriptors: args.keep_fd.clone(),
+        network_devices: args.network_devices,
+    })
+}
+
+/// The layers to record: those that were named, else all that are met live.
+fn recorded(args: &RunArgs, policy: &CompiledPolicy) -> Result<Vec<LayerId>> {
+    let live = || LIVE_LAYERS.to_vec();
+    if args.layers.is_empty() {
+        return Ok(live());
+    }
+    let mut layers = vec![];
+    for name in &args.layers {
+        if name.eq_ignore_ascii_case("all") {
+            layers.extend(live());
+            continue;
+        }
+        let found = Layer::family(name);
+        if found.is_empty() {
+            let nearest = Layer::nearest(name).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+            bail!("--layers: there is no layer {name}{nearest}");
+        }
+        for layer in found {
+            if !LIVE_LAYERS.contains(&layer) {
+                return Err(anyhow!("{layer} is not met live")).context("--layers");
+            }
+            layers.push(layer);
+        }
+    }
+    layers.extend(filtered(policy).filter(|layer| LIVE_LAYERS.contains(layer)));
+    Ok(layers)
+}
+
+fn filtered(policy: &CompiledPolicy) -> impl Iterator<Item = LayerId> {
+    Layer::all().iter().map(|layer| layer.id).filter(|&layer| !policy.layer_of(layer).places.is_empty())
+}
+
+/// Filters at layers that no hook serves have no effect: that must not go unsaid.
+fn warn_of_layers(policy: &CompiledPolicy, globals: Globals) {
+    let names: Vec<&str> = filtered(policy).filter(|layer| !LIVE_LAYERS.contains(layer)).map(LayerId::name).collect();
+    if !names.is_empty() {
+        globals.notice(&format!("filters at these layers have no effect here, which are not met live yet: {}", names.join(", ")));
+    }
+}
