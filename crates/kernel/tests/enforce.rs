@@ -163,3 +163,21 @@ fn a_user_is_the_effective_one_and_groups_count() {
     let output = live.run(command.gid(4321));
     assert_eq!(actor::results(&output), ["EPERM"]);
 }
+
+#[test]
+fn events_that_find_no_room_are_counted_and_nothing_else_suffers() {
+    let layer = LayerId::ALE_AUTH_CONNECT_V4;
+    let closed = free_port();
+    let Some(mut live) = Live::new(vec![remote_port(layer, Action::Block, closed)], &[layer]) else { return };
+    let mut command = actor::command(&format!("udp-often {} 30000\nudp {}", local(9), local(closed)));
+    live.group.enter(&mut command, "");
+    // nobody reads meanwhile
+    let output = command.output().unwrap();
+    assert_eq!(actor::results(&output.stdout), ["ok", "EPERM"]);
+    live.drain();
+    let lost = live.enforcement.failures().events_lost;
+    assert!(lost > 0);
+    assert_eq!(live.events.len() as u64 + lost, 30_001);
+    let totals = live.enforcement.totals().unwrap();
+    assert_eq!((totals[0].permitted, totals[0].blocked), (30_000, 1));
+}

@@ -236,7 +236,7 @@ fn programs_that_interrupt_one_another_do_not_mix_their_values() {
     let block = openwfp_model::Action::Block;
     let mut filters: Vec<Filter> = (9000..9064u16)
         .filter(|port| port % 3 == 0)
-        .map(|port| support::live::remote_port(connect, block.clone(), port))
+        .map(|port| support::live::remote_port(connect, block, port))
         .collect();
     filters.push(support::live::remote_port(accept, block, 1));
     let Some(mut live) = support::live::Live::new(filters, &[]) else { return };

@@ -1,4 +1,5 @@
-//! Packets a second: reading and parsing alone, and a whole replay with a classifier that permits everything.
+//! Packets a second: reading and parsing alone, a whole replay with a classifier that permits everything, and one with the
+//! engine and a hundred filters at each packet layer.
 //!
 //! The captures are made in memory: TCP connections from a client to a server, interleaved, each from handshake to end; and
 //! UDP datagrams that each open a flow, which is the worst that can come.
@@ -8,11 +9,13 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use openwfp_engine::{CompiledPolicy, compile};
+use openwfp_model::policy_file;
 use openwfp_packet::capture::CaptureReader;
 use openwfp_packet::link::LinkType;
 use openwfp_packet::local::LocalSide;
 use openwfp_packet::packet::{Frame, Packet};
-use openwfp_packet::replay::{Decision, Replay, ReplaySettings, Step};
+use openwfp_packet::replay::{Classifier, Decision, Replay, ReplaySettings, Step};
 
 const CONNECTIONS: u32 = 1000;
 const PACKETS: u32 = 100;
@@ -106,28 +109,46 @@ fn parse(file: &[u8]) -> u64 {
     packets
 }
 
-fn replay(file: &[u8], local: &LocalSide) -> u64 {
+fn replay<C: Classifier>(file: &[u8], local: &LocalSide, mut classifier: C) -> u64 {
     let mut reader = CaptureReader::new(file).expect("the capture was made here");
     let mut replay = Replay::new(local.clone(), ReplaySettings::default());
-    let mut permit = |step: &Step<'_>| {
-        black_box(step);
-        Decision::Permit
-    };
     while let Some(Ok(record)) = reader.next_record() {
-        replay.packet(&record, &mut permit);
+        replay.packet(&record, &mut classifier);
     }
     replay.summary().permitted
 }
 
+fn permit(step: &Step<'_>) -> Decision {
+    black_box(step);
+    Decision::Permit
+}
+
+/// Filters that look at every packet and block none.
+fn policy() -> CompiledPolicy {
+    let mut text = String::new();
+    for number in 0..100 {
+        text.push_str(&format!(
+            "[[filter]]\nname = \"{number}\"\nlayer = [\"INBOUND_TRANSPORT\", \"OUTBOUND_TRANSPORT\"]\naction = \"block\"\n\
+             [filter.when]\nIP_PROTOCOL = \"tcp\"\nIP_REMOTE_PORT = {}\nIP_REMOTE_ADDRESS = \"198.51.{number}.0/24\"\n",
+            1000 + number
+        ));
+    }
+    let policy = policy_file::read("bench", &text, &policy_file::NoMachine).expect("the policy is well formed").policy;
+    compile(&[&policy]).expect("the policy compiles")
+}
+
 fn benches(criterion: &mut Criterion) {
     let packets = u64::from(CONNECTIONS * PACKETS);
+    let policy = policy();
     let local = LocalSide::Given(vec!["192.0.2.1".parse().expect("an address")]);
     for (name, file) in [("tcp", tcp_capture()), ("udp-new-flows", udp_capture())] {
-        assert_eq!((parse(&file), replay(&file, &local)), (packets, packets));
+        assert_eq!((parse(&file), replay(&file, &local, permit)), (packets, packets));
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Elements(packets)).sample_size(20);
         group.bench_function("parse", |bencher| bencher.iter(|| parse(&file)));
-        group.bench_function("replay", |bencher| bencher.iter(|| replay(&file, &local)));
+        group.bench_function("replay", |bencher| bencher.iter(|| replay(&file, &local, permit)));
+        let engine = |step: &Step<'_>| Decision::from(policy.classify_values(step.layer, step.values).action);
+        group.bench_function("replay-100-filters", |bencher| bencher.iter(|| replay(&file, &local, engine)));
         group.finish();
     }
 }

@@ -84,7 +84,7 @@ fn fragments_and_datagrams_are_told_apart_by_flags() {
         |flag| replay("fragments.pcap", &by_flag(flag)).0.into_iter().map(|(frame, ..)| frame).collect::<Vec<_>>();
     assert_eq!(frames("IS_FRAGMENT"), [4, 5, 6, 10, 11, 12]);
     assert_eq!(frames("IS_REASSEMBLED"), [6, 12]);
-    assert_eq!(frames("IS_LOOPBACK"), []);
+    assert!(frames("IS_LOOPBACK").is_empty());
 }
 
 #[test]

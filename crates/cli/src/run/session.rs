@@ -11,8 +11,16 @@ use openwfp_kernel::{
 };
 use openwfp_model::LayerId;
 use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, Sandbox};
-use rustix::event::{PollFd, PollFlags, poll};
-use std::{ffi::OsString, path::Path, time::Duration};
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fs::FlockOperation,
+};
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    path::Path,
+    time::Duration,
+};
 
 /// What is to be run, and how.
 pub(crate) struct Plan<'a> {
@@ -45,6 +53,8 @@ pub(crate) fn run(plan: &Plan<'_>, mut each: impl FnMut(&Event)) -> Result<Ended
         bail!("this machine or this user cannot load the filtering programs:\n{}", lines.join("\n"));
     }
     let groups = Groups::find()?;
+    // two runs do not make and take away the same folders at once
+    let starting = lock()?;
     let pins = bpffs::folder().context("cannot make a folder in a BPF file system for what outlives this process")?;
     remove_ended(&groups, &pins, plan.notice);
     let sandbox = Sandbox::new(plan.isolation)?;
@@ -66,6 +76,7 @@ pub(crate) fn run(plan: &Plan<'_>, mut each: impl FnMut(&Event)) -> Result<Ended
             return Err(error);
         }
     };
+    drop(starting);
     let outcome = loop {
         let mut ready = [
             PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN),
@@ -95,7 +106,9 @@ pub(crate) fn run(plan: &Plan<'_>, mut each: impl FnMut(&Event)) -> Result<Ended
         blocked: totals.iter().map(|layer| layer.blocked).sum(),
         lost: failures.events_lost + failures.events_unreadable,
     };
-    leave(enforcement, group, plan.notice)?;
+    if let Err(error) = leave(enforcement, group, plan.notice) {
+        (plan.notice)(&format!("the command has ended, but not all could be cleared up: {error:#}"));
+    }
     Ok(ended)
 }
 
@@ -128,10 +141,20 @@ fn leave(enforcement: Enforcement, group: RunGroup, notice: &dyn Fn(&str)) -> Re
         ));
         return Ok(());
     }
+    let _ending = lock()?;
     enforcement.detach().context("cannot take away what was pinned")?;
     group.remove()?;
     bpffs::release().context("cannot release the BPF file system")?;
     Ok(())
+}
+
+/// Holds the lock under which runs start and end, until it is dropped.
+fn lock() -> Result<File> {
+    let path = Path::new("/run/wfp/lock");
+    fs::create_dir_all("/run/wfp").context("cannot make /run/wfp")?;
+    let file = File::create(path).with_context(|| format!("cannot open {}", path.display()))?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive).with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
 }
 
 /// Clears up after runs that have ended without doing so.
@@ -154,7 +177,7 @@ fn remove_ended(groups: &Groups, pins: &Path, notice: &dyn Fn(&str)) {
         }
     }
     // pins whose group is gone already filter nothing
-    let pinned = std::fs::read_dir(pins).into_iter().flatten().flatten();
+    let pinned = fs::read_dir(pins).into_iter().flatten().flatten();
     for entry in pinned {
         let name = entry.file_name();
         let of_a_run = name.to_str().is_some_and(|name| name.starts_with("run-"));

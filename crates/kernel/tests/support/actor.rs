@@ -77,6 +77,12 @@ fn perform(line: &str) -> io::Result<()> {
             let any = if address()?.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
             UdpSocket::bind(any)?.connect(address()?)
         }
+        // as often as the second word says
+        "udp-often" => {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            let times: u32 = words[2].parse().map_err(io::Error::other)?;
+            (0..times).try_for_each(|_| socket.connect(address()?))
+        }
         // all from one socket that is not connected
         "send" => SENDER.with_borrow_mut(|sender| {
             if sender.is_none() {
