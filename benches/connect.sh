@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 count=${COUNT:-20000}
 rounds=${ROUNDS:-7}
 cargo build --release -q --bin wfp --example connect_loop
-wfp=$PWD/target/release/wfp loop=$PWD/target/release/examples/connect_loop
-[ -z "${CARGO_TARGET_DIR:-}" ] || { wfp=$CARGO_TARGET_DIR/release/wfp loop=$CARGO_TARGET_DIR/release/examples/connect_loop; }
+target=${CARGO_TARGET_DIR:-$PWD/target}/release
+wfp=$target/wfp loop=$target/examples/connect_loop
 work=$(mktemp -d)
 ns=wfp-bench-$$
 cleanup() {
@@ -34,9 +34,9 @@ policy() { # filters, then one that refuses port 9001
 policy 100 >"$work/100.toml"
 policy 1000 >"$work/1000.toml"
 rules() {
-    echo 'table inet bench { chain out { type filter hook output priority 0; policy accept;'
+    printf 'table inet bench {\nchain out {\ntype filter hook output priority 0; policy accept;\n'
     for n in $(seq 1 "$1"); do echo "ip daddr 10.$((n / 250)).$((n % 250)).0/24 tcp dport $((1000 + n)) drop"; done
-    echo '} }'
+    printf '}\n}\n'
 }
 
 measure() { # name command...

@@ -126,12 +126,14 @@ for version; do
     rm -rf "$work/package" "$work/root/modules"
     mkdir -p "$work/package" "$work/root/modules"
     dpkg-deb -x "$file" "$work/package" || { echo "skipped: Linux $version: $file is damaged"; continue; }
-    # overlayfs is a module in Debian's kernels
-    find "$work/package" -name 'overlay.ko*' | while read -r module; do
-        case $module in
-        *.xz) xz -dc "$module" >"$work/root/modules/overlay.ko" ;;
-        *) cp "$module" "$work/root/modules/" ;;
-        esac
+    # modules in Debian's kernels; each after those that it needs, in the order of their names
+    for module in inet_diag overlay tcp_diag; do
+        find "$work/package" -name "$module.ko*" | while read -r file; do
+            case $file in
+            *.xz) xz -dc "$file" >"$work/root/modules/$module.ko" ;;
+            *) cp "$file" "$work/root/modules/" ;;
+            esac
+        done
     done
     (cd "$work/root" && find . | busybox cpio -o -H newc 2>/dev/null | gzip -1) >"$work/initrd.gz"
     echo "== Linux $version ($name)"

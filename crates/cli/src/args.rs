@@ -43,12 +43,22 @@ pub(crate) enum Command {
     /// See a policy at work on real connections (needs root)
     Demo,
     /// Write completions for a shell
+    #[command(after_help = "\
+Example:
+  wfp completions bash > /etc/bash_completion.d/wfp")]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// Write the manual page
-    Man,
+    /// Write the manual page of wfp, or of one of its commands
+    #[command(after_help = "\
+Examples:
+  wfp man | man -l -
+  wfp man explain > wfp-explain.1")]
+    Man {
+        /// The command
+        command: Option<String>,
+    },
 }
 
 /// `wfp run`.
@@ -107,6 +117,13 @@ pub(crate) struct RunArgs {
 
 /// `wfp check`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Several files are checked together, as policies that live side by side. Mistakes make the exit status 1; warnings do not:
+filters that can never decide, that decide later than one would think, that a program which others may change escapes.
+
+Examples:
+  wfp check policy.toml
+  wfp check --json web.toml base.toml | jq -r .message")]
 pub(crate) struct CheckArgs {
     /// The policy files, which are checked together
     #[arg(required = true, value_name = "POLICY")]
@@ -116,8 +133,9 @@ pub(crate) struct CheckArgs {
 /// `wfp explain`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-A field that is not given, or given without a value (`FIELD=`), is empty; `FIELD=?` is a value that is not known, as the
-source address at connect.
+A field that is not given, or given without a value (`FIELD=`), is empty; `FIELD=?` is a value that is not known: the
+source address and interface at connect (then the first packet decides), or an identity that could not be read.
+`wfp show layers LAYER` lists the fields of a layer.
 
 Examples:
   wfp explain -p policy.toml ALE_AUTH_CONNECT IP_REMOTE_ADDRESS=192.0.2.1 IP_REMOTE_PORT=80 ALE_APP_ID=/usr/bin/curl
@@ -126,24 +144,32 @@ pub(crate) struct ExplainArgs {
     /// A policy file; several live side by side
     #[arg(short, long, required = true, value_name = "POLICY")]
     pub policy: Vec<PathBuf>,
-    /// The layer
+    /// The layer; a family name (without _V4 or _V6) means the layer for the addresses of the event
     pub layer: String,
-    /// What happened
+    /// What happened; values are written as in policy files, several flags as A|B
     #[arg(value_name = "FIELD=VALUE", conflicts_with = "from")]
     pub event: Vec<String>,
-    /// Read events from a file, one JSON object a line; `-`: standard input
+    /// Classify the events of a file, one JSON object a line: {"FIELD":value,…}, or an event as run and replay write it;
+    /// `-`: standard input. One answer a line, in the same order
     #[arg(long, value_name = "EVENTS.jsonl")]
     pub from: Option<PathBuf>,
-    /// Only the action and the filter
+    /// Say only the action and the filter, without the explanation
     #[arg(long)]
     pub brief: bool,
-    /// The groups that the user is in, instead of those that this machine knows (gid)
-    #[arg(long, value_name = "GID", value_delimiter = ',')]
-    pub group: Option<Vec<u32>>,
+    /// The groups that the user of ALE_USER_ID is in (names or numbers), instead of those that this machine knows
+    #[arg(long, value_name = "GROUP", value_delimiter = ',')]
+    pub group: Option<Vec<String>>,
 }
 
 /// `wfp replay`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A capture knows no processes: fields such as ALE_APP_ID are empty, and filters that test them do not match. A broken
+capture is replayed as far as it goes; then the exit status is 1.
+
+Examples:
+  wfp replay -p policy.toml capture.pcapng
+  wfp replay -p policy.toml --local 192.0.2.0/24 capture.pcap --json | jq 'select(.action == \"block\")'")]
 pub(crate) struct ReplayArgs {
     /// A policy file; several live side by side. None: everything is permitted and shown
     #[arg(short, long, value_name = "POLICY")]
@@ -151,17 +177,24 @@ pub(crate) struct ReplayArgs {
     /// Which addresses are local. Absent: inferred from who opens connections
     #[arg(long, value_name = "ADDR/LEN")]
     pub local: Vec<openwfp_packet::local::Prefix>,
-    /// The capture (pcap or pcapng)
+    /// The capture (pcap or pcapng); `-`: standard input, with --local
     pub capture: PathBuf,
 }
 
 /// `wfp bench`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+For each layer with filters: the time to build it, its bytes for each filter, the most steps that an event can take, and
+the nanoseconds of a classification in user space. The time in the kernel (kernel_ns) is null: it is not measured yet.
+
+Examples:
+  wfp bench -p policy.toml
+  wfp bench -p policy.toml --layer ALE_AUTH_CONNECT --from events.jsonl --json")]
 pub(crate) struct BenchArgs {
     /// A policy file; several live side by side
     #[arg(short, long, required = true, value_name = "POLICY")]
     pub policy: Vec<PathBuf>,
-    /// Only this layer
+    /// Only this layer, or the layers of this family
     #[arg(long)]
     pub layer: Option<String>,
     /// Events to classify, one JSON object a line. Absent: made from the filters themselves
@@ -180,6 +213,13 @@ pub(crate) struct ShowArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Shown {
     /// The layers, or the fields of one
+    #[command(after_help = "\
+live: `wfp run` classifies there, or fills the field in; replay: `wfp replay` does; late: not known at connect unless the
+socket is bound. What nothing fills in is empty, and can be given to `wfp explain`.
+
+Examples:
+  wfp show layers
+  wfp show layers ALE_AUTH_CONNECT_V4")]
     Layers {
         /// The layer, or a family of layers
         layer: Option<String>,
@@ -188,9 +228,13 @@ pub(crate) enum Shown {
 
 /// `wfp export`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  wfp export --format schema > policy.schema.json
+  wfp export -p policy.toml --format json")]
 pub(crate) struct ExportArgs {
-    /// The policy file
-    #[arg(short, long, value_name = "POLICY")]
+    /// The policy file; not needed for the schema
+    #[arg(short, long, value_name = "POLICY", required_if_eq_any([("format", "toml"), ("format", "json")]))]
     pub policy: Option<PathBuf>,
     /// The form
     #[arg(long, value_enum)]

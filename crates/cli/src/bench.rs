@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use openwfp_engine::{CompiledPolicy, Silent, Values, classify, compile};
 use openwfp_model::{Layer, LayerId, Policy};
 use serde_json::{Value as Json, json};
-use std::{fs, hint::black_box, io::Write, time::Instant};
+use std::{collections::HashMap, fs, hint::black_box, io::Write, path::Path, time::Instant};
 
 /// Classifications are timed in groups of this many: one alone is shorter than a look at the clock.
 const GROUP: usize = 16;
@@ -25,8 +25,10 @@ pub(crate) fn bench(args: &BenchArgs, globals: Globals) -> Result<()> {
     let compiled = compile(&policies)?;
     let build = started.elapsed().as_secs_f64() * 1e3;
     let layers: Vec<LayerId> = match &args.layer {
-        Some(name) => vec![event_text::layer(name, &[])?],
-        None => Layer::all().iter().map(|layer| layer.id).filter(|&id| !compiled.layer_of(id).places.is_empty()).collect(),
+        Some(name) => event_text::layers(name)?,
+        None => {
+            Layer::all().iter().map(|layer| layer.id).filter(|&id| !compiled.layer_of(id).places.is_empty()).collect()
+        }
     };
     if layers.is_empty() {
         bail!("the policy has no filters");
@@ -34,13 +36,21 @@ pub(crate) fn bench(args: &BenchArgs, globals: Globals) -> Result<()> {
     if args.from.is_none() {
         globals.notice("the events are made from the filters themselves; --from takes real ones");
     }
+    let mut given = match &args.from {
+        Some(path) => Some(read(path, &layers, &compiled)?),
+        None => None,
+    };
     let total: usize = layers.iter().map(|&layer| compiled.layer_of(layer).cells).sum();
     output::write_out(|out| {
         for layer in layers {
-            let events = match &args.from {
-                Some(path) => read(path, layer, &compiled)?,
+            let events = match &mut given {
+                Some(given) => given.remove(&layer).unwrap_or_default(),
                 None => made_events(&compiled, layer),
             };
+            // of a family, the layer that none of the events is of
+            if events.is_empty() {
+                continue;
+            }
             let part = compiled.layer_of(layer).cells as f64 / total.max(1) as f64;
             write(out, &measure(&compiled, layer, &events, build * part), globals)?;
         }
@@ -48,17 +58,15 @@ pub(crate) fn bench(args: &BenchArgs, globals: Globals) -> Result<()> {
     })
 }
 
-fn read(path: &std::path::Path, layer: LayerId, compiled: &CompiledPolicy) -> Result<Vec<Values>> {
+/// The events of a file, by layer.
+fn read(path: &Path, layers: &[LayerId], compiled: &CompiledPolicy) -> Result<HashMap<LayerId, Vec<Values>>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut reader = event_text::EventReader::new(layer, None);
-    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
-    let events: Result<Vec<Values>> = lines
-        .map(|(number, line)| {
-            let event = reader.line(line).with_context(|| format!("{}, line {number}", path.display()))?;
-            Ok(compiled.values(&event))
-        })
-        .collect();
-    let events = events?;
+    let mut reader = event_text::EventReader::new(layers.to_vec(), None);
+    let mut events: HashMap<LayerId, Vec<Values>> = HashMap::new();
+    for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        let event = reader.line(line).with_context(|| format!("{}, line {number}", path.display()))?;
+        events.entry(event.layer).or_default().push(compiled.values(&event));
+    }
     if events.is_empty() {
         bail!("{} holds no events", path.display());
     }

@@ -2,157 +2,144 @@
 
 use crate::{
     args::CheckArgs,
+    findings::{self, Note},
     output::{self, Globals},
     policies::{self, Reported},
 };
 use anyhow::{Result, anyhow};
-use openwfp_engine::{CompiledPolicy, Finding, compile};
-use openwfp_model::{Action, FieldId, LayerId, Policy, Value};
-use serde_json::json;
-use std::{
-    fs,
-    os::unix::fs::{MetadataExt, PermissionsExt},
-    path::Path,
-};
+use openwfp_engine::{CompiledPolicy, compile};
+use openwfp_model::{Layer, Policy, policy_file::Severity};
+use serde_json::{Value as Json, json};
+use std::{io::Write, path::Path};
 
 /// Runs the command.
 pub(crate) fn check(args: &CheckArgs, globals: Globals) -> Result<()> {
-    let mut found: Vec<Policy> = vec![];
-    let mut wrong = false;
+    let mut found: Vec<(&Path, Policy)> = vec![];
+    let mut report = Report { globals, errors: 0, warnings: 0 };
     output::write_out(|out| {
         for path in &args.policies {
-            let report = match policies::read(path)? {
-                Ok(read) => {
-                    found.push(read.policy);
-                    read.warnings
+            match policies::read(path) {
+                Ok(Ok(read)) => {
+                    report.diagnostics(out, &read.warnings)?;
+                    found.push((path, read.policy));
                 }
-                Err(report) => {
-                    wrong = true;
-                    report
-                }
-            };
-            match (report.is_empty(), globals.json) {
-                (true, _) => {}
-                (false, true) => writeln!(out, "{}", report.to_json())?,
-                (false, false) => eprintln!("{}\n", report.render(globals.paint_error().0)),
+                Ok(Err(mistakes)) => report.diagnostics(out, &mistakes)?,
+                Err(error) => report.error(out, path, &error)?,
             }
         }
-        if wrong {
-            return Err(anyhow!(Reported));
-        }
-        let policies: Vec<&Policy> = found.iter().collect();
-        let compiled = compile(&policies)?;
-        let notes = notes(&compiled);
-        for (filter, kind, text) in &notes {
-            if globals.json {
-                let name = compiled.filter(*filter).map(|filter| filter.filter.name.as_str());
-                let layer = compiled.filter(*filter).map(|filter| filter.filter.layer.name());
-                let line = json!({"severity": "warning", "kind": kind, "filter": name, "layer": layer, "message": text});
-                writeln!(out, "{line}")?;
-            } else {
-                writeln!(out, "{} {text}", globals.paint().yellow("warning:"))?;
+        // what is wrong may hide what is odd: the policies are looked at together only when each can be read
+        if report.errors == 0 {
+            let policies: Vec<&Policy> = found.iter().map(|(_, policy)| policy).collect();
+            match compile(&policies) {
+                Ok(compiled) => {
+                    let files: Vec<(&Path, usize)> =
+                        found.iter().map(|(path, policy)| (*path, policy.filters.len())).collect();
+                    report.notes(out, &findings::notes(&compiled, &files))?;
+                    report.summary(out, &compiled, &policies)?;
+                }
+                Err(error) => {
+                    let path = if found.len() == 1 { found[0].0 } else { Path::new("the policies together") };
+                    report.error(out, path, &error.into())?;
+                }
             }
         }
-        if !globals.json && !globals.quiet {
-            let filters = compiled.filters().len();
-            let sublayers: usize = found.iter().map(|policy| policy.sublayers.len()).sum();
-            let layers: Vec<&str> = openwfp_model::Layer::all()
-                .iter()
-                .filter(|layer| !compiled.layer_of(layer.id).places.is_empty())
-                .map(|layer| layer.name)
-                .collect();
-            writeln!(
-                out,
-                "{}: {filters} filters in {} layers, {sublayers} sublayers of their own, {} warnings",
-                globals.paint().green("valid"),
-                layers.len(),
-                notes.len()
-            )?;
-        }
-        Ok(())
+        if report.errors > 0 { Err(anyhow!(Reported)) } else { Ok(()) }
     })
 }
 
-type Note = (u64, &'static str, String);
+/// Where findings go, and how many there were.
+struct Report {
+    globals: Globals,
+    errors: usize,
+    warnings: usize,
+}
 
-fn notes(policy: &CompiledPolicy) -> Vec<Note> {
-    let mut notes: Vec<Note> = policy.findings().iter().map(|finding| of_finding(policy, finding)).collect();
-    for filter in policy.filters() {
-        let (id, definition) = (filter.id, &filter.filter);
-        let place = format!("\"{}\" at {}", definition.name, definition.layer);
-        if let Action::Callout { .. } = definition.action {
-            let text = format!("{place} names a callout that is not registered: it blocks, permits or is passed over accordingly");
-            notes.push((id, "callout-unregistered", text));
+impl Report {
+    /// What the reader of policy files has found. Errors go to standard error.
+    fn diagnostics(&mut self, out: &mut dyn Write, found: &openwfp_model::policy_file::Diagnostics) -> Result<()> {
+        let errors = found.iter().filter(|diagnostic| diagnostic.severity == Severity::Error).count();
+        self.errors += errors;
+        self.warnings += found.len() - errors;
+        if found.is_empty() || errors == 0 && self.globals.quiet {
+            return Ok(());
         }
-        if definition.errno.is_some() && !returns_errno(definition.layer) {
-            notes.push((id, "errno", format!("{place} has an errno, but no call returns it there")));
-        }
-        for condition in &definition.conditions {
-            if let (FieldId::ALE_APP_ID, Value::Application(path)) = (condition.field, &condition.value)
-                && let Some(who) = writable(Path::new(path))
-            {
-                notes.push((id, "application-writable", format!("{place}: {who} may change {path}, and so what the filter is about")));
+        if self.globals.json {
+            for line in found.to_json().lines() {
+                writeln!(out, "{line}")?;
             }
+        } else if errors > 0 {
+            output::complain(format_args!("{}\n", found.render(self.globals.paint_error().0)));
+        } else {
+            writeln!(out, "{}\n", found.render(self.globals.paint().0))?;
         }
+        Ok(())
     }
-    notes
-}
 
-fn of_finding(policy: &CompiledPolicy, finding: &Finding) -> Note {
-    let place = |id: &u64| {
-        let filter = policy.filter(*id);
-        filter.map_or_else(String::new, |filter| format!("\"{}\" at {}", filter.filter.name, filter.filter.layer))
-    };
-    match finding {
-        Finding::NeverMatches { filter } => {
-            (*filter, "never-matches", format!("{} can never decide: no value meets its conditions", place(filter)))
+    fn error(&mut self, out: &mut dyn Write, path: &Path, error: &anyhow::Error) -> Result<()> {
+        self.errors += 1;
+        if self.globals.json {
+            let line =
+                json!({"severity": "error", "message": format!("{error:#}"), "file": path.display().to_string()});
+            writeln!(out, "{line}")?;
+        } else {
+            output::complain(format_args!("{} {error:#}\n", self.globals.paint_error().red("error:")));
         }
-        Finding::Shadowed { filter, by } => {
-            let text = format!("{} can never decide: {} answers first for all of it", place(filter), place(by));
-            (*filter, "shadowed", text)
+        Ok(())
+    }
+
+    fn notes(&mut self, out: &mut dyn Write, notes: &[Note]) -> Result<()> {
+        self.warnings += notes.len();
+        if self.globals.quiet {
+            return Ok(());
         }
-        Finding::Late { filter, fields } => {
-            let names: Vec<&str> = fields.iter().map(|field| field.name()).collect();
-            let text = format!(
-                "{} tests {}, which is not known at connect unless the socket is bound: it is decided when the first packet leaves",
-                place(filter),
-                names.join(", ")
-            );
-            (*filter, "late", text)
+        if self.globals.json {
+            return notes.iter().try_for_each(|note| Ok(writeln!(out, "{}", note_json(note))?));
         }
-        Finding::NotEqualOred { filter, field } => {
-            let text = format!(
-                "{} has several \"not\" conditions on {field}: conditions on one field are OR-ed, so nearly everything meets one",
-                place(filter)
-            );
-            (*filter, "not-equal-ored", text)
+        let paint = self.globals.paint();
+        for together in findings::by_family(notes) {
+            let note = together.first;
+            writeln!(out, "{} \"{}\" at {} {}", paint.yellow("warning:"), note.filter, together.layers, note.text)?;
+            writeln!(out, "  {} {}", paint.dim("-->"), note.file.display())?;
         }
-        Finding::Disabled { filter } => (*filter, "disabled", format!("{} is disabled", place(filter))),
+        Ok(())
+    }
+
+    fn summary(&self, out: &mut dyn Write, compiled: &CompiledPolicy, policies: &[&Policy]) -> Result<()> {
+        if self.globals.json || self.globals.quiet {
+            return Ok(());
+        }
+        let filters = compiled.filters().len();
+        let sublayers: usize = policies.iter().map(|policy| policy.sublayers.len()).sum();
+        let layers = Layer::all().iter().filter(|layer| !compiled.layer_of(layer.id).places.is_empty()).count();
+        let own =
+            if sublayers == 0 { String::new() } else { format!(", {} of its own", counted(sublayers, "sublayer")) };
+        writeln!(
+            out,
+            "{}: {} at {}{own}; {}",
+            self.globals.paint().green("valid"),
+            counted(filters, "filter"),
+            counted(layers, "layer"),
+            counted(self.warnings, "warning"),
+        )?;
+        Ok(())
     }
 }
 
-fn returns_errno(layer: LayerId) -> bool {
-    matches!(
-        layer,
-        LayerId::ALE_RESOURCE_ASSIGNMENT_V4
-            | LayerId::ALE_RESOURCE_ASSIGNMENT_V6
-            | LayerId::ALE_AUTH_CONNECT_V4
-            | LayerId::ALE_AUTH_CONNECT_V6
-    )
+fn counted(number: usize, what: &str) -> String {
+    match number {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
 }
 
-/// Who besides root may write a program's file, or its folder and so replace it.
-fn writable(path: &Path) -> Option<String> {
-    [Some(path), path.parent()].into_iter().flatten().find_map(|path| {
-        let data = fs::metadata(path).ok()?;
-        let mode = data.permissions().mode();
-        // in a folder with the sticky bit others cannot replace the file
-        let sticky = data.is_dir() && mode & 0o1000 != 0;
-        match () {
-            () if data.uid() != 0 && mode & 0o200 != 0 => Some(format!("user {}", data.uid())),
-            () if mode & 0o002 != 0 && !sticky => Some("everyone".to_owned()),
-            () if mode & 0o020 != 0 && data.gid() != 0 && !sticky => Some(format!("group {}", data.gid())),
-            () => None,
-        }
+fn note_json(note: &Note) -> Json {
+    json!({
+        "severity": "warning",
+        "kind": note.kind,
+        "file": note.file.display().to_string(),
+        "filter": note.filter,
+        "layer": note.layer.name(),
+        "message": format!("\"{}\" at {} {}", note.filter, note.layer, note.text),
     })
 }

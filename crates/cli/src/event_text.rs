@@ -1,67 +1,72 @@
 //! Events as users give them: `FIELD=VALUE` words, and lines of JSON.
 
-use crate::{
-    json::is_number,
-    machine::{Machine, groups_of},
-};
+use crate::machine::{Machine, groups_of};
 use anyhow::{Context, Result, anyhow, bail};
 use openwfp_engine::{Event, EventValue};
-use openwfp_model::{FieldId, FieldType, IpVersion, Layer, LayerField, LayerId, MatchType, Value, policy_file};
-use serde_json::{Value as Json, json};
-use std::{collections::HashMap, net::IpAddr};
+use openwfp_model::{
+    DataType, FieldId, FieldType, IpVersion, Layer, LayerField, LayerId, MatchType, Value,
+    policy_file::{self, Resolver},
+};
+use serde_json::{Map, Value as Json, json};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
-/// The layer that a name stands for. A family's version is taken from the addresses among the words.
-pub(crate) fn layer(name: &str, words: &[String]) -> Result<LayerId> {
+/// The layers that a name stands for: one, or those of a family.
+pub(crate) fn layers(name: &str) -> Result<Vec<LayerId>> {
     let found = Layer::family(name);
-    match found[..] {
-        [layer] => Ok(layer),
-        [] => {
-            let nearest = Layer::nearest(name).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-            bail!("there is no layer {name}{nearest} (`wfp show layers` lists them)")
-        }
-        _ => {
-            let address = words.iter().filter_map(|word| word.split_once('=')?.1.parse::<IpAddr>().ok()).next();
-            let version = match address {
-                Some(IpAddr::V4(_)) => IpVersion::V4,
-                Some(IpAddr::V6(_)) => IpVersion::V6,
-                None => bail!("{name} stands for an IPv4 and an IPv6 layer: give an address, or name {name}_V4 or {name}_V6"),
-            };
-            let wanted = |layer: &&LayerId| layer.layer().ip_version() == Some(version);
-            found.iter().find(wanted).copied().with_context(|| format!("{name} has no layer for this address"))
-        }
+    if found.is_empty() {
+        let nearest = Layer::nearest(name).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        bail!("there is no layer {name}{nearest} (`wfp show layers` lists them)");
     }
+    Ok(found)
 }
 
-/// Reads events of one layer.
+/// The group ids of these names and numbers.
+pub(crate) fn groups(names: &[String]) -> Result<Vec<u32>> {
+    let group = |name: &String| match name.parse() {
+        Ok(gid) => Ok(gid),
+        Err(_) => Machine.group(name).with_context(|| format!("--group: there is no group {name}")),
+    };
+    names.iter().map(group).collect()
+}
+
+/// Reads events of one layer, or of the layers of a family, where each event says by its addresses which one it means.
 pub(crate) struct EventReader {
-    layer: LayerId,
+    layers: Vec<LayerId>,
     /// Groups that were given instead of those that the machine knows.
     groups: Option<Vec<u32>>,
     /// Texts that were read before: most events repeat a few.
-    known: HashMap<(FieldId, String), Value>,
+    known: HashMap<(LayerId, FieldId), HashMap<String, Value>>,
     known_groups: HashMap<u32, Vec<u32>>,
 }
 
-/// How many texts are remembered.
+/// How many texts of a field are remembered.
 const REMEMBERED: usize = 1 << 16;
 
 impl EventReader {
-    pub fn new(layer: LayerId, groups: Option<Vec<u32>>) -> Self {
-        Self { layer, groups, known: HashMap::new(), known_groups: HashMap::new() }
+    pub fn new(layers: Vec<LayerId>, groups: Option<Vec<u32>>) -> Self {
+        Self { layers, groups, known: HashMap::new(), known_groups: HashMap::new() }
     }
 
     /// An event from `FIELD=VALUE` words. Nothing behind the sign means empty, `?` unknown.
     pub fn words(&mut self, words: &[String]) -> Result<Event> {
-        let mut event = Event::new(self.layer);
+        let mut pairs = Vec::with_capacity(words.len());
         for word in words {
-            let (name, text) = word.split_once('=').with_context(|| format!("`{word}` is no FIELD=VALUE"))?;
-            let field = self.field(name)?;
-            if text.is_empty() {
-                continue;
+            pairs.push(word.split_once('=').with_context(|| format!("`{word}` is no FIELD=VALUE"))?);
+        }
+        let layer = self.layer_of(pairs.iter().map(|(_, text)| *text))?;
+        let mut event = Event::new(layer);
+        let mut given = HashSet::new();
+        for (name, text) in pairs {
+            let field = field_of(layer, name)?;
+            if !given.insert(field.field) {
+                bail!("{name} is given twice; an event has one value of each field");
             }
-            let value = self.text(&field, text)?;
-            if event.values.insert(field.field, value).is_some() {
-                bail!("{name} is given twice");
+            if !text.is_empty() {
+                let value = self.text(layer, &field, text)?;
+                event.values.insert(field.field, value);
             }
         }
         self.add_groups(&mut event);
@@ -72,77 +77,100 @@ impl EventReader {
     pub fn line(&mut self, line: &str) -> Result<Event> {
         let json: Json = serde_json::from_str(line).context("this is no JSON object")?;
         let object = json.as_object().context("this is no JSON object")?;
-        let fields = match object.get("values") {
-            Some(values) => values.as_object().context("`values` is no object")?,
-            None => object,
-        };
-        let mut event = Event::new(self.layer);
-        for (name, value) in fields {
-            let field = self.field(name)?;
-            if value.is_null() {
-                continue;
+        let (layer, fields) = match object.get("values") {
+            Some(values) => {
+                let fields = values.as_object().context("`values` is no object")?;
+                (self.named_layer(object.get("layer"), fields)?, fields)
             }
-            let value = self.json(&field, value)?;
-            event.values.insert(field.field, value);
+            None => {
+                if let Some(Json::String(kind)) = object.get("kind") {
+                    bail!("a `{kind}` event has no values that could be classified; leave such lines out");
+                }
+                (self.layer_of(texts(object))?, object)
+            }
+        };
+        let mut event = Event::new(layer);
+        for (name, value) in fields {
+            let field = field_of(layer, name)?;
+            if !value.is_null() {
+                let value = self.json(layer, &field, value)?;
+                event.values.insert(field.field, value);
+            }
         }
         self.add_groups(&mut event);
         Ok(event)
     }
 
-    fn field(&self, name: &str) -> Result<LayerField> {
-        let layer = self.layer.layer();
-        let Some(field) = FieldId::find(name) else {
-            let nearest = layer.nearest_field(name).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-            bail!("there is no field {name}{nearest}");
-        };
-        let Some(found) = layer.field(field) else {
-            bail!("{} does not have the field {name} (`wfp show layers {0}` lists those that it has)", layer.name);
-        };
-        Ok(*found)
+    /// The layer of an event that may name it.
+    fn named_layer(&self, name: Option<&Json>, fields: &Map<String, Json>) -> Result<LayerId> {
+        let Some(name) = name.and_then(Json::as_str) else { return self.layer_of(texts(fields)) };
+        let is_it = |layer: &&LayerId| layer.name().eq_ignore_ascii_case(name);
+        self.layers.iter().find(is_it).copied().with_context(|| {
+            let asked: Vec<&str> = self.layers.iter().map(|layer| layer.name()).collect();
+            format!("this event is of {name}, and {} was asked for", asked.join(" or "))
+        })
     }
 
-    /// A value of JSON. Numbers of number fields and addresses take a short way.
-    fn json(&mut self, field: &LayerField, value: &Json) -> Result<EventValue> {
-        match value {
-            Json::Number(number) if is_number(field.data_type) && field.field_type != FieldType::IpAddress => {
-                let number = number.as_u64().with_context(|| format!("{} is no whole number: {number}", field.field))?;
-                let bits = field.data_type.integer_bits().unwrap_or(64);
-                if bits < 64 && number >> bits != 0 {
-                    bail!("{number} does not fit into {}, which has {bits} bits", field.field);
-                }
-                Ok(EventValue::Known(match bits {
-                    8 => Value::Uint8(number as u8),
-                    16 => Value::Uint16(number as u16),
-                    32 => Value::Uint32(number as u32),
-                    _ => Value::Uint64(number),
-                }))
-            }
-            Json::Number(number) if field.field == FieldId::ALE_USER_ID => {
-                let uid = number.as_u64().and_then(|uid| u32::try_from(uid).ok());
-                Ok(EventValue::Known(Value::User(uid.with_context(|| format!("{number} is no uid"))?)))
-            }
-            Json::String(text) => self.text(field, text),
-            other => self.text(field, &other.to_string()),
+    /// Of a family, the layer for the version of the addresses among these texts.
+    fn layer_of<'t>(&self, mut texts: impl Iterator<Item = &'t str>) -> Result<LayerId> {
+        if let [layer] = self.layers[..] {
+            return Ok(layer);
         }
+        let names: Vec<&str> = self.layers.iter().map(|layer| layer.name()).collect();
+        let names = names.join(" or ");
+        let address = texts.find_map(|text| text.parse::<IpAddr>().ok());
+        let version = match address.map(|address| address.to_canonical()) {
+            Some(IpAddr::V4(_)) => IpVersion::V4,
+            Some(IpAddr::V6(_)) => IpVersion::V6,
+            None => bail!("no address says which layer is meant: give one, or name {names}"),
+        };
+        let is_it = |layer: &&LayerId| layer.layer().ip_version() == Some(version);
+        self.layers.iter().find(is_it).copied().with_context(|| format!("name {names}"))
     }
 
-    fn text(&mut self, field: &LayerField, text: &str) -> Result<EventValue> {
+    /// A value of JSON. Numbers of number fields take a short way.
+    fn json(&mut self, layer: LayerId, field: &LayerField, value: &Json) -> Result<EventValue> {
+        let number = match value {
+            Json::String(text) => return self.text(layer, field, text),
+            Json::Number(number) => number,
+            _ => bail!("{} takes a number or text, and this is {value}", field.field),
+        };
+        if field.field == FieldId::ALE_USER_ID {
+            let uid = number.as_u64().and_then(|uid| u32::try_from(uid).ok());
+            return Ok(EventValue::Known(Value::User(uid.with_context(|| format!("{number} is no uid"))?)));
+        }
+        let Some(bits) = field.data_type.integer_bits() else {
+            return self.text(layer, field, &number.to_string());
+        };
+        let number = number.as_u64().with_context(|| format!("{} is no whole number: {number}", field.field))?;
+        if bits < 64 && number >> bits != 0 {
+            bail!("{number} does not fit into {}, which has {bits} bits", field.field);
+        }
+        Ok(EventValue::Known(match bits {
+            8 => Value::Uint8(number as u8),
+            16 => Value::Uint16(number as u16),
+            32 => Value::Uint32(number as u32),
+            _ => Value::Uint64(number),
+        }))
+    }
+
+    fn text(&mut self, layer: LayerId, field: &LayerField, text: &str) -> Result<EventValue> {
         if text == "?" {
-            if openwfp_engine::unknown(self.layer, field.field).is_none() {
-                bail!("{} is never unknown at {}: leave it out for empty", field.field, self.layer);
+            if openwfp_engine::unknown(layer, field.field).is_none() {
+                bail!("{} is never unknown at {layer}: leave it out for empty", field.field);
             }
             return Ok(EventValue::Unknown);
         }
         if let Some(address) = address(field, text) {
             return Ok(EventValue::Known(address));
         }
-        let key = (field.field, text.to_owned());
-        if let Some(value) = self.known.get(&key) {
+        let known = self.known.entry((layer, field.field)).or_default();
+        if let Some(value) = known.get(text) {
             return Ok(EventValue::Known(value.clone()));
         }
-        let value = parse(self.layer, field, text)?;
-        if self.known.len() < REMEMBERED {
-            self.known.insert(key, value.clone());
+        let value = parse(layer, field, text)?;
+        if known.len() < REMEMBERED {
+            known.insert(text.to_owned(), value.clone());
         }
         Ok(EventValue::Known(value))
     }
@@ -156,21 +184,42 @@ impl EventReader {
     }
 }
 
-/// An address, where the field holds one of this version.
+/// The texts among the values of an object.
+fn texts(fields: &Map<String, Json>) -> impl Iterator<Item = &str> {
+    fields.values().filter_map(Json::as_str)
+}
+
+fn field_of(layer: LayerId, name: &str) -> Result<LayerField> {
+    let layer = layer.layer();
+    let Some(field) = FieldId::find(name) else {
+        let nearest = layer.nearest_field(name).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+        bail!("there is no field {name}{nearest}");
+    };
+    let Some(found) = layer.field(field) else {
+        bail!("{} does not have the field {name} (`wfp show layers {0}` lists those that it has)", layer.name);
+    };
+    Ok(*found)
+}
+
+/// An address, where the field holds one of this version. An IPv4-mapped IPv6 address is IPv4 at an IPv4 layer.
 fn address(field: &LayerField, text: &str) -> Option<Value> {
     if field.field_type != FieldType::IpAddress {
         return None;
     }
     match (text.parse::<IpAddr>().ok()?, field.data_type) {
-        (IpAddr::V4(address), openwfp_model::DataType::Uint32) => Some(Value::v4_address(address)),
-        (IpAddr::V6(address), openwfp_model::DataType::ByteArray16) => Some(Value::v6_address(address)),
+        (IpAddr::V6(address), DataType::ByteArray16) => Some(Value::v6_address(address)),
+        (address, DataType::Uint32) => match address.to_canonical() {
+            IpAddr::V4(address) => Some(Value::v4_address(address)),
+            IpAddr::V6(_) => None,
+        },
         _ => None,
     }
 }
 
 /// One value, as a policy file would have it: read by the reader of policy files, so that both take the same words.
 fn parse(layer: LayerId, field: &LayerField, text: &str) -> Result<Value> {
-    let number = text.parse::<u64>().ok().filter(|_| is_number(field.data_type)).map(|number| json!(number));
+    let is_number = field.data_type.integer_bits().is_some();
+    let number = text.parse::<u64>().ok().filter(|_| is_number).map(|number| json!(number));
     let value = number.unwrap_or_else(|| match field.field_type {
         // several flags are written A|B, and an event has exactly these
         FieldType::Flags => json!({"all": text.split(['|', ',']).collect::<Vec<_>>()}),
@@ -186,9 +235,20 @@ fn parse(layer: LayerId, field: &LayerField, text: &str) -> Result<Value> {
     let conditions: Vec<_> = read.policy.filters.iter().flat_map(|filter| &filter.conditions).collect();
     match conditions[..] {
         [condition] => match (condition.match_type, &condition.value) {
-            (MatchType::Equal | MatchType::FlagsAllSet, value @ (Value::Uint8(_) | Value::Uint16(_) | Value::Uint32(_)
-                | Value::Uint64(_) | Value::ByteArray16(_) | Value::ByteArray6(_) | Value::ByteBlob(_) | Value::Sid(_)
-                | Value::UnicodeString(_) | Value::Application(_) | Value::User(_))) => Ok(value.clone()),
+            (
+                MatchType::Equal | MatchType::FlagsAllSet,
+                value @ (Value::Uint8(_)
+                | Value::Uint16(_)
+                | Value::Uint32(_)
+                | Value::Uint64(_)
+                | Value::ByteArray16(_)
+                | Value::ByteArray6(_)
+                | Value::ByteBlob(_)
+                | Value::Sid(_)
+                | Value::UnicodeString(_)
+                | Value::Application(_)
+                | Value::User(_)),
+            ) => Ok(value.clone()),
             _ => bail!("`{text}` stands for more than one value of {}; an event has one", field.field),
         },
         _ => bail!("`{text}` is no single value for {}", field.field),

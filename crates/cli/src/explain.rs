@@ -1,6 +1,11 @@
 //! `wfp explain`: one event, or many, classified, and why.
 
-use crate::{args::ExplainArgs, event_text, explain_text, json, output::{self, Globals}, policies};
+use crate::{
+    args::ExplainArgs,
+    event_text, explain_text, json,
+    output::{self, Globals},
+    policies,
+};
 use anyhow::{Context, Result};
 use openwfp_engine::{
     Action, CompiledPolicy, Effect, Event, EventValue, Explanation, FilterExplanation, SublayerExplanation, Verdict,
@@ -15,9 +20,10 @@ use std::{
 
 /// Runs the command.
 pub(crate) fn explain(args: &ExplainArgs, globals: Globals) -> Result<()> {
-    let layer = event_text::layer(&args.layer, &args.event)?;
+    let layers = event_text::layers(&args.layer)?;
+    let groups = args.group.as_deref().map(event_text::groups).transpose()?;
     let policy = policies::compiled(&args.policy, globals)?;
-    let mut reader = event_text::EventReader::new(layer, args.group.clone());
+    let mut reader = event_text::EventReader::new(layers, groups);
     output::write_out(|out| match &args.from {
         None => answer(out, &policy, &reader.words(&args.event)?, args.brief, globals),
         Some(path) => {
@@ -27,7 +33,8 @@ pub(crate) fn explain(args: &ExplainArgs, globals: Globals) -> Result<()> {
             loop {
                 line.clear();
                 number += 1;
-                if input.read_line(&mut line).with_context(|| format!("cannot read {}", path.display()))? == 0 {
+                let read = input.read_line(&mut line);
+                if read.with_context(|| format!("cannot read line {number} of {}", path.display()))? == 0 {
                     return Ok(());
                 }
                 if line.trim().is_empty() {
@@ -38,13 +45,17 @@ pub(crate) fn explain(args: &ExplainArgs, globals: Globals) -> Result<()> {
                     Err(error) => {
                         // what was right before stands
                         out.flush()?;
-                        return Err(error.context(format!("{}, line {number}", path.display())));
+                        return Err(error.context(format!("{}, line {number}", name_of(path))));
                     }
                 };
                 answer(out, &policy, &event, args.brief, Globals { json: true, ..globals })?;
             }
         }
     })
+}
+
+fn name_of(path: &Path) -> String {
+    if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() }
 }
 
 fn open(path: &Path) -> Result<Box<dyn BufRead>> {
@@ -72,7 +83,7 @@ fn answer(out: &mut dyn Write, policy: &CompiledPolicy, event: &Event, brief: bo
     if globals.json {
         writeln!(out, "{}", explanation_json(policy, &explanation))?;
     } else {
-        explain_text::write(out, policy, &explanation, globals)?;
+        explain_text::write(out, policy, event, &explanation, globals)?;
     }
     Ok(())
 }
@@ -101,7 +112,8 @@ pub(crate) fn cell_action(action: u32) -> &'static str {
 /// An explanation as JSON.
 fn explanation_json(policy: &CompiledPolicy, explanation: &Explanation) -> Json {
     let verdict = &explanation.verdict;
-    let sublayers: Vec<Json> = explanation.sublayers.iter().map(|sublayer| sublayer_json(policy, explanation, sublayer)).collect();
+    let sublayers: Vec<Json> =
+        explanation.sublayers.iter().map(|sublayer| sublayer_json(policy, explanation, sublayer)).collect();
     let mut object = json!({
         "layer": explanation.layer.name(),
         "action": action(verdict),
@@ -128,8 +140,7 @@ fn explanation_json(policy: &CompiledPolicy, explanation: &Explanation) -> Json 
 }
 
 fn sublayer_json(policy: &CompiledPolicy, explanation: &Explanation, sublayer: &SublayerExplanation) -> Json {
-    let filters: Vec<Json> =
-        sublayer.filters.iter().map(|filter| filter_json(policy, explanation, filter)).collect();
+    let filters: Vec<Json> = sublayer.filters.iter().map(|filter| filter_json(policy, explanation, filter)).collect();
     json!({
         "sublayer": sublayer.name,
         "weight": sublayer.weight,

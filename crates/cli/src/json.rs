@@ -1,7 +1,7 @@
 //! The JSON forms of objects, values and events. They may grow, never change.
 
 use openwfp_engine::{CompiledPolicy, Schema, Values};
-use openwfp_model::{DataType, FieldId, FieldType, LayerId, Value};
+use openwfp_model::{FieldId, FieldType, LayerId, Value};
 use serde_json::{Map, Value as Json, json};
 
 /// A value as JSON: numbers as numbers, everything else as text.
@@ -72,11 +72,6 @@ fn civil(days: i64) -> (i64, u32, u32) {
     let day = (of_year - (153 * shifted_month + 2) / 5 + 1) as u32;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 } as u32;
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
-/// Whether a field's values are numbers in JSON.
-pub(crate) fn is_number(data_type: DataType) -> bool {
-    data_type.integer_bits().is_some()
 }
 
 #[cfg(test)]

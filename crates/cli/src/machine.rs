@@ -21,6 +21,12 @@ impl Resolver for Machine {
     }
 }
 
+/// The name of a user.
+pub(crate) fn user_name(uid: u32) -> Option<String> {
+    let line = entry("passwd", &uid.to_string())?;
+    line.split(':').next().map(str::to_owned)
+}
+
 /// The groups that a user is in: the user's own, and those that list the name.
 pub(crate) fn groups_of(uid: u32) -> Vec<u32> {
     let Some(user) = entry("passwd", &uid.to_string()) else { return vec![] };

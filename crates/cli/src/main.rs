@@ -8,17 +8,22 @@ mod event_text;
 mod explain;
 mod explain_text;
 mod export;
+mod filled;
+mod findings;
 mod json;
 mod live;
 mod machine;
+mod manual;
 mod output;
 mod policies;
+mod progress;
+mod readable;
 mod replay;
 mod run;
 mod show;
 
 use args::{Cli, Command};
-use clap::{CommandFactory, Parser};
+use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -40,11 +45,8 @@ fn main() -> ExitCode {
         Command::Show(args) => show::show(&args, globals),
         Command::Export(args) => export::export(&args, globals),
         Command::Demo => demo::demo(globals),
-        Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "wfp", &mut std::io::stdout());
-            Ok(())
-        }
-        Command::Man => output::write_out(|out| Ok(clap_mangen::Man::new(Cli::command()).render(out)?)),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { command } => manual::man(command.as_deref()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,6 +60,6 @@ fn main() -> ExitCode {
 /// Says an error and its causes on standard error, unless it was said already.
 fn say(error: &anyhow::Error, globals: output::Globals) {
     if !error.is::<policies::Reported>() {
-        eprintln!("{} {error:#}", globals.paint_error().red("error:"));
+        output::complain(format_args!("{} {error:#}", globals.paint_error().red("error:")));
     }
 }

@@ -56,7 +56,7 @@ impl Globals {
     pub fn notice(self, text: &str) {
         if !self.quiet {
             let paint = self.paint_error();
-            eprintln!("{}: {text}", paint.yellow("wfp"));
+            complain(format_args!("{}: {text}", paint.yellow("wfp")));
         }
     }
 }
@@ -94,6 +94,11 @@ impl Paint {
     pub fn action(self, action: &str) -> String {
         if action == "permit" { self.green(action) } else { self.red(action) }
     }
+}
+
+/// Says something on standard error. That nobody reads it is no error.
+pub(crate) fn complain(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// Standard output, buffered.

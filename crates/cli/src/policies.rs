@@ -1,6 +1,9 @@
 //! Policies from files, compiled together.
 
-use crate::{machine::Machine, output::Globals};
+use crate::{
+    machine::Machine,
+    output::{self, Globals},
+};
 use anyhow::{Context, Result, anyhow};
 use openwfp_engine::{CompiledPolicy, compile};
 use openwfp_model::{Policy, policy_file};
@@ -45,7 +48,7 @@ pub(crate) fn load(paths: &[PathBuf], globals: Globals) -> Result<Vec<Policy>> {
         if report.is_empty() || globals.quiet && !failed {
             continue;
         }
-        eprintln!("{}", report.render(globals.paint_error().0));
+        output::complain(format_args!("{}\n", report.render(globals.paint_error().0)));
     }
     if failed { Err(anyhow!(Reported)) } else { Ok(policies) }
 }

@@ -5,13 +5,15 @@ use crate::{
     json,
     output::{self, Globals},
     policies,
+    progress::Progress,
+    readable,
 };
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use openwfp_engine::{CompiledPolicy, Verdict};
 use openwfp_model::{Layer, LayerId};
 use openwfp_packet::{
     capture::CaptureReader,
-    flow::{FlowChange, FlowEvent},
+    flow::{Direction, FlowChange, FlowEvent, FlowTuple, Selector},
     local::{Inference, LocalSide},
     packet::{Frame, Packet},
     replay::{Classifier, Decision, Replay, ReplaySettings, Step, Summary},
@@ -20,32 +22,42 @@ use serde_json::{Value as Json, json};
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, BufReader, IsTerminal, Write},
-    path::Path,
-    time::{Duration, Instant},
+    io::{self, BufReader, Write},
+    net::SocketAddr,
+    path::{Path, PathBuf},
 };
 
 /// Runs the command.
 pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
     let policy = policies::compiled(&args.policy, globals)?;
+    let capture = if args.capture == Path::new("-") { PathBuf::from("/dev/stdin") } else { args.capture.clone() };
     let local = match args.local.is_empty() {
-        true => infer(&args.capture)?,
+        true => infer(&capture)?,
         false => LocalSide::Given(args.local.clone()),
     };
     let statement = match &local {
-        LocalSide::Inferred(inferred) => format!("local side: {inferred}"),
-        LocalSide::Given(_) => "local side: as given with --local".to_owned(),
+        LocalSide::Inferred(inferred) => inferred.to_string(),
+        LocalSide::Given(_) => "local: as given with --local".to_owned(),
     };
     let mut broken = None;
     output::write_out(|out| {
         if globals.json {
-            globals_statement(globals, &statement);
+            globals.notice(&statement);
         } else {
             writeln!(out, "{statement}\n")?;
         }
         let mut replay = Replay::new(local, ReplaySettings::default());
-        let mut judge = Judge { policy: &policy, out, json: globals.json, failed: None, counts: BTreeMap::new(), by: BTreeMap::new() };
-        let file = File::open(&args.capture).with_context(|| format!("cannot read {}", args.capture.display()))?;
+        let mut judge = Judge {
+            policy: &policy,
+            out,
+            globals,
+            failed: None,
+            packet: 0,
+            counts: BTreeMap::new(),
+            by: BTreeMap::new(),
+            flows: vec![],
+        };
+        let file = File::open(&capture).with_context(|| format!("cannot read {}", args.capture.display()))?;
         let size = file.metadata().map_or(0, |data| data.len());
         let mut progress = Progress::new(size, globals);
         match CaptureReader::new(BufReader::with_capacity(1 << 20, file)) {
@@ -55,6 +67,7 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
                     match record {
                         Ok(record) => {
                             bytes += record.data.len() as u64 + 16;
+                            judge.packet = record.frame;
                             replay.packet(&record, &mut judge);
                         }
                         Err(error) => {
@@ -71,12 +84,17 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
             Err(error) => broken = Some(error),
         }
         progress.end();
-        let Judge { failed, counts, by, out, .. } = judge;
+        let Judge { failed, counts, by, flows, out, .. } = judge;
         if let Some(error) = failed {
             return Err(error.into());
         }
         let summary = replay.summary();
-        if globals.json { write_summary_json(out, &summary) } else { write_summary(out, &policy, &summary, &counts, &by, globals) }
+        if globals.json {
+            return write_summary_json(out, &summary);
+        }
+        write_counts(out, &policy, &counts, &by, globals)?;
+        write_flows(out, &flows, &summary, globals)?;
+        write_summary(out, &summary)
     })?;
     match broken {
         Some(error) => Err(anyhow::Error::new(error).context(format!("{} is broken", args.capture.display()))),
@@ -84,13 +102,12 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
     }
 }
 
-fn globals_statement(globals: Globals, statement: &str) {
-    globals.notice(statement);
-}
-
 /// Reads the capture once to see which side is local. A broken one is read as far as it goes.
 fn infer(path: &Path) -> Result<LocalSide> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+    if !file.metadata().is_ok_and(|data| data.is_file()) {
+        bail!("{} can be read only once: say with --local which side is local", path.display());
+    }
     let mut inference = Inference::new();
     if let Ok(mut reader) = CaptureReader::new(BufReader::with_capacity(1 << 20, file)) {
         while let Some(Ok(record)) = reader.next_record() {
@@ -102,6 +119,9 @@ fn infer(path: &Path) -> Result<LocalSide> {
     Ok(LocalSide::Inferred(inference.conclude()))
 }
 
+/// So many flows are listed unless more is asked for.
+const SHOWN_FLOWS: usize = 10;
+
 /// Permitted and blocked.
 type Counts = BTreeMap<LayerId, (u64, u64)>;
 /// Blocked, by filter and layer.
@@ -111,10 +131,14 @@ type ByFilter = BTreeMap<(u64, LayerId), u64>;
 struct Judge<'a, 'w> {
     policy: &'a CompiledPolicy,
     out: &'w mut dyn Write,
-    json: bool,
+    globals: Globals,
     failed: Option<io::Error>,
+    /// The frame at hand.
+    packet: u64,
     counts: Counts,
     by: ByFilter,
+    /// The first established flows, or all of them.
+    flows: Vec<FlowEvent>,
 }
 
 impl Judge<'_, '_> {
@@ -155,34 +179,60 @@ impl Classifier for Judge<'_, '_> {
         if blocked {
             *self.by.entry((verdict.filter, step.layer)).or_default() += 1;
         }
-        if self.json {
-            let line = self.event(step, if blocked { "block" } else { "permit" }, verdict.filter, verdict.reason.name());
+        if self.globals.json {
+            let line =
+                self.event(step, if blocked { "block" } else { "permit" }, verdict.filter, verdict.reason.name());
             self.write(&line);
         }
         decision
     }
 
     fn flow_blocked(&mut self, step: &Step<'_>) {
-        if self.json {
+        if self.globals.json {
             let line = self.event(step, "block", 0, "flow-blocked");
             self.write(&line);
         }
     }
 
     fn flow_changed(&mut self, event: &FlowEvent) {
-        if !self.json {
+        if !self.globals.json {
+            let established = event.change == FlowChange::Established;
+            if established && (self.globals.verbose || self.flows.len() < SHOWN_FLOWS) {
+                self.flows.push(*event);
+            }
             return;
         }
         let mut line = json!({
             "time": json::time(event.time.nanoseconds()),
-            "kind": match event.change { FlowChange::Established => "flow-established", FlowChange::Deleted(_) => "flow-deleted" },
+            "kind": match event.change {
+                FlowChange::Established => "flow-established",
+                FlowChange::Deleted(_) => "flow-deleted",
+            },
             "flow": event.flow.get(),
+            "packet": self.packet,
+            "values": flow_values(event),
         });
         if let FlowChange::Deleted(reason) = event.change {
             line["reason"] = json!(reason.name());
         }
         self.write(&line);
     }
+}
+
+/// What tells a flow from others, as fields.
+fn flow_values(event: &FlowEvent) -> Json {
+    let tuple = &event.tuple;
+    let mut values = json!({
+        "IP_PROTOCOL": tuple.protocol,
+        "IP_LOCAL_ADDRESS": tuple.local.to_string(),
+        "IP_REMOTE_ADDRESS": tuple.remote.to_string(),
+        "DIRECTION": event.opened as u8,
+    });
+    if let Selector::Ports { local, remote } = tuple.selector {
+        values["IP_LOCAL_PORT"] = json!(local);
+        values["IP_REMOTE_PORT"] = json!(remote);
+    }
+    values
 }
 
 fn write_summary_json(out: &mut dyn Write, summary: &Summary) -> Result<()> {
@@ -194,10 +244,9 @@ fn write_summary_json(out: &mut dyn Write, summary: &Summary) -> Result<()> {
     Ok(writeln!(out, "{line}")?)
 }
 
-fn write_summary(
+fn write_counts(
     out: &mut dyn Write,
     policy: &CompiledPolicy,
-    summary: &Summary,
     counts: &Counts,
     by: &ByFilter,
     globals: Globals,
@@ -206,9 +255,9 @@ fn write_summary(
     writeln!(out, "{:28} {:>10} {:>10}", "layer", "permitted", "blocked")?;
     for layer in Layer::all() {
         if let Some((permitted, blocked)) = counts.get(&layer.id) {
-            let blocked = format!("{blocked:>10}");
-            let blocked = if blocked.trim() == "0" { blocked } else { paint.red(blocked) };
-            writeln!(out, "{:28} {permitted:>10} {blocked}", layer.name)?;
+            let count = format!("{blocked:>10}");
+            let count = if *blocked == 0 { count } else { paint.red(count) };
+            writeln!(out, "{:28} {permitted:>10} {count}", layer.name)?;
         }
     }
     if !by.is_empty() {
@@ -220,6 +269,37 @@ fn write_summary(
             writeln!(out, "{count:>10}  \"{name}\" at {layer}")?;
         }
     }
+    Ok(())
+}
+
+fn write_flows(out: &mut dyn Write, flows: &[FlowEvent], summary: &Summary, globals: Globals) -> Result<()> {
+    if flows.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nestablished flows")?;
+    for event in flows {
+        writeln!(out, "{:>10}  {}", event.flow.get(), flow_text(&event.tuple, event.opened))?;
+    }
+    let more = summary.flows.saturating_sub(flows.len() as u64);
+    if more > 0 && !globals.verbose && flows.len() == SHOWN_FLOWS {
+        writeln!(out, "{}", globals.paint().dim(format_args!("{:12}and up to {more} more (-v shows them)", "")))?;
+    }
+    Ok(())
+}
+
+fn flow_text(tuple: &FlowTuple, opened: Direction) -> String {
+    let protocol = readable::protocol(tuple.protocol.into()).map_or_else(|| tuple.protocol.to_string(), str::to_owned);
+    let (local, remote) = match tuple.selector {
+        Selector::Ports { local, remote } => {
+            (SocketAddr::new(tuple.local, local).to_string(), SocketAddr::new(tuple.remote, remote).to_string())
+        }
+        _ => (tuple.local.to_string(), tuple.remote.to_string()),
+    };
+    let arrow = if opened == Direction::Outbound { "->" } else { "<-" };
+    format!("{protocol} {local} {arrow} {remote}")
+}
+
+fn write_summary(out: &mut dyn Write, summary: &Summary) -> Result<()> {
     let rest = [
         (summary.malformed, "malformed"),
         (summary.elsewhere, "between other machines"),
@@ -228,50 +308,18 @@ fn write_summary(
         (summary.stray_fragments, "stray fragments"),
     ];
     let rest: Vec<String> = rest.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!(", {n} {what}")).collect();
+    let refused = match summary.flow_blocked {
+        0 => String::new(),
+        packets => format!(" ({packets} of them in flows that had been refused)"),
+    };
     writeln!(
         out,
-        "\n{} packets in {} flows: {} permitted, {} blocked ({} of them in flows that were refused){}",
+        "\n{} packets in {} flows: {} permitted, {} blocked{refused}{}",
         summary.packets,
         summary.flows,
         summary.permitted,
         summary.blocked,
-        summary.flow_blocked,
         rest.concat()
     )?;
     Ok(())
-}
-
-/// A line on the terminal for captures that take longer than a second.
-struct Progress {
-    size: u64,
-    shown: bool,
-    wanted: bool,
-    started: Instant,
-    next: Instant,
-}
-
-impl Progress {
-    fn new(size: u64, globals: Globals) -> Self {
-        let started = Instant::now();
-        let wanted = !globals.quiet && io::stderr().is_terminal() && !io::stdout().is_terminal() | !globals.json;
-        Self { size: size.max(1), shown: false, wanted, started, next: started + Duration::from_secs(1) }
-    }
-
-    #[inline]
-    fn at(&mut self, bytes: u64) {
-        // the clock is looked at once for each 64 KiB or so
-        if self.wanted && bytes & 0xffff < 128 && Instant::now() >= self.next {
-            let part = (bytes.min(self.size) * 100 / self.size) as usize;
-            let seconds = self.started.elapsed().as_secs();
-            eprint!("\r[{:40}] {part:3}% {seconds}s", "#".repeat(part * 40 / 100));
-            self.next += Duration::from_millis(200);
-            self.shown = true;
-        }
-    }
-
-    fn end(&self) {
-        if self.shown {
-            eprint!("\r{:60}\r", "");
-        }
-    }
 }

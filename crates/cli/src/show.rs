@@ -2,12 +2,13 @@
 
 use crate::{
     args::{ShowArgs, Shown},
-    live::LIVE_LAYERS,
+    event_text,
+    explain::match_name,
+    filled,
     output::{self, Globals},
 };
-use anyhow::{Result, bail};
-use openwfp_model::{Layer, LayerField, MatchType};
-use openwfp_packet::replay::REPLAY_LAYERS;
+use anyhow::Result;
+use openwfp_model::{Layer, LayerField, LayerId, MatchType};
 use serde_json::{Value as Json, json};
 use std::io::Write;
 
@@ -16,22 +17,11 @@ pub(crate) fn show(args: &ShowArgs, globals: Globals) -> Result<()> {
     let Shown::Layers { layer } = &args.what;
     output::write_out(|out| match layer {
         None => Layer::all().iter().try_for_each(|layer| write_layer(out, layer, globals)),
-        Some(name) => {
-            let found = Layer::family(name);
-            if found.is_empty() {
-                let nearest = Layer::nearest(name).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
-                bail!("there is no layer {name}{nearest}");
-            }
-            found.iter().try_for_each(|layer| write_fields(out, layer.layer(), globals))
-        }
+        Some(name) => event_text::layers(name)?
+            .into_iter()
+            .map(LayerId::layer)
+            .try_for_each(|layer| write_fields(out, layer, globals)),
     })
-}
-
-/// Where a layer is met.
-fn met(layer: &Layer) -> Vec<&'static str> {
-    let live = LIVE_LAYERS.contains(&layer.id).then_some("live");
-    let replay = REPLAY_LAYERS.contains(&layer.id).then_some("replay");
-    live.into_iter().chain(replay).collect()
 }
 
 fn layer_json(layer: &Layer) -> Json {
@@ -41,7 +31,7 @@ fn layer_json(layer: &Layer) -> Json {
         "key": layer.key.to_string(),
         "name": layer.display_name,
         "fields": layer.fields.len(),
-        "met": met(layer),
+        "met": filled::layer(layer),
     })
 }
 
@@ -51,14 +41,33 @@ fn write_layer(out: &mut dyn Write, layer: &Layer, globals: Globals) -> Result<(
         return Ok(());
     }
     let paint = globals.paint();
-    let met = met(layer).join(", ");
-    writeln!(out, "{:3}  {:44} {:2} fields  {:13} {}", layer.id.get(), layer.name, layer.fields.len(), met, paint.dim(layer.display_name))?;
+    let met = filled::layer(layer).join(", ");
+    let (id, name, fields) = (layer.id.get(), layer.name, layer.fields.len());
+    writeln!(out, "{id:3}  {name:44} {fields:2} fields  {met:13} {}", paint.dim(layer.display_name))?;
     Ok(())
 }
 
-fn match_types(field: &LayerField) -> Vec<String> {
-    let allowed = MatchType::ALL.iter().filter(|match_type| match_type.allowed_for(field));
-    allowed.map(|match_type| crate::explain::match_name(*match_type)).collect()
+fn match_types(field: &LayerField) -> impl Iterator<Item = MatchType> {
+    MatchType::ALL.into_iter().filter(|match_type| match_type.allowed_for(field))
+}
+
+/// A match type as a policy file says it.
+fn word(match_type: MatchType) -> &'static str {
+    match match_type {
+        MatchType::Equal => "=",
+        MatchType::NotEqual => "not",
+        MatchType::Greater => "greater",
+        MatchType::Less => "less",
+        MatchType::GreaterOrEqual => "min",
+        MatchType::LessOrEqual => "max",
+        MatchType::Range => "a-b",
+        MatchType::FlagsAllSet => "all",
+        MatchType::FlagsAnySet => "any",
+        MatchType::FlagsNoneSet => "none",
+        MatchType::EqualCaseInsensitive => "ignore_case",
+        MatchType::Prefix => "prefix",
+        MatchType::NotPrefix => "not prefix",
+    }
 }
 
 fn write_fields(out: &mut dyn Write, layer: &Layer, globals: Globals) -> Result<()> {
@@ -73,7 +82,8 @@ fn write_fields(out: &mut dyn Write, layer: &Layer, globals: Globals) -> Result<
                     "key": field.field.key().to_string(),
                     "type": field.data_type.name(),
                     "kind": field.field_type.name(),
-                    "match": match_types(field),
+                    "match": match_types(field).map(match_name).collect::<Vec<_>>(),
+                    "filled": filled::field(layer.id, field.field),
                 })
             })
             .collect();
@@ -82,16 +92,15 @@ fn write_fields(out: &mut dyn Write, layer: &Layer, globals: Globals) -> Result<
         return Ok(());
     }
     let paint = globals.paint();
-    let met = met(layer);
+    let met = filled::layer(layer);
     let met = if met.is_empty() { "explain only".to_owned() } else { met.join(", ") };
     writeln!(out, "{} {} ({met})", paint.bold(layer.name), paint.dim(layer.key))?;
+    writeln!(out, "  {}", paint.dim(format_args!("{:35} {:25} {:13} tests", "field", "type", "filled in")))?;
     for field in layer.fields {
         let kind = field.data_type.name().trim_start_matches("FWP_").trim_end_matches("_TYPE").to_lowercase();
-        let matches = if globals.verbose { match_types(field).join(" ") } else { String::new() };
-        writeln!(out, "  {:38} {kind:26} {}", field.field.name(), paint.dim(matches))?;
-    }
-    if !globals.verbose {
-        writeln!(out, "{}", paint.dim("  (-v shows how each can be compared)"))?;
+        let filled = filled::field(layer.id, field.field).join(", ");
+        let tests: Vec<&str> = match_types(field).map(word).collect();
+        writeln!(out, "  {:35} {kind:25} {filled:13} {}", field.field.name(), paint.dim(tests.join(", ")))?;
     }
     Ok(())
 }

@@ -2,15 +2,17 @@
 
 use crate::mounts;
 use std::{
-    ffi::CStr,
+    ffi::{CStr, CString},
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::{ffi::OsStrExt, fs::DirBuilderExt},
     path::{Path, PathBuf},
 };
 
 /// Our own mount, made when the machine has none.
 const OWN_MOUNT: &str = "/run/wfp/bpf";
 const OWN_MOUNT_C: &CStr = c"/run/wfp/bpf";
+/// How often a mount is looked for that others take away at the same time.
+const ATTEMPTS: u32 = 8;
 /// Our folder in either. (The top of a BPF file system can hold files of the kernel's own.)
 const FOLDER: &str = "wfp";
 
@@ -19,9 +21,17 @@ const FOLDER: &str = "wfp";
 /// It is `wfp` in the BPF file system that the machine has mounted (systemd mounts one at
 /// `/sys/fs/bpf`). A machine that has none gets one at `/run/wfp/bpf`, for root alone.
 pub fn folder() -> io::Result<PathBuf> {
-    if let Some(folder) = find()? {
-        create(&folder)?;
-        return Ok(folder);
+    for _ in 0..ATTEMPTS {
+        if let Some(folder) = find()? {
+            create(&folder)?;
+            // another process may have taken the mount away meanwhile: then this is a folder of what was under it
+            if is_bpf(&folder)? {
+                return Ok(folder);
+            }
+            let _ = fs::remove_dir(&folder);
+            continue;
+        }
+        break;
     }
     create(Path::new(OWN_MOUNT))?;
     // SAFETY: four strings that end with zero.
@@ -40,6 +50,19 @@ pub fn folder() -> io::Result<PathBuf> {
     let folder = Path::new(OWN_MOUNT).join(FOLDER);
     create(&folder)?;
     Ok(folder)
+}
+
+/// Whether a folder is in a BPF file system.
+fn is_bpf(folder: &Path) -> io::Result<bool> {
+    const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+    let path = CString::new(folder.as_os_str().as_bytes())?;
+    // SAFETY: zeros are a valid structure of integers.
+    let mut about: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a string that ends with zero, and a structure of our own.
+    if unsafe { libc::statfs(path.as_ptr(), &raw mut about) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(about.f_type as i64 & 0xffff_ffff == BPF_FS_MAGIC)
 }
 
 /// The folder for everything that is pinned, if there is a mounted BPF file system. The folder
@@ -68,9 +91,16 @@ pub fn release() -> io::Result<bool> {
     if folder.parent() == Some(Path::new(OWN_MOUNT)) {
         // SAFETY: a string that ends with zero.
         if unsafe { libc::umount2(OWN_MOUNT_C.as_ptr(), 0) } != 0 {
-            return Err(io::Error::last_os_error());
+            return match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::ResourceBusy => Ok(false),
+                error => Err(error),
+            };
         }
-        fs::remove_dir(OWN_MOUNT)?;
+        match fs::remove_dir(OWN_MOUNT) {
+            // another process has begun to use it again
+            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy) => {}
+            result => result?,
+        }
     }
     Ok(true)
 }

@@ -102,6 +102,7 @@ pub struct Enforcement {
     group: File,
     labels: Labels,
     totals: TotalsMap,
+    layers: Vec<LayerId>,
     events: Events,
     pins: Option<PathBuf>,
     warnings: Vec<Warning>,
@@ -140,8 +141,8 @@ impl Enforcement {
         let mut phases = Phases { policy: started.elapsed(), ..Phases::default() };
 
         let started = Instant::now();
-        let layers = used_layers(policy).chain(options.recorded.iter().copied());
-        let hooks = Hook::of_layers(layers);
+        let layers: Vec<LayerId> = used_layers(policy).chain(options.recorded.iter().copied()).collect();
+        let hooks = Hook::of_layers(layers.iter().copied());
         hooks::load(shims.ebpf(), &hooks)?;
         phases.programs = started.elapsed();
         if let Some(pins) = &options.pins {
@@ -156,6 +157,7 @@ impl Enforcement {
             group: folder,
             labels,
             totals,
+            layers,
             events,
             pins: options.pins,
             warnings,
@@ -212,9 +214,12 @@ impl Enforcement {
         events.into_iter().filter(|event| event.shown).for_each(&mut each);
     }
 
-    /// What was permitted and blocked.
+    /// What was permitted and blocked at the layers that have filters or are recorded. (Hooks that are there for one layer
+    /// serve others too, where everything is permitted.)
     pub fn totals(&self) -> Result<Vec<LayerTotals>, EnforceError> {
-        Ok(self.totals.read()?)
+        let mut all = self.totals.read()?;
+        all.retain(|totals| self.layers.contains(&totals.layer));
+        Ok(all)
     }
 
     /// What could not be done so far.

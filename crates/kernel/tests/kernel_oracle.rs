@@ -107,7 +107,7 @@ fn random_policies_are_decided_as_in_user_space() {
         eprintln!("skipped: {reason}");
         return;
     }
-    let policies: usize = std::env::var("OPENWFP_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(40);
+    let policies: usize = std::env::var("OPENWFP_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
     let mut random = random::Random::new(7);
     let (mut compared, mut blocked, mut late, mut with_oracle) = (0, 0, 0, 0);
     for number in 0..policies {

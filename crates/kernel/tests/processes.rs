@@ -58,7 +58,9 @@ fn events_of_many(action: &str, port: u16) {
 #[test]
 fn processes_that_connect_and_end_are_named() {
     let server = TcpListener::bind(local(0)).unwrap();
-    events_of_many("tcp", server.local_addr().unwrap().port());
+    let port = server.local_addr().unwrap().port();
+    std::thread::spawn(move || server.incoming().for_each(drop));
+    events_of_many("tcp", port);
 }
 
 #[test]

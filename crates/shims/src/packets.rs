@@ -108,24 +108,24 @@ impl Packet {
             return if kept.flags & (CONNECT_LATE | PACKET_AUTHORIZED) == 0 { 1 } else { 0 };
         };
         let key = self.key(&header, header.destination, header.remote_port(false));
-        if kept.flags & PACKET_AUTHORIZED != 0 {
-            return dropped(work::with(|work| {
-                if is_authorized(&key, work.generation()) {
-                    return Outcome::Permitted;
-                }
-                self.connects(work, &header, &key, kept)
-            }));
-        }
-        let late = if header.protocol == IPPROTO_TCP {
+        let authorized_here = kept.flags & PACKET_AUTHORIZED != 0;
+        let asked = if authorized_here {
+            true
+        } else if header.protocol == IPPROTO_TCP {
             kept.flags & CONNECT_LATE != 0
         } else {
             // SAFETY: a valid map value.
             FLOWS.get_ptr(&key).is_some_and(|flow| unsafe { (*flow).state == flow::LATE })
         };
-        if !late {
+        if !asked {
             return 1;
         }
-        dropped(work::with(|work| self.connects(work, &header, &key, kept)))
+        dropped(work::with(|work| {
+            if authorized_here && is_authorized(&key, work.generation()) {
+                return Outcome::Permitted;
+            }
+            self.connects(work, &header, &key, kept)
+        }))
     }
 
     /// ALE_AUTH_CONNECT, with everything known.
@@ -169,13 +169,15 @@ impl Packet {
     #[inline(always)]
     fn arrives(&self) -> i32 {
         let Some(header) = read(self.context) else { return 0 };
-        if header.protocol == IPPROTO_TCP {
+        let tcp = header.protocol == IPPROTO_TCP;
+        let mut kept = Kept { flags: 0, compartment: 0 };
+        if tcp {
             let opens = header.opens_connection();
             let Some(config) = config() else { return 0 };
             if !opens && config.flags & REFUSED_FLOWS == 0 {
                 return 1;
             }
-            let kept = self.kept();
+            kept = self.kept();
             if kept.flags & FLOW_REFUSED != 0 {
                 return 0;
             }
@@ -185,17 +187,16 @@ impl Packet {
             if kept.flags & LISTEN_REFUSED != 0 {
                 return 0;
             }
-            return dropped(work::with(|work| {
-                let key = self.key(&header, header.source, header.remote_port(true));
-                self.accepts(work, &header, &key, kept)
-            }));
         }
         let key = self.key(&header, header.source, header.remote_port(true));
         dropped(work::with(|work| {
-            if is_authorized(&key, work.generation()) {
-                return Outcome::Permitted;
+            if !tcp {
+                if is_authorized(&key, work.generation()) {
+                    return Outcome::Permitted;
+                }
+                kept = self.kept();
             }
-            self.accepts(work, &header, &key, self.kept())
+            self.accepts(work, &header, &key, kept)
         }))
     }
 

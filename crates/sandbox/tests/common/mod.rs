@@ -35,7 +35,7 @@ pub fn place() -> Option<Place> {
             return None;
         }
     };
-    let name = format!("openwfp-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let name = format!("openwfp-sandbox-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let parent = groups.parent().with_file_name(&name);
     if let Err(error) = fs::create_dir(&parent) {
         println!("skipped: cannot make {}: {error}", parent.display());

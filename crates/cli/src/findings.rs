@@ -1,0 +1,172 @@
+//! What a person should know about valid policies: filters that cannot decide, or that decide otherwise than one would
+//! think.
+
+use openwfp_engine::{CompiledFilter, CompiledPolicy, Finding};
+use openwfp_model::{Action, CalloutKind, FieldId, Filter, FilterFlags, LayerId, Value};
+use std::{
+    fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+/// A finding about one filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Note {
+    /// What was found, for programs.
+    pub kind: &'static str,
+    /// The file that holds the filter.
+    pub file: PathBuf,
+    /// The filter's name.
+    pub filter: String,
+    /// Its layer.
+    pub layer: LayerId,
+    /// What was found, for people: the sentence that the filter begins.
+    pub text: String,
+}
+
+/// Findings about the two halves of a family.
+#[derive(Debug)]
+pub(crate) struct Together<'a> {
+    /// The first of them.
+    pub first: &'a Note,
+    /// The layer, or the family of both.
+    pub layers: String,
+}
+
+/// Notes that differ in the version of IP alone become one, since people write families.
+pub(crate) fn by_family(notes: &[Note]) -> Vec<Together<'_>> {
+    let family = |layer: LayerId| layer.name().trim_end_matches("_V4").trim_end_matches("_V6");
+    let mut together: Vec<Together<'_>> = vec![];
+    for note in notes {
+        let same = |other: &&mut Together<'_>| {
+            let first = other.first;
+            (first.kind, &first.file, &first.filter, &first.text) == (note.kind, &note.file, &note.filter, &note.text)
+                && first.layer != note.layer
+                && family(first.layer) == family(note.layer)
+        };
+        match together.iter_mut().rev().find(same) {
+            Some(other) => other.layers = family(note.layer).to_owned(),
+            None => together.push(Together { first: note, layers: note.layer.name().to_owned() }),
+        }
+    }
+    together
+}
+
+/// The findings about policies that were compiled together, from these files with so many filters each.
+pub(crate) fn notes(policy: &CompiledPolicy, files: &[(&Path, usize)]) -> Vec<Note> {
+    let mut notes = vec![];
+    let mut add = |filter: Option<&CompiledFilter>, kind: &'static str, text: String| {
+        if let Some(filter) = filter {
+            let file = file_of(filter.id, files).to_owned();
+            notes.push(Note { kind, file, filter: filter.filter.name.clone(), layer: filter.filter.layer, text });
+        }
+    };
+    for finding in policy.findings() {
+        let (filter, kind, text) = of_finding(policy, &finding);
+        add(policy.filter(filter), kind, text);
+    }
+    for filter in policy.filters() {
+        for (kind, text) in of_filter(&filter.filter) {
+            add(Some(filter), kind, text);
+        }
+    }
+    notes
+}
+
+/// Filters are numbered from 1 through all files.
+fn file_of<'a>(filter: u64, files: &[(&'a Path, usize)]) -> &'a Path {
+    let mut last = 0;
+    let is_it = |(_, count): &&(&Path, usize)| {
+        last += *count as u64;
+        filter <= last
+    };
+    files.iter().find(is_it).map_or(Path::new(""), |(path, _)| path)
+}
+
+fn of_finding(policy: &CompiledPolicy, finding: &Finding) -> (u64, &'static str, String) {
+    match finding {
+        Finding::NeverMatches { filter } => {
+            (*filter, "never-matches", "can never decide: its conditions cannot hold together".to_owned())
+        }
+        Finding::Shadowed { filter, by } => {
+            let by = policy.filter(*by).map_or("", |by| by.filter.name.as_str());
+            (*filter, "shadowed", format!("can never decide: \"{by}\" answers first for all that it matches"))
+        }
+        Finding::Late { filter, fields } => {
+            let names: Vec<&str> = fields.iter().map(|field| field.name()).collect();
+            let text = format!(
+                "tests {}, not known at connect unless the socket is bound: it decides when the first packet leaves, so the \
+                 call is not refused, and the connection ended instead",
+                names.join(" and ")
+            );
+            (*filter, "late", text)
+        }
+        Finding::NotEqualOred { filter, field } => {
+            let text = format!(
+                "has several \"not\" conditions on {field}: conditions on one field are OR-ed, so nearly everything meets one; \
+                 use one filter for each"
+            );
+            (*filter, "not-equal-ored", text)
+        }
+        Finding::Disabled { filter } => (*filter, "disabled", "is disabled: it has no effect".to_owned()),
+    }
+}
+
+fn of_filter(filter: &Filter) -> Vec<(&'static str, String)> {
+    let mut found = vec![];
+    if let Action::Callout { kind, .. } = filter.action {
+        let does = match kind {
+            CalloutKind::Inspection => "it is passed over",
+            _ if filter.flags.contains(FilterFlags::PERMIT_IF_CALLOUT_UNREGISTERED) => "it permits",
+            _ => "it blocks",
+        };
+        found.push(("callout-unregistered", format!("names a callout that nobody has registered: {does}")));
+    }
+    if filter.errno.is_some() && !returns_errno(filter.layer) {
+        let text = "has an errno, which no call returns there: only a refused bind or connect returns one";
+        found.push(("errno", text.to_owned()));
+    }
+    for condition in &filter.conditions {
+        if let (FieldId::ALE_APP_ID, Value::Application(path)) = (condition.field, &condition.value)
+            && let Some((who, what)) = writable(Path::new(path))
+        {
+            let text = format!(
+                "is about {path}, and {who} may change {}: who can, can make it another program",
+                what.display()
+            );
+            found.push(("application-writable", text));
+        }
+    }
+    found
+}
+
+fn returns_errno(layer: LayerId) -> bool {
+    matches!(
+        layer,
+        LayerId::ALE_RESOURCE_ASSIGNMENT_V4
+            | LayerId::ALE_RESOURCE_ASSIGNMENT_V6
+            | LayerId::ALE_AUTH_CONNECT_V4
+            | LayerId::ALE_AUTH_CONNECT_V6
+    )
+}
+
+/// Who besides root may write a program's file, or its folder and so replace it.
+fn writable(path: &Path) -> Option<(String, &Path)> {
+    [Some(path), path.parent()].into_iter().flatten().find_map(|path| {
+        let data = fs::metadata(path).ok()?;
+        let mode = data.permissions().mode();
+        // in a folder with the sticky bit others cannot replace the file
+        let sticky = data.is_dir() && mode & 0o1000 != 0;
+        let who = match () {
+            // an owner can give itself the right to write
+            () if data.uid() != 0 => match crate::machine::user_name(data.uid()) {
+                Some(name) => format!("the user {name}"),
+                None => format!("the user {}", data.uid()),
+            },
+            () if mode & 0o002 != 0 && !sticky => "everyone".to_owned(),
+            () if mode & 0o020 != 0 && data.gid() != 0 && !sticky => format!("the group {}", data.gid()),
+            () => return None,
+        };
+        Some((who, path))
+    })
+}

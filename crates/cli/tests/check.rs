@@ -1,0 +1,125 @@
+//! `wfp check`, and the policies that come with the tree.
+
+mod common;
+
+use common::{Folder, POLICY, lines, root, stderr, stdout, succeeds, wfp};
+use std::{fs, os::unix::fs::PermissionsExt};
+
+#[test]
+fn the_policies_of_the_tree_are_valid() {
+    let mut names: Vec<_> = fs::read_dir(root().join("policies")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    names.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
+    assert!(names.len() >= 6, "{names:?}");
+    for path in &names {
+        let text = succeeds(&["check", path.to_str().unwrap()]);
+        assert!(text.contains("valid: "), "{text}");
+    }
+}
+
+#[test]
+fn all_mistakes_of_all_files_are_shown_at_once() {
+    let folder = Folder::new("mistakes");
+    let first = folder.file("first.toml", "[[filter]]\nname = 'a'\nlayer = 'ALE_AUTH_CONECT'\naction = 'blok'\n");
+    let second = folder.file(
+        "second.toml",
+        "[[filter]]\nname = 'b'\nlayer = 'ALE_AUTH_CONNECT'\naction = 'block'\nwhen = { IP_REMOTE_PROT = 1 }\n",
+    );
+    let output = wfp(&["check", &first, &second, "/nowhere.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    for expected in
+        ["first.toml:3:9", "ALE_AUTH_CONNECT", "first.toml:4:10", "second.toml:5:10", "IP_REMOTE_PORT", "/nowhere.toml"]
+    {
+        assert!(text.contains(expected), "{expected} is missing in {text}");
+    }
+    assert!(stdout(&output).is_empty());
+    let output = wfp(&["check", "--json", &first, &second, "/nowhere.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    let found = lines(&stdout(&output));
+    assert!(found.len() >= 4, "{found:?}");
+    assert!(
+        found.iter().all(|line| line["severity"] == "error" && line["message"].is_string() && line["file"].is_string())
+    );
+    assert_eq!((&found[0]["line"], &found[0]["column"]), (&3.into(), &9.into()));
+}
+
+/// A policy with one of each thing that a person should know.
+const ODD: &str = r#"
+[[filter]]
+name   = "wide"
+layer  = "ALE_AUTH_CONNECT"
+action = "block"
+weight = 9
+when   = { IP_REMOTE_PORT = "1-100" }
+
+[[filter]]
+name   = "in its shadow"
+layer  = "ALE_AUTH_CONNECT"
+action = "permit"
+weight = 8
+when   = { IP_REMOTE_PORT = 80 }
+
+[[filter]]
+name   = "late"
+layer  = "ALE_AUTH_CONNECT_V4"
+action = "block"
+when   = { IP_LOCAL_ADDRESS = "10.0.0.1" }
+
+[[filter]]
+name   = "errno for nobody"
+layer  = "ALE_AUTH_RECV_ACCEPT_V4"
+action = "block"
+errno  = "EACCES"
+
+[[callout]]
+name = "scanner"
+
+[[filter]]
+name   = "asks a callout"
+layer  = "STREAM_V4"
+action = { callout = "scanner", kind = "terminating" }
+"#;
+
+#[test]
+fn what_a_person_should_know_is_a_warning() {
+    let folder = Folder::new("odd");
+    let program = folder.file("program", "");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o777)).unwrap();
+    let odd = format!(
+        "{ODD}\n[[filter]]\nname = 'anyone may change it'\nlayer = 'ALE_AUTH_LISTEN_V4'\naction = 'permit'\nwhen = {{ ALE_APP_ID = '{program}' }}\n"
+    );
+    let odd = folder.file("odd.toml", &odd);
+    let good = folder.file("good.toml", POLICY);
+    let text = succeeds(&["check", "--json", &good, &odd]);
+    let found = lines(&text);
+    let kinds: Vec<_> =
+        found.iter().map(|line| (line["kind"].as_str().unwrap(), line["filter"].as_str().unwrap())).collect();
+    for expected in [
+        ("shadowed", "in its shadow"),
+        ("late", "late"),
+        ("errno", "errno for nobody"),
+        ("callout-unregistered", "asks a callout"),
+        ("application-writable", "anyone may change it"),
+    ] {
+        assert!(kinds.contains(&expected), "{expected:?} is missing in {kinds:?}");
+    }
+    assert!(
+        found.iter().all(|line| line["severity"] == "warning" && line["file"].as_str().unwrap().ends_with("odd.toml"))
+    );
+    let text = succeeds(&["check", &good, &odd]);
+    assert!(text.contains("\"in its shadow\" at ALE_AUTH_CONNECT can never decide: \"wide\" answers first"), "{text}");
+    assert!(text.contains("valid: "), "{text}");
+    assert_eq!(succeeds(&["check", "-q", &good, &odd]), "");
+}
+
+#[test]
+fn an_application_that_does_not_exist_is_a_warning() {
+    let folder = Folder::new("missing");
+    let policy = folder.file(
+        "policy.toml",
+        "[[filter]]\nname = 'x'\nlayer = 'ALE_AUTH_CONNECT'\naction = 'block'\nwhen = { ALE_APP_ID = '/no/such/program' }\n",
+    );
+    let text = succeeds(&["check", &policy]);
+    assert!(text.contains("/no/such/program") && text.contains("policy.toml:5:"), "{text}");
+    assert!(text.contains("1 warning"), "{text}");
+}

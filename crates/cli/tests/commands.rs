@@ -1,0 +1,149 @@
+//! `wfp bench`, `wfp show`, `wfp export`, `wfp completions`, `wfp man`, and what all commands have in common.
+
+mod common;
+
+use common::{Folder, POLICY, lines, stderr, stdout, succeeds, wfp};
+use std::process::{Command, Stdio};
+
+#[test]
+fn what_a_policy_costs() {
+    let folder = Folder::new("bench");
+    let policy = folder.file("policy.toml", POLICY);
+    let output = wfp(&["bench", "-p", &policy, "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("made from the filters themselves"));
+    let layers = lines(&stdout(&output));
+    assert_eq!(layers.len(), 2, "each layer with filters");
+    for layer in &layers {
+        let keys: Vec<&str> = layer.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, ["layer", "filters", "build_ms", "bytes_per_filter", "worst_steps", "user_ns", "kernel_ns"]);
+        assert_eq!(layer["filters"], 3);
+        assert!(layer["build_ms"].is_number() && layer["kernel_ns"].is_null());
+        for key in ["mean", "p50", "p99"] {
+            assert!(layer["user_ns"][key].as_f64().unwrap() > 0.0);
+        }
+    }
+    let events = folder.file("events.jsonl", "{\"IP_REMOTE_PORT\":80}\n{\"IP_REMOTE_PORT\":81}\n");
+    let output = wfp(&["bench", "-p", &policy, "--layer", "ALE_AUTH_CONNECT_V4", "--from", &events]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stdout(&output).starts_with("ALE_AUTH_CONNECT_V4: 3 filters"));
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn the_layers_and_the_fields_of_one() {
+    let layers = lines(&succeeds(&["show", "layers", "--json"]));
+    assert_eq!(layers.len(), 99);
+    for (id, layer) in layers.iter().enumerate() {
+        assert_eq!(layer["id"], id);
+        assert!(layer["layer"].is_string() && layer["key"].is_string());
+    }
+    let fields = |name: &str| lines(&succeeds(&["show", "layers", name, "--json"]));
+    let connect = &fields("fwpm_layer_ale_auth_connect_v4")[0];
+    let address =
+        connect["fields"].as_array().unwrap().iter().find(|field| field["field"] == "IP_LOCAL_ADDRESS").unwrap();
+    assert_eq!(address["type"], "FWP_UINT32");
+    assert_eq!(address["filled"], serde_json::json!(["late", "replay"]));
+    assert!(address["match"].as_array().unwrap().contains(&"equal".into()));
+    assert_eq!(fields("ALE_AUTH_CONNECT").len(), 2, "a family");
+    let text = succeeds(&["show", "layers", "INBOUND_TRANSPORT_V6"]);
+    assert!(text.contains("IP_REMOTE_PORT") && text.contains("replay"), "{text}");
+    let output = wfp(&["show", "layers", "INBOUND_TRANSPRT_V6"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("INBOUND_TRANSPORT_V6"));
+}
+
+#[test]
+fn a_policy_in_another_form_is_the_same_policy() {
+    let folder = Folder::new("export");
+    let policy = folder.file("policy.toml", POLICY);
+    let json = succeeds(&["export", "-p", &policy, "--format", "json"]);
+    let json = folder.file("policy.json", &json);
+    let toml = succeeds(&["export", "-p", &json, "--format", "toml"]);
+    let toml = folder.file("again.toml", &toml);
+    let answer = |policy: &str| {
+        let event = ["ALE_AUTH_CONNECT_V4", "IP_PROTOCOL=tcp", "IP_REMOTE_PORT=80", "IP_REMOTE_ADDRESS=192.0.2.1"];
+        succeeds(&[&["explain", "-p", policy, "--json"][..], &event].concat())
+    };
+    assert_eq!(answer(&policy), answer(&json));
+    assert_eq!(answer(&policy), answer(&toml));
+    let schema: serde_json::Value = serde_json::from_str(&succeeds(&["export", "--format", "schema"])).unwrap();
+    assert!(schema["$schema"].is_string());
+    assert_eq!(wfp(&["export", "--format", "toml"]).status.code(), Some(2), "which policy?");
+}
+
+#[test]
+fn completions_and_manual_pages() {
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(succeeds(&["completions", shell]).contains("explain"));
+    }
+    assert!(succeeds(&["man"]).contains(".TH wfp 1"));
+    assert!(succeeds(&["man", "explain"]).contains("wfp\\-explain"));
+    assert_eq!(wfp(&["man", "no-such-command"]).status.code(), Some(1));
+}
+
+#[test]
+fn wrong_usage_is_2_and_a_policy_that_cannot_be_used_is_1() {
+    let folder = Folder::new("usage");
+    let broken = folder.file("broken.toml", "[[filter]\n");
+    for arguments in [
+        &["no-such-command"][..],
+        &[],
+        &["explain"],
+        &["explain", "-p", "x"],
+        &["check"],
+        &["check", "--no-such-option", "x"],
+        &["show", "filters"],
+        &["export", "--format", "netsh"],
+        &["completions", "cmd"],
+        &["bench"],
+        &["replay"],
+        &["explain", "-p", "x", "ALE_AUTH_CONNECT_V4", "A=1", "--from", "y"],
+    ] {
+        assert_eq!(wfp(arguments).status.code(), Some(2), "{arguments:?}");
+    }
+    for arguments in [
+        &["check", &broken][..],
+        &["explain", "-p", &broken, "ALE_AUTH_CONNECT_V4"],
+        &["bench", "-p", &broken],
+        &["replay", "-p", &broken, "capture.pcap"],
+        &["export", "-p", &broken, "--format", "json"],
+        &["check", "/nowhere/policy.toml"],
+    ] {
+        let output = wfp(arguments);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        assert!(!stderr(&output).is_empty(), "{arguments:?}");
+    }
+    for arguments in [&["--help"][..], &["--version"], &["explain", "--help"]] {
+        assert_eq!(wfp(arguments).status.code(), Some(0), "{arguments:?}");
+    }
+}
+
+#[test]
+fn colour_is_for_terminals_and_for_who_asks() {
+    let folder = Folder::new("colour");
+    let policy = folder.file("policy.toml", POLICY);
+    let explain = |color: &[&str]| {
+        let arguments = [&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", "IP_REMOTE_PORT=80"][..], color].concat();
+        let output = Command::new(env!("CARGO_BIN_EXE_wfp")).args(arguments).env_remove("NO_COLOR").output().unwrap();
+        stdout(&output).contains('\x1b')
+    };
+    assert!(!explain(&[]), "this is no terminal");
+    assert!(explain(&["--color", "always"]));
+    assert!(!explain(&["--color", "never"]));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    for arguments in [&["show", "layers"][..], &["completions", "bash"], &["man"], &["export", "--format", "schema"]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_wfp"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}

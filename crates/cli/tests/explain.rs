@@ -1,0 +1,179 @@
+//! `wfp explain`.
+
+mod common;
+
+use common::{Folder, POLICY, lines, root, stderr, stdout, succeeds, wfp, wfp_reading};
+use std::fs;
+
+const HTTP: [&str; 4] = ["ALE_AUTH_CONNECT", "IP_PROTOCOL=tcp", "IP_REMOTE_ADDRESS=192.0.2.1", "IP_REMOTE_PORT=8011"];
+
+fn explain(folder: &Folder, arguments: &[&str]) -> String {
+    let policy = folder.file("policy.toml", POLICY);
+    succeeds(&[&["explain", "-p", &policy][..], arguments].concat())
+}
+
+#[test]
+fn an_explanation_for_people() {
+    let folder = Folder::new("people");
+    let text = explain(&folder, &HTTP);
+    let golden = root().join("crates/cli/tests/golden/explain.txt");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&golden, &text).unwrap();
+    }
+    assert_eq!(text, fs::read_to_string(golden).unwrap());
+}
+
+#[test]
+fn an_explanation_for_programs() {
+    let folder = Folder::new("programs");
+    let answer = &lines(&explain(&folder, &[&HTTP[..], &["--json"]].concat()))[0];
+    assert_eq!(answer["layer"], "ALE_AUTH_CONNECT_V4");
+    assert_eq!(answer["action"], "block");
+    assert_eq!(answer["right"], "hard");
+    assert_eq!(answer["filter"]["name"], "no plain HTTP");
+    assert!(answer["filter"]["id"].is_u64());
+    assert_eq!(answer["filter"]["key"].as_str().unwrap().len(), 38);
+    let [universal, web] = &answer["sublayers"].as_array().unwrap()[..] else { panic!("{answer}") };
+    assert_eq!((&universal["sublayer"], &universal["answer"]), (&"UNIVERSAL".into(), &"permit".into()));
+    assert_eq!(
+        (&web["sublayer"], &web["weight"], &web["answer"]),
+        (&"acme.web".into(), &16384.into(), &"block".into())
+    );
+    let filters = web["filters"].as_array().unwrap();
+    assert_eq!(filters[0]["matched"], true);
+    assert_eq!(filters[0]["decided"], true);
+    assert_eq!(filters[0]["action"], "block");
+    assert_eq!(filters[1]["reached"], false, "those that were never reached say so");
+    let conditions = filters[0]["conditions"].as_array().unwrap();
+    let port =
+        conditions.iter().find(|condition| condition["field"] == "IP_REMOTE_PORT" && condition["match"] == "range");
+    let port = port.unwrap_or_else(|| panic!("{answer}"));
+    assert_eq!((&port["actual"], &port["matched"]), (&"8011".into(), &true.into()));
+}
+
+#[test]
+fn a_family_takes_the_version_of_the_address() {
+    let folder = Folder::new("family");
+    let layer = |address: &str| {
+        let word = format!("IP_REMOTE_ADDRESS={address}");
+        lines(&explain(&folder, &["ALE_AUTH_CONNECT", &word, "--json"]))[0]["layer"].clone()
+    };
+    assert_eq!(layer("192.0.2.1"), "ALE_AUTH_CONNECT_V4");
+    assert_eq!(layer("2001:db8::1"), "ALE_AUTH_CONNECT_V6");
+    assert_eq!(layer("::ffff:192.0.2.1"), "ALE_AUTH_CONNECT_V4", "IPv4-mapped addresses are IPv4");
+    let policy = folder.file("policy.toml", POLICY);
+    let output = wfp(&["explain", "-p", &policy, "ALE_AUTH_CONNECT", "IP_REMOTE_PORT=80"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("ALE_AUTH_CONNECT_V4 or ALE_AUTH_CONNECT_V6"), "{}", stderr(&output));
+}
+
+#[test]
+fn empty_and_unknown_values() {
+    let folder = Folder::new("unknown");
+    let policy = folder.file(
+        "late.toml",
+        "[[filter]]\nname = 'not from here'\nlayer = 'ALE_AUTH_CONNECT_V4'\naction = 'block'\nwhen = { IP_LOCAL_ADDRESS = '10.0.0.1' }\n",
+    );
+    let brief = |word: &str| {
+        let text = succeeds(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", word, "--brief", "--json"]);
+        lines(&text)[0]["action"].clone()
+    };
+    assert_eq!(brief("IP_LOCAL_ADDRESS=10.0.0.1"), "block");
+    assert_eq!(brief("IP_LOCAL_ADDRESS="), "permit");
+    assert_eq!(brief("IP_LOCAL_ADDRESS=?"), "late", "the first packet decides");
+}
+
+#[test]
+fn the_groups_of_a_user() {
+    let folder = Folder::new("groups");
+    let policy = folder.file(
+        "groups.toml",
+        "[[filter]]\nname = 'g'\nlayer = 'ALE_AUTH_CONNECT_V4'\naction = 'block'\nwhen = { ALE_USER_ID = { group = 4242 } }\n",
+    );
+    let action = |more: &[&str]| {
+        let words = ["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", "ALE_USER_ID=nobody", "--brief", "--json"];
+        lines(&succeeds(&[&words[..], more].concat()))[0]["action"].clone()
+    };
+    assert_eq!(action(&[]), "permit");
+    assert_eq!(action(&["--group", "4242"]), "block");
+    assert_eq!(action(&["--group", "root"]), "permit");
+    let output = wfp(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", "--group", "no-such-group"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("no-such-group"));
+}
+
+#[test]
+fn many_events_from_a_file_and_from_standard_input() {
+    let folder = Folder::new("many");
+    let policy = folder.file("policy.toml", POLICY);
+    let events = concat!(
+        "{\"IP_PROTOCOL\":6,\"IP_REMOTE_ADDRESS\":\"192.0.2.1\",\"IP_REMOTE_PORT\":80}\n",
+        "\n",
+        "{\"IP_PROTOCOL\":\"udp\",\"IP_REMOTE_ADDRESS\":\"192.0.2.1\",\"IP_REMOTE_PORT\":\"domain\"}\n",
+        "{\"time\":\"2026-01-02T03:04:05.678901234Z\",\"kind\":\"classify\",\"layer\":\"ALE_AUTH_CONNECT_V4\",\"action\":\"permit\",",
+        "\"filter\":null,\"values\":{\"IP_PROTOCOL\":6,\"IP_REMOTE_ADDRESS\":\"192.0.2.9\",\"IP_REMOTE_PORT\":23,\"ALE_USER_ID\":0}}\n",
+    );
+    let file = folder.file("events.jsonl", events);
+    let arguments = |from| ["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", "--brief", "--from", from];
+    let text = succeeds(&arguments(&file));
+    let first = text.lines().next().unwrap();
+    assert!(first.starts_with("{\"action\":\"block\",\"filter\":{\"id\":"), "{first}");
+    assert!(first.ends_with(",\"name\":\"no plain HTTP\"}}"), "{first}");
+    let answers = lines(&text);
+    let names: Vec<_> = answers.iter().map(|answer| answer["filter"]["name"].as_str()).collect();
+    assert_eq!(names, [Some("no plain HTTP"), Some("the network may be used"), Some("no telnet for root")]);
+    let piped = wfp_reading(&arguments("-"), events);
+    assert_eq!(stdout(&piped), text);
+    let family = ["explain", "-p", &policy, "ALE_AUTH_CONNECT", "--from", &file];
+    let layers: Vec<_> = lines(&succeeds(&family)).iter().map(|answer| answer["layer"].clone()).collect();
+    assert_eq!(layers, ["ALE_AUTH_CONNECT_V4"; 3]);
+}
+
+#[test]
+fn where_no_filter_decides_the_filter_is_null() {
+    let folder = Folder::new("null");
+    let policy = folder.file("policy.toml", POLICY);
+    let output = wfp_reading(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", "--brief", "--from", "-"], "{}\n");
+    assert_eq!(stdout(&output), "{\"action\":\"permit\",\"filter\":null}\n");
+}
+
+#[test]
+fn an_error_in_line_two_of_three() {
+    let folder = Folder::new("line");
+    let policy = folder.file("policy.toml", POLICY);
+    let from = |second: &str| {
+        let events = format!("{{\"IP_REMOTE_PORT\":80}}\n{second}\n{{\"IP_REMOTE_PORT\":80}}\n");
+        let file = folder.file("events.jsonl", &events);
+        let output = wfp(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", "--brief", "--from", &file]);
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(stdout(&output).lines().count(), 1, "what was right before stands");
+        assert!(stderr(&output).contains("events.jsonl, line 2: "), "{}", stderr(&output));
+        stderr(&output)
+    };
+    assert!(from("nonsense").contains("no JSON object"));
+    assert!(from("{\"IP_REMOTE_PROT\":80}").contains("did you mean IP_REMOTE_PORT?"));
+    assert!(from("{\"IP_REMOTE_PORT\":70000}").contains("70000 does not fit"));
+    assert!(from("{\"IP_REMOTE_PORT\":[80]}").contains("takes a number or text"));
+    assert!(from("{\"L2_FLAGS\":0}").contains("does not have the field"));
+    assert!(from("{\"kind\":\"flow-established\",\"flow\":1}").contains("flow-established"));
+    assert!(from("{\"layer\":\"ALE_AUTH_LISTEN_V4\",\"values\":{}}").contains("of ALE_AUTH_LISTEN_V4"));
+}
+
+#[test]
+fn wrong_words() {
+    let folder = Folder::new("words");
+    let policy = folder.file("policy.toml", POLICY);
+    let says = |words: &[&str], what: &str| {
+        let output = wfp(&[&["explain", "-p", &policy][..], words].concat());
+        assert_eq!(output.status.code(), Some(1), "{words:?}");
+        assert!(stderr(&output).contains(what), "{}", stderr(&output));
+        assert!(stdout(&output).is_empty());
+    };
+    says(&["ALE_AUTH_CONECT_V4"], "did you mean ALE_AUTH_CONNECT_V4?");
+    says(&["ALE_AUTH_CONNECT_V4", "IP_REMOTE_PORT"], "no FIELD=VALUE");
+    says(&["ALE_AUTH_CONNECT_V4", "IP_REMOTE_PORT=80", "IP_REMOTE_PORT=81"], "given twice");
+    says(&["ALE_AUTH_CONNECT_V4", "IP_REMOTE_PORT=80-90"], "more than one value");
+    says(&["ALE_AUTH_CONNECT_V4", "IP_REMOTE_ADDRESS=10.0.0.0/8"], "more than one value");
+    says(&["ALE_AUTH_CONNECT_V4", "IP_REMOTE_PORT=many"], "`many`");
+    says(&["ALE_AUTH_CONNECT_V4", "IP_REMOTE_PORT=?"], "never unknown");
+}

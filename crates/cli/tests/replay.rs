@@ -1,0 +1,99 @@
+//! `wfp replay`, over the captures of the tree.
+
+mod common;
+
+use common::{Folder, lines, root, stderr, stdout, succeeds, wfp, wfp_reading};
+use serde_json::Value as Json;
+
+fn capture(name: &str) -> String {
+    root().join("captures").join(name).to_str().unwrap().to_owned()
+}
+
+const NO_HTTP: &str = "[[filter]]\nname = 'no plain HTTP'\nlayer = 'ALE_AUTH_CONNECT'\naction = 'block'\nwhen = { IP_REMOTE_PORT = 80 }\n";
+
+fn of_kind<'a>(events: &'a [Json], kind: &str) -> Vec<&'a Json> {
+    events.iter().filter(|event| event["kind"] == kind).collect()
+}
+
+#[test]
+fn without_a_policy_everything_is_permitted_and_shown() {
+    let events = lines(&succeeds(&["replay", "--json", &capture("http.pcap")]));
+    let (summary, before) = events.split_last().unwrap();
+    assert_eq!(summary["kind"], "summary", "the last line");
+    assert_eq!(summary["packets"], summary["permitted"]);
+    assert_eq!((&summary["flows"], &summary["blocked"], &summary["lost"]), (&1.into(), &0.into(), &0.into()));
+    let first = &before[0];
+    assert_eq!(first["layer"], "ALE_AUTH_CONNECT_V4");
+    assert_eq!((&first["action"], &first["filter"], &first["packet"]), (&"permit".into(), &Json::Null, &1.into()));
+    assert_eq!(first["values"]["IP_REMOTE_ADDRESS"], "192.0.2.80");
+    assert_eq!((&first["values"]["IP_PROTOCOL"], &first["values"]["IP_REMOTE_PORT"]), (&6.into(), &80.into()));
+    assert_eq!(first["time"].as_str().unwrap().len(), "2026-01-02T03:04:05.678901234Z".len());
+    assert_eq!(of_kind(before, "flow-established").len(), 1);
+    let deleted = of_kind(before, "flow-deleted");
+    assert_eq!((&deleted[0]["flow"], &deleted[0]["reason"]), (&1.into(), &"closed".into()));
+    assert_eq!(deleted[0]["values"]["IP_REMOTE_PORT"], 80);
+}
+
+#[test]
+fn a_refused_connection_is_refused_once_and_its_packets_with_it() {
+    let folder = Folder::new("refused");
+    let policy = folder.file("policy.toml", NO_HTTP);
+    let events = lines(&succeeds(&["replay", "-p", &policy, "--json", &capture("http.pcap")]));
+    let refused = &events[0];
+    assert_eq!((&refused["layer"], &refused["action"]), (&"ALE_AUTH_CONNECT_V4".into(), &"block".into()));
+    assert_eq!(refused["filter"]["name"], "no plain HTTP");
+    let summary = events.last().unwrap();
+    assert_eq!((&summary["permitted"], &summary["blocked"]), (&0.into(), &summary["packets"]));
+    let text = succeeds(&["replay", "-p", &policy, &capture("http.pcap")]);
+    assert!(text.starts_with("local: 192.0.2.1 ("), "what was inferred, and why: {text}");
+    assert!(text.contains("1  \"no plain HTTP\" at ALE_AUTH_CONNECT_V4"), "{text}");
+}
+
+#[test]
+fn the_local_side_can_be_given() {
+    let text = succeeds(&["replay", "--local", "192.0.2.80/32", "--json", &capture("http.pcap")]);
+    let layers: Vec<Json> = lines(&text).iter().map(|event| event["layer"].clone()).collect();
+    assert!(layers.contains(&"ALE_AUTH_RECV_ACCEPT_V4".into()), "seen from the server");
+    assert!(!layers.contains(&"ALE_AUTH_CONNECT_V4".into()));
+    assert_eq!(wfp(&["replay", "--local", "192.0.2.80/64", "x"]).status.code(), Some(2));
+}
+
+#[test]
+fn every_capture_of_the_tree() {
+    let entries = std::fs::read_dir(root().join("captures")).unwrap();
+    for path in entries.map(|entry| entry.unwrap().path()) {
+        let is_capture = path.extension().is_some_and(|extension| extension == "pcap" || extension == "pcapng");
+        if !is_capture || path.ends_with("cut.pcap") {
+            continue;
+        }
+        let events = lines(&succeeds(&["replay", "--json", "-q", path.to_str().unwrap()]));
+        assert!(of_kind(&events, "classify").len() > 1, "{}", path.display());
+        assert_eq!(of_kind(&events, "summary").len(), 1);
+    }
+}
+
+#[test]
+fn a_cut_capture_is_replayed_as_far_as_it_goes() {
+    let output = wfp(&["replay", "--json", "-q", &capture("cut.pcap")]);
+    assert_eq!(output.status.code(), Some(1));
+    let events = lines(&stdout(&output));
+    assert_eq!(events.last().unwrap()["kind"], "summary");
+    assert_eq!(events.last().unwrap()["packets"], 7, "it is cut in the middle of its eighth packet");
+    assert!(stderr(&output).contains("cut.pcap"), "{}", stderr(&output));
+    assert!(stderr(&output).starts_with("error: "), "{}", stderr(&output));
+}
+
+#[test]
+fn what_is_no_capture_is_an_error() {
+    let folder = Folder::new("no-capture");
+    let text = folder.file("text.pcap", "this is no capture at all, but it is long enough to be one");
+    for path in [text.as_str(), "/nowhere.pcap"] {
+        let output = wfp(&["replay", path]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(path), "{}", stderr(&output));
+    }
+    // a pipe cannot be read twice: once to see which side is local, and once more
+    let output = wfp_reading(&["replay", "-"], "x");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("--local"), "{}", stderr(&output));
+}
