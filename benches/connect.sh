@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# What a filtered connect() costs: no policy, `wfp run` with 100 filters, and 100 nftables rules, side by side in one run.
+# What a filtered connect() and close() cost: no policy, `wfp run`, and nftables, side by side in one run; and what a refused
+# connect() alone costs (wfp-refused). Then what a start costs, and the kernel program by the kernel's own statistics.
 # As root. Everything happens on the loopback of a network namespace that is made for this and taken away again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -47,14 +48,26 @@ for _ in $(seq "$rounds"); do
     measure none in_ns "$loop" connect 9000 "$count"
     measure wfp-100 in_ns "$wfp" run -q -p "$work/100.toml" -- "$loop" connect 9000 "$count"
     measure wfp-1000 in_ns "$wfp" run -q -p "$work/1000.toml" -- "$loop" connect 9000 "$count"
-    measure wfp-refused in_ns "$wfp" run -q -p "$work/1000.toml" -- "$loop" connect 9001 "$count"
+    measure wfp-refused in_ns "$wfp" run -q -p "$work/1000.toml" -- "$loop" refused 9001 "$count"
     for n in 100 1000; do
         rules "$n" | in_ns nft -f -
         measure "nft-$n" in_ns "$loop" connect 9000 "$count"
         in_ns nft delete table inet bench
     done
 done
-python3 - "$work/times" <<'PY'
+printf '[[filter]]\nname = "x"\nlayer = "ALE_AUTH_CONNECT"\naction = "block"\nwhen = { IP_REMOTE_PORT = 81 }\n' >"$work/one.toml"
+start() { # name command...
+    local name=$1 before; shift
+    before=$(date +%s%N)
+    "$@"
+    echo "$name $((($(date +%s%N) - before) / 1000))" >>"$work/starts"
+}
+for _ in $(seq "$rounds"); do
+    start "true" true
+    start "wfp run, one layer" "$wfp" run -q -p "$work/one.toml" -- true
+    start "wfp run, all layers recorded" "$wfp" run -q -p "$work/one.toml" --events /dev/null -- true
+done
+python3 - "$work/times" "$work/starts" <<'PY'
 import statistics, sys
 times = {}
 for line in open(sys.argv[1]):
@@ -65,4 +78,11 @@ print(f"{'':12} {'median ns':>10} {'against none':>13}   least .. most")
 for name, all in times.items():
     median = statistics.median(all)
     print(f"{name:12} {median:10.0f} {median / base:13.3f}   {min(all)} .. {max(all)}")
+starts = {}
+for line in open(sys.argv[2]):
+    name, us = line.rsplit(" ", 1)
+    starts.setdefault(name, []).append(int(us) / 1000)
+for name, all in starts.items():
+    print(f"{name:32} {statistics.median(all):8.1f} ms")
 PY
+if [ -f crates/kernel/examples/measure.rs ]; then cargo run --release -q -p openwfp-kernel --example measure; fi

@@ -1,7 +1,8 @@
 //! Connects and closes in a loop, for benchmarks of what filtering costs.
 //!
 //! `connect_loop serve PORT` accepts connections on 127.0.0.1 until it is killed; `connect_loop connect PORT COUNT` connects
-//! to it and closes, and prints the nanoseconds that both calls take together; refused connections count too.
+//! to it and closes, and prints the nanoseconds that both calls take together; `connect_loop refused PORT COUNT` makes calls
+//! that a filter refuses, on one socket, and prints the nanoseconds of one.
 
 use std::{
     env,
@@ -16,7 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     match arguments[..] {
         ["serve", port] => serve(port.parse()?),
         ["connect", port, count] => connect(port.parse()?, count.parse()?),
-        _ => Err("usage: connect_loop serve PORT | connect PORT COUNT".into()),
+        ["refused", port, count] => refused(port.parse()?, count.parse()?),
+        _ => Err("usage: connect_loop serve PORT | connect PORT COUNT | refused PORT COUNT".into()),
     }
 }
 
@@ -25,6 +27,20 @@ fn serve(port: u16) -> Result<(), Box<dyn std::error::Error>> {
     loop {
         drop(listener.accept()?);
     }
+}
+
+/// The system call alone, on one socket, which a refused call leaves as it was.
+fn refused(port: u16, count: u32) -> Result<(), Box<dyn std::error::Error>> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None)?;
+    let address = std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, port);
+    let started = Instant::now();
+    for _ in 0..count {
+        if rustix::net::connect(&socket, &address) != Err(rustix::io::Errno::PERM) {
+            return Err("a connect was not refused".into());
+        }
+    }
+    println!("{} ns refused {count}", started.elapsed().as_nanos() / u128::from(count.max(1)));
+    Ok(())
 }
 
 fn connect(port: u16, count: u32) -> Result<(), Box<dyn std::error::Error>> {

@@ -108,7 +108,7 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Isolation")]
     pub network_devices: bool,
     /// No isolation at all: the command runs as the caller, and can get around the policy
-    #[arg(long, help_heading = "Isolation")]
+    #[arg(long, help_heading = "Isolation", conflicts_with = "user")]
     pub no_isolation: bool,
     /// The command
     #[arg(last = true, required = true, value_name = "CMD")]

@@ -34,7 +34,7 @@ pub(crate) fn explain(args: &ExplainArgs, globals: Globals) -> Result<()> {
                 line.clear();
                 number += 1;
                 let read = input.read_line(&mut line);
-                if read.with_context(|| format!("cannot read line {number} of {}", path.display()))? == 0 {
+                if read.with_context(|| format!("cannot read line {number} of {}", name_of(path)))? == 0 {
                     return Ok(());
                 }
                 if line.trim().is_empty() {

@@ -12,7 +12,7 @@ use openwfp_engine::{
     SublayerExplanation,
 };
 use openwfp_model::{FieldId, FieldType, LayerId, MatchType, Value};
-use std::io::Write;
+use std::{collections::HashSet, io::Write};
 
 /// More filters of a sublayer are left out unless more is asked for.
 const SHOWN: usize = 8;
@@ -162,22 +162,40 @@ fn write_sublayer(
     let weight = paint.dim(format!("(weight {})", sublayer.weight));
     writeln!(out, "sublayer {} {weight} {said}", paint.bold(&sublayer.name))?;
     let answered = sublayer.answer.map(|answer| (answer.filter, cell_action(answer.action)));
-    let mut left_out = 0;
-    for (place, filter) in sublayer.filters.iter().enumerate() {
+    let told = told(&sublayer.filters, globals.verbose);
+    for filter in sublayer.filters.iter().filter(|filter| told.contains(&filter.id)) {
         let answer = answered.filter(|(id, _)| *id == filter.id).map(|(_, word)| word);
-        let is_answer = answer.is_some();
-        let told = place < SHOWN || is_answer || filter.reached && filter.matched;
-        if !told && !globals.verbose {
-            left_out += 1;
-            continue;
-        }
         write_filter(out, policy, layer, filter, answer, globals)?;
     }
+    let left_out = sublayer.filters.len() - told.len();
     if left_out > 0 {
-        let text = format!("{left_out} more filters did not match or were not reached (-v shows them)");
+        let text = format!("{left_out} more filters are further from matching, or were not reached (-v shows them)");
         writeln!(out, "    {}", paint.dim(text))?;
     }
     Ok(())
+}
+
+/// The filters that are told of: those that matched, and of the others those that were nearest to it.
+fn told(filters: &[FilterExplanation], all: bool) -> HashSet<u64> {
+    let mut others: Vec<&FilterExplanation> =
+        filters.iter().filter(|filter| !(filter.reached && filter.matched)).collect();
+    // a stable sort: of those that are equally near, the first
+    others.sort_by_key(|filter| (!filter.reached && !filter.matched, failing(&filter.conditions)));
+    let far = others.iter().skip(if all { others.len() } else { SHOWN });
+    let far: HashSet<u64> = far.filter(|filter| !filter.decided).map(|filter| filter.id).collect();
+    filters.iter().map(|filter| filter.id).filter(|id| !far.contains(id)).collect()
+}
+
+/// How many fields keep a filter from matching; of conditions on one field one that holds is enough.
+fn failing(conditions: &[ConditionExplanation]) -> usize {
+    let mut fields: Vec<(FieldId, bool)> = vec![];
+    for condition in conditions {
+        match fields.iter_mut().find(|(field, _)| *field == condition.condition.field) {
+            Some((_, holds)) => *holds |= condition.matched,
+            None => fields.push((condition.condition.field, condition.matched)),
+        }
+    }
+    fields.iter().filter(|(_, holds)| !holds).count()
 }
 
 fn write_filter(

@@ -1,55 +1,90 @@
 //! The JSON forms of objects, values and events. They may grow, never change.
 
 use openwfp_engine::{CompiledPolicy, Schema, Values};
-use openwfp_model::{FieldId, FieldType, LayerId, Value};
-use serde_json::{Map, Value as Json, json};
+use openwfp_model::{FieldId, FieldType, LayerField, LayerId, Value};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::Value as Json;
 
 /// A value as JSON: numbers as numbers, everything else as text.
 pub(crate) fn value(layer: LayerId, field: FieldId, value: &Value) -> Json {
-    let found = layer.layer().field(field);
-    match (value, found.map(|field| field.field_type)) {
-        (Value::Uint32(_) | Value::ByteArray16(_), Some(FieldType::IpAddress)) => {
-            found.map_or(Json::Null, |field| json!(value.display(field).to_string()))
+    serde_json::to_value(FieldValue { field: layer.layer().field(field), value }).unwrap_or_default()
+}
+
+struct FieldValue<'a> {
+    field: Option<&'static LayerField>,
+    value: &'a Value,
+}
+
+impl Serialize for FieldValue<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match (self.value, self.field) {
+            (Value::Uint32(_) | Value::ByteArray16(_), Some(field)) if field.field_type == FieldType::IpAddress => {
+                to.collect_str(&self.value.display(field))
+            }
+            (Value::Uint8(number), _) => to.serialize_u8(*number),
+            (Value::Uint16(number), _) => to.serialize_u16(*number),
+            (Value::Uint32(number) | Value::User(number), _) => to.serialize_u32(*number),
+            (Value::Uint64(number), _) => to.serialize_u64(*number),
+            (Value::Empty, _) => to.serialize_unit(),
+            (other, _) => to.collect_str(other),
         }
-        (Value::Uint8(n), _) => json!(n),
-        (Value::Uint16(n), _) => json!(n),
-        (Value::Uint32(n), _) => json!(n),
-        (Value::Uint64(n), _) => json!(n),
-        (Value::User(uid), _) => json!(uid),
-        (Value::Empty, _) => Json::Null,
-        (other, _) => json!(other.to_string()),
     }
+}
+
+/// The known values of an event. They are written as they are found: a capture has millions of events.
+pub(crate) struct EventValues<'a> {
+    policy: &'a CompiledPolicy,
+    layer: LayerId,
+    words: &'a Values,
+    application: Option<&'a str>,
 }
 
 /// Every known field of a layer, by name; the application as it is told, since a class number has no path.
-pub(crate) fn values(policy: &CompiledPolicy, layer: LayerId, words: &Values, application: Option<&str>) -> Json {
-    let mut object = Map::new();
-    for field in Schema::of(layer).fields() {
-        let is_application = field.field == FieldId::ALE_APP_ID;
-        let found = match application {
-            Some(path) if is_application => Some(json!(path)),
-            _ if is_application => None,
-            _ => policy.value(layer, field.field, words).map(|found| value(layer, field.field, &found)),
-        };
-        if let Some(found) = found {
-            object.insert(field.field.name().to_owned(), found);
-        }
-    }
-    Json::Object(object)
+pub(crate) fn values<'a>(
+    policy: &'a CompiledPolicy,
+    layer: LayerId,
+    words: &'a Values,
+    application: Option<&'a str>,
+) -> EventValues<'a> {
+    EventValues { policy, layer, words, application }
 }
 
-/// The filter that decided, as events name it.
-pub(crate) fn filter(policy: &CompiledPolicy, id: u64) -> Json {
-    match policy.filter(id) {
-        Some(filter) => json!({"id": id, "key": filter.filter.key.to_string(), "name": filter.filter.name}),
-        None => Json::Null,
+impl Serialize for EventValues<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut object = to.serialize_map(None)?;
+        for field in Schema::of(self.layer).fields() {
+            let id = field.field;
+            if id == FieldId::ALE_APP_ID {
+                if let Some(path) = self.application {
+                    object.serialize_entry(id.name(), path)?;
+                }
+            } else if let Some(found) = self.policy.value(self.layer, id, self.words) {
+                let field = self.layer.layer().field(id);
+                object.serialize_entry(id.name(), &FieldValue { field, value: &found })?;
+            }
+        }
+        object.end()
     }
+}
+
+/// A filter, as events name it.
+#[derive(Serialize)]
+pub(crate) struct FilterName<'a> {
+    id: u64,
+    key: String,
+    name: &'a str,
+}
+
+/// The filter that decided, as events name it; null where none did.
+pub(crate) fn filter(policy: &CompiledPolicy, id: u64) -> Option<FilterName<'_>> {
+    let found = &policy.filter(id)?.filter;
+    Some(FilterName { id, key: found.key.to_string(), name: &found.name })
 }
 
 /// The name of the sublayer in which a filter stands.
-pub(crate) fn sublayer_name(policy: &CompiledPolicy, id: u64) -> Json {
-    let sublayer = policy.filter(id).and_then(|filter| policy.sublayer(filter.filter.sublayer));
-    sublayer.map_or(Json::Null, |sublayer| json!(sublayer.name))
+pub(crate) fn sublayer_name(policy: &CompiledPolicy, id: u64) -> Option<&str> {
+    let sublayer = policy.sublayer(policy.filter(id)?.filter.sublayer)?;
+    Some(&sublayer.name)
 }
 
 /// Nanoseconds since 1970 as RFC 3339 with nine digits, in UTC.

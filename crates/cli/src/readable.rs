@@ -20,9 +20,15 @@ pub(crate) fn value(field: &LayerField, value: &Value) -> String {
                 Some(name) => format!("{name} (uid {uid})"),
                 None => format!("uid {uid}"),
             },
-            other => other.display(field).to_string(),
+            other => printable(&other.display(field).to_string()),
         },
     }
+}
+
+/// A text of an event, with what a terminal would obey escaped.
+fn printable(text: &str) -> String {
+    let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escape).collect()
 }
 
 /// What an event has, as people read it.
@@ -97,5 +103,7 @@ mod tests {
         assert_eq!(shown(FieldId::IP_LOCAL_ADDRESS_TYPE, &Value::Uint8(3)), "MULTICAST");
         assert_eq!(shown(FieldId::IP_REMOTE_PORT, &Value::Uint16(80)), "80");
         assert_eq!(shown(FieldId::ALE_USER_ID, &Value::User(0)), "root (uid 0)");
+        let hostile = Value::Application("/tmp/\u{1b}[31mred\u{e9}".to_owned());
+        assert_eq!(shown(FieldId::ALE_APP_ID, &hostile), "/tmp/\\u{1b}[31mred\u{e9}");
     }
 }

@@ -18,6 +18,7 @@ use openwfp_packet::{
     packet::{Frame, Packet},
     replay::{Classifier, Decision, Replay, ReplaySettings, Step, Summary},
 };
+use serde::Serialize;
 use serde_json::{Value as Json, json};
 use std::{
     collections::BTreeMap,
@@ -52,6 +53,7 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
             out,
             globals,
             failed: None,
+            line: vec![],
             packet: 0,
             counts: BTreeMap::new(),
             by: BTreeMap::new(),
@@ -133,6 +135,8 @@ struct Judge<'a, 'w> {
     out: &'w mut dyn Write,
     globals: Globals,
     failed: Option<io::Error>,
+    /// The line at hand.
+    line: Vec<u8>,
     /// The frame at hand.
     packet: u64,
     counts: Counts,
@@ -141,31 +145,49 @@ struct Judge<'a, 'w> {
     flows: Vec<FlowEvent>,
 }
 
+/// A classification, as its line has it.
+#[derive(Serialize)]
+struct Classified<'a> {
+    time: String,
+    kind: &'static str,
+    layer: &'static str,
+    action: &'a str,
+    filter: Option<json::FilterName<'a>>,
+    sublayer: Option<&'a str>,
+    flow: Option<u64>,
+    packet: u64,
+    values: json::EventValues<'a>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    reason: &'a str,
+}
+
 impl Judge<'_, '_> {
-    fn write(&mut self, line: &Json) {
-        if self.failed.is_none()
-            && let Err(error) = writeln!(self.out, "{line}")
-        {
+    fn write(&mut self, line: &impl Serialize) {
+        if self.failed.is_some() {
+            return;
+        }
+        self.line.clear();
+        let written = serde_json::to_writer(&mut self.line, line).map_err(io::Error::from);
+        self.line.push(b'\n');
+        if let Err(error) = written.and_then(|()| self.out.write_all(&self.line)) {
             self.failed = Some(error);
         }
     }
 
-    fn event(&self, step: &Step<'_>, action: &str, filter: u64, reason: &str) -> Json {
-        let mut line = json!({
-            "time": json::time(step.time.nanoseconds()),
-            "kind": "classify",
-            "layer": step.layer.name(),
-            "action": action,
-            "filter": json::filter(self.policy, filter),
-            "sublayer": json::sublayer_name(self.policy, filter),
-            "flow": step.flow.map(|flow| flow.get()),
-            "packet": step.packet,
-            "values": json::values(self.policy, step.layer, step.values, None),
+    fn classified(&mut self, step: &Step<'_>, action: &str, filter: u64, reason: &str) {
+        let policy = self.policy;
+        self.write(&Classified {
+            time: json::time(step.time.nanoseconds()),
+            kind: "classify",
+            layer: step.layer.name(),
+            action,
+            filter: json::filter(policy, filter),
+            sublayer: json::sublayer_name(policy, filter),
+            flow: step.flow.map(|flow| flow.get()),
+            packet: step.packet,
+            values: json::values(policy, step.layer, step.values, None),
+            reason,
         });
-        if !reason.is_empty() {
-            line["reason"] = json!(reason);
-        }
-        line
     }
 }
 
@@ -180,17 +202,15 @@ impl Classifier for Judge<'_, '_> {
             *self.by.entry((verdict.filter, step.layer)).or_default() += 1;
         }
         if self.globals.json {
-            let line =
-                self.event(step, if blocked { "block" } else { "permit" }, verdict.filter, verdict.reason.name());
-            self.write(&line);
+            let action = if blocked { "block" } else { "permit" };
+            self.classified(step, action, verdict.filter, verdict.reason.name());
         }
         decision
     }
 
     fn flow_blocked(&mut self, step: &Step<'_>) {
         if self.globals.json {
-            let line = self.event(step, "block", 0, "flow-blocked");
-            self.write(&line);
+            self.classified(step, "block", 0, "flow-blocked");
         }
     }
 

@@ -177,3 +177,23 @@ fn wrong_words() {
     says(&["ALE_AUTH_CONNECT_V4", "IP_REMOTE_PORT=many"], "`many`");
     says(&["ALE_AUTH_CONNECT_V4", "IP_REMOTE_PORT=?"], "never unknown");
 }
+
+#[test]
+fn of_many_filters_those_nearest_to_matching_are_shown() {
+    let folder = Folder::new("nearest");
+    let filter = |n: u32| {
+        format!(
+            "[[filter]]\nname = 'f{n}'\nlayer = 'ALE_AUTH_CONNECT_V4'\naction = 'block'\n\
+             when = {{ IP_REMOTE_ADDRESS = '10.0.{n}.0/24', IP_REMOTE_PORT = {n} }}\n"
+        )
+    };
+    let policy = folder.file("policy.toml", &(1..=100).map(filter).collect::<String>());
+    let event = ["explain", "-p", &policy, "ALE_AUTH_CONNECT", "IP_REMOTE_ADDRESS=10.0.200.1", "IP_REMOTE_PORT=77"];
+    let text = succeeds(&event);
+    assert!(
+        text.contains("\"f77\" did not match\n      fails IP_REMOTE_ADDRESS is 10.0.77.0/24: here it is 10.0.200.1\n"),
+        "{text}"
+    );
+    assert!(text.contains("92 more filters"), "{text}");
+    assert!(succeeds(&[&event[..], &["-v"]].concat()).contains("\"f50\""));
+}

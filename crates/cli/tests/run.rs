@@ -118,8 +118,10 @@ fn text(output: &Output) -> String {
 fn events(path: &str, layer: &str) -> Vec<serde_json::Value> {
     let text = fs::read_to_string(path).unwrap();
     let all = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).expect(line));
-    all.filter(|event| event["kind"] == "classify" && event["layer"].as_str().is_some_and(|name| name.starts_with(layer)))
-        .collect()
+    all.filter(|event| {
+        event["kind"] == "classify" && event["layer"].as_str().is_some_and(|name| name.starts_with(layer))
+    })
+    .collect()
 }
 
 #[test]
@@ -168,7 +170,11 @@ fn a_policy_for_one_program_does_not_touch_another() {
     let folder = Folder::new("application");
     let server = Server::local();
     let python = String::from_utf8(
-        Command::new("python3").args(["-c", "import sys,os;print(os.path.realpath(sys.executable))"]).output().unwrap().stdout,
+        Command::new("python3")
+            .args(["-c", "import sys,os;print(os.path.realpath(sys.executable))"])
+            .output()
+            .unwrap()
+            .stdout,
     )
     .unwrap();
     let policy = folder.file(
@@ -192,7 +198,8 @@ fn two_hundred_short_lived_processes_are_all_named() {
     let folder = Folder::new("processes");
     let server = Server::local();
     let log = folder.path("events.jsonl");
-    let curl = String::from_utf8(Command::new("sh").args(["-c", "readlink -f $(command -v curl)"]).output().unwrap().stdout);
+    let curl =
+        String::from_utf8(Command::new("sh").args(["-c", "readlink -f $(command -v curl)"]).output().unwrap().stdout);
     let script = format!(
         "for i in $(seq 200); do curl -s -o /dev/null -m 5 http://127.0.0.1:{}/ & [ $((i % 10)) = 0 ] && wait; done; wait",
         server.port()
@@ -309,11 +316,7 @@ fn bind_and_listen_and_accept() {
     }
     // a listener in the group, a client in the group: the connection is made, or its SYN is dropped
     let pair = "import socket,sys\na=socket.socket();a.bind(('127.0.0.1',23457));a.listen()\nc=socket.socket();c.settimeout(0.5)\ntry:\n c.connect(('127.0.0.1',23457))\nexcept TimeoutError:\n sys.exit(9)";
-    for (layer, expected) in [
-        ("ALE_AUTH_LISTEN", 9),
-        ("ALE_AUTH_RECV_ACCEPT", 9),
-        ("ALE_AUTH_CONNECT", 0),
-    ] {
+    for (layer, expected) in [("ALE_AUTH_LISTEN", 9), ("ALE_AUTH_RECV_ACCEPT", 9), ("ALE_AUTH_CONNECT", 0)] {
         let output = wfp(&["-p", &policy(layer, 23457), "--", "python3", "-c", pair]);
         assert_eq!(status(&output), expected, "{layer}: {}", text(&output));
     }
@@ -348,7 +351,8 @@ fn exit_statuses_and_dry_run() {
     let broken = folder.file("broken.toml", "[[filter]]\nname = \"x\"\nlayer = \"NO_SUCH\"\naction = \"block\"\n");
     assert_eq!(status(&wfp(&["-p", &broken, "--", "true"])), 125);
     let server = Server::local();
-    let policy = folder.file("policy.toml", "[[filter]]\nname = \"no\"\nlayer = \"ALE_AUTH_CONNECT\"\naction = \"block\"\n");
+    let policy =
+        folder.file("policy.toml", "[[filter]]\nname = \"no\"\nlayer = \"ALE_AUTH_CONNECT\"\naction = \"block\"\n");
     let url = format!("http://127.0.0.1:{}/", server.port());
     let log = folder.path("events.jsonl");
     let output = wfp(&["-p", &policy, "--dry-run", "--events", &log, "--", "curl", "-s", "-m", "5", &url]);

@@ -78,8 +78,14 @@ fn an_explanation() {
     for sublayer in [upper, lower] {
         has_keys(sublayer, &["sublayer", "weight", "answer", "filters"]);
     }
-    assert_eq!((&upper["sublayer"], &upper["weight"], &upper["answer"]), (&json!("upper"), &json!(200), &json!("permit")));
-    assert_eq!((&lower["sublayer"], &lower["weight"], &lower["answer"]), (&json!("lower"), &json!(100), &json!("block")));
+    assert_eq!(
+        (&upper["sublayer"], &upper["weight"], &upper["answer"]),
+        (&json!("upper"), &json!(200), &json!("permit"))
+    );
+    assert_eq!(
+        (&lower["sublayer"], &lower["weight"], &lower["answer"]),
+        (&json!("lower"), &json!(100), &json!("block"))
+    );
 
     let web = &upper["filters"][0];
     has_keys(web, &["filter", "matched", "decided", "action", "conditions"]);
@@ -94,13 +100,12 @@ fn an_explanation() {
     let filters = lower["filters"].as_array().unwrap();
     let told: Vec<_> = filters
         .iter()
-        .map(|filter| (filter["filter"]["name"].as_str().unwrap(), filter["decided"] == true, filter["reached"] == true))
+        .map(|filter| {
+            (filter["filter"]["name"].as_str().unwrap(), filter["decided"] == true, filter["reached"] == true)
+        })
         .collect();
-    let expected = [
-        ("not on this machine", true, true),
-        ("not for this program", false, false),
-        ("not for daemon", false, false),
-    ];
+    let expected =
+        [("not on this machine", true, true), ("not for this program", false, false), ("not for daemon", false, false)];
     assert_eq!(told, expected, "in the order in which the engine walks them");
     assert_eq!(filters[0]["filter"], answer["filter"]);
 }
@@ -117,7 +122,10 @@ fn an_explanation_where_nothing_matches() {
 #[test]
 fn a_brief_answer() {
     let found = answer("brief", &[V4, "--brief", "FLAGS=1"]);
-    assert_eq!(found, json!({"action": "block", "filter": {"id": found["filter"]["id"], "name": "not on this machine"}}));
+    assert_eq!(
+        found,
+        json!({"action": "block", "filter": {"id": found["filter"]["id"], "name": "not on this machine"}})
+    );
     assert!(found["filter"]["id"].is_u64());
     assert_eq!(answer("brief-none", &[V4, "--brief"]), json!({"action": "permit", "filter": null}));
 }

@@ -95,7 +95,9 @@ impl<'a> Recorder<'a> {
         }
         let Some((path, mut file)) = self.file else { return Ok(()) };
         let result = self.failed.map_or_else(|| file.flush(), Err);
-        result.with_context(|| format!("the command has run, but its events could not all be written to {}", path.display()))
+        result.with_context(|| {
+            format!("the command has run, but its events could not all be written to {}", path.display())
+        })
     }
 
     fn json(&self, event: &Event) -> Json {

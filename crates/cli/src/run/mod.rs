@@ -3,6 +3,7 @@
 mod events;
 mod session;
 
+use crate::live::LIVE_LAYERS;
 use crate::{
     args::RunArgs,
     output::Globals,
@@ -11,7 +12,6 @@ use crate::{
 use anyhow::{Context, Result, anyhow, bail};
 use events::Recorder;
 use openwfp_engine::CompiledPolicy;
-use crate::live::LIVE_LAYERS;
 use openwfp_model::{Layer, LayerId};
 use openwfp_sandbox::Isolation;
 use std::process::ExitCode;
@@ -107,6 +107,9 @@ fn filtered(policy: &CompiledPolicy) -> impl Iterator<Item = LayerId> {
 fn warn_of_layers(policy: &CompiledPolicy, globals: Globals) {
     let names: Vec<&str> = filtered(policy).filter(|layer| !LIVE_LAYERS.contains(layer)).map(LayerId::name).collect();
     if !names.is_empty() {
-        globals.notice(&format!("filters at these layers have no effect here, which are not met live yet: {}", names.join(", ")));
+        globals.notice(&format!(
+            "filters at these layers have no effect here, which are not met live yet: {}",
+            names.join(", ")
+        ));
     }
 }

@@ -153,7 +153,8 @@ fn lock() -> Result<File> {
     let path = Path::new("/run/wfp/lock");
     fs::create_dir_all("/run/wfp").context("cannot make /run/wfp")?;
     let file = File::create(path).with_context(|| format!("cannot open {}", path.display()))?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive).with_context(|| format!("cannot lock {}", path.display()))?;
+    rustix::fs::flock(&file, FlockOperation::LockExclusive)
+        .with_context(|| format!("cannot lock {}", path.display()))?;
     Ok(file)
 }
 
