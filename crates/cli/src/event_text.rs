@@ -94,7 +94,10 @@ impl EventReader {
             let field = field_of(layer, name)?;
             if !value.is_null() {
                 let value = self.json(layer, &field, value)?;
-                event.values.insert(field.field, value);
+                // under one name JSON keeps the last value; this is a field under two names
+                if event.values.insert(field.field, value).is_some() {
+                    bail!("{name} is given twice; an event has one value of each field");
+                }
             }
         }
         self.add_groups(&mut event);
@@ -222,7 +225,7 @@ fn parse(layer: LayerId, field: &LayerField, text: &str) -> Result<Value> {
     let number = text.parse::<u64>().ok().filter(|_| is_number).map(|number| json!(number));
     let value = number.unwrap_or_else(|| match field.field_type {
         // several flags are written A|B, and an event has exactly these
-        FieldType::Flags => json!({"all": text.split(['|', ',']).collect::<Vec<_>>()}),
+        FieldType::Flags => json!({"all": text.split(['|', ',']).map(str::trim).collect::<Vec<_>>()}),
         _ => json!(text),
     });
     let policy = json!({"filter": [{

@@ -99,7 +99,8 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
         write_summary(out, &summary)
     })?;
     match broken {
-        Some(error) => Err(anyhow::Error::new(error).context(format!("{} is broken", args.capture.display()))),
+        // the error names its cause itself
+        Some(error) => bail!("{} is broken: {error}", args.capture.display()),
         None => Ok(()),
     }
 }
@@ -334,9 +335,10 @@ fn write_summary(out: &mut dyn Write, summary: &Summary) -> Result<()> {
     };
     writeln!(
         out,
-        "\n{} packets in {} flows: {} permitted, {} blocked{refused}{}",
+        "\n{} packets in {} flow{}: {} permitted, {} blocked{refused}{}",
         summary.packets,
         summary.flows,
+        if summary.flows == 1 { "" } else { "s" },
         summary.permitted,
         summary.blocked,
         rest.concat()

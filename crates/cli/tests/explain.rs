@@ -17,7 +17,7 @@ fn an_explanation_for_people() {
     let folder = Folder::new("people");
     let text = explain(&folder, &HTTP);
     let golden = root().join("crates/cli/tests/golden/explain.txt");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+    if std::env::var_os("BLESS").is_some() {
         fs::write(&golden, &text).unwrap();
     }
     assert_eq!(text, fs::read_to_string(golden).unwrap());

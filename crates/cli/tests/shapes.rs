@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Folder, lines, root, succeeds};
+use common::{Folder, lines, root, stderr, succeeds, wfp};
 use serde_json::{Value as Json, json};
 
 /// An upper sublayer that permits the web, and a lower one that blocks some of it.
@@ -133,7 +133,7 @@ fn a_brief_answer() {
 #[test]
 fn values_are_written_as_in_policy_files() {
     let loopback = json!("not on this machine");
-    let table: [(&[&str], Json); 16] = [
+    let table: [(&[&str], Json); 17] = [
         (&["IP_PROTOCOL=6", "IP_REMOTE_PORT=80"], json!("web")),
         (&["IP_PROTOCOL=tcp", "IP_REMOTE_PORT=443"], json!("web")),
         (&["IP_PROTOCOL=TCP", "IP_REMOTE_PORT=https"], json!("web")),
@@ -143,7 +143,8 @@ fn values_are_written_as_in_policy_files() {
         (&["FLAGS=IS_LOOPBACK"], loopback.clone()),
         (&["FLAGS=0x1"], loopback.clone()),
         (&["FLAGS=3"], loopback.clone()),
-        (&["FLAGS=IS_LOOPBACK|IS_WILDCARD_BIND"], loopback),
+        (&["FLAGS=IS_LOOPBACK|IS_WILDCARD_BIND"], loopback.clone()),
+        (&["FLAGS=IS_WILDCARD_BIND, IS_LOOPBACK"], loopback),
         (&["FLAGS=IS_WILDCARD_BIND"], json!(null)),
         (&["ALE_APP_ID=/no/such/program"], json!("not for this program")),
         (&["ALE_APP_ID=/no/other/program"], json!(null)),
@@ -216,4 +217,24 @@ fn an_event_of_a_replay_can_be_asked_for_its_reason() {
     let file = folder.file("events.jsonl", &format!("{event}\n"));
     let explained = &lines(&succeeds(&["explain", "-p", policy, V4, "--from", &file]))[0];
     assert_eq!((&explained["action"], &explained["filter"]), (&event["action"], &event["filter"]));
+}
+
+#[test]
+fn why_a_capture_is_broken_is_said_once() {
+    let capture = root().join("captures/cut.pcap");
+    let output = wfp(&["replay", "-q", capture.to_str().unwrap()]);
+    let said = stderr(&output);
+    assert!(said.contains("frame 8") && said.matches("the capture ends inside a packet").count() == 1, "{said}");
+}
+
+#[test]
+fn a_field_under_two_names_is_given_twice() {
+    let folder = Folder::new("shapes-twice");
+    let policy = folder.file("policy.toml", POLICY);
+    let file = folder.file("events.jsonl", "{\"IP_REMOTE_PORT\":80,\"ICMP_CODE\":0}\n");
+    for event in [&["IP_REMOTE_PORT=80", "ICMP_CODE=0"][..], &["--from", &file]] {
+        let output = wfp(&[&["explain", "-q", "-p", &policy, V4], event].concat());
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains("ICMP_CODE is given twice"), "{}", stderr(&output));
+    }
 }
