@@ -1,9 +1,9 @@
 //! `wfp demo`: a policy at work on real connections, one permitted and one refused, with the reason for each.
 
 use crate::{
-    output::Globals,
+    output::{Globals, Paint},
     policies::Reported,
-    run::{Ended, run_session},
+    run::{Ended, Watcher, run_session},
 };
 use anyhow::{Result, anyhow};
 use openwfp_engine::{CompiledPolicy, Event as EngineEvent, compile};
@@ -91,20 +91,30 @@ fn run_client(compiled: &CompiledPolicy, open: u16, shut: u16, globals: Globals)
             command: &command,
             notice: &notice,
         },
-        |event: &Event| {
-            let word = if event.blocked { "block" } else { "permit" };
-            let port = compiled.value(event.layer, FieldId::IP_REMOTE_PORT, &event.values);
-            let filter = compiled.filter(event.filter).map_or("no filter", |filter| filter.filter.name.as_str());
-            println!(
-                "   {} {} of {} [{}] to port {}: \"{filter}\"",
-                paint.action(word),
-                event.layer,
-                event.program,
-                event.identity.process.tgid,
-                port.map_or_else(String::new, |port| port.to_string())
-            );
-        },
+        &mut Narrator { compiled, paint },
     )
+}
+
+/// Says what happens, for people who see it for the first time.
+struct Narrator<'a> {
+    compiled: &'a CompiledPolicy,
+    paint: Paint,
+}
+
+impl Watcher for Narrator<'_> {
+    fn event(&mut self, event: &Event) {
+        let word = if event.blocked { "block" } else { "permit" };
+        let port = self.compiled.value(event.layer, FieldId::IP_REMOTE_PORT, &event.values);
+        let filter = self.compiled.filter(event.filter).map_or("no filter", |filter| filter.filter.name.as_str());
+        println!(
+            "   {} {} of {} [{}] to port {}: \"{filter}\"",
+            self.paint.action(word),
+            event.layer,
+            event.program,
+            event.identity.process.tgid,
+            port.map_or_else(String::new, |port| port.to_string())
+        );
+    }
 }
 
 /// A server on a free port of the loopback that greets and counts.

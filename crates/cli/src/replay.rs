@@ -58,6 +58,8 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
             counts: BTreeMap::new(),
             by: BTreeMap::new(),
             flows: vec![],
+            sequence: 0,
+            time: 0,
         };
         let file = File::open(&capture).with_context(|| format!("cannot read {}", args.capture.display()))?;
         let size = file.metadata().map_or(0, |data| data.len());
@@ -86,13 +88,13 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
             Err(error) => broken = Some(error),
         }
         progress.end();
-        let Judge { failed, counts, by, flows, out, .. } = judge;
+        let Judge { failed, counts, by, flows, out, time, .. } = judge;
         if let Some(error) = failed {
             return Err(error.into());
         }
         let summary = replay.summary();
         if globals.json {
-            return write_summary_json(out, &summary);
+            return write_summary_json(out, &summary, time);
         }
         write_counts(out, &policy, &counts, &by, globals)?;
         write_flows(out, &flows, &summary, globals)?;
@@ -140,6 +142,10 @@ struct Judge<'a, 'w> {
     line: Vec<u8>,
     /// The frame at hand.
     packet: u64,
+    /// How many classifications have been written.
+    sequence: u64,
+    /// When the last of them was.
+    time: u64,
     counts: Counts,
     by: ByFilter,
     /// The first established flows, or all of them.
@@ -155,9 +161,14 @@ struct Classified<'a> {
     action: &'a str,
     filter: Option<json::FilterName<'a>>,
     sublayer: Option<&'a str>,
+    /// A replay has no CPUs: all events are counted as one's.
+    cpu: u16,
+    seq: u64,
     flow: Option<u64>,
     packet: u64,
     values: json::EventValues<'a>,
+    /// A capture knows no processes.
+    process: Option<()>,
     #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'a str,
 }
@@ -177,6 +188,9 @@ impl Judge<'_, '_> {
 
     fn classified(&mut self, step: &Step<'_>, action: &str, filter: u64, reason: &str) {
         let policy = self.policy;
+        let seq = self.sequence;
+        self.sequence += 1;
+        self.time = step.time.nanoseconds();
         self.write(&Classified {
             time: json::time(step.time.nanoseconds()),
             kind: "classify",
@@ -184,9 +198,12 @@ impl Judge<'_, '_> {
             action,
             filter: json::filter(policy, filter),
             sublayer: json::sublayer_name(policy, filter),
+            cpu: 0,
+            seq,
             flow: step.flow.map(|flow| flow.get()),
             packet: step.packet,
             values: json::values(policy, step.layer, step.values, None),
+            process: None,
             reason,
         });
     }
@@ -256,9 +273,9 @@ fn flow_values(event: &FlowEvent) -> Json {
     values
 }
 
-fn write_summary_json(out: &mut dyn Write, summary: &Summary) -> Result<()> {
+fn write_summary_json(out: &mut dyn Write, summary: &Summary, time: u64) -> Result<()> {
     let line = json!({
-        "kind": "summary", "packets": summary.packets, "flows": summary.flows, "permitted": summary.permitted,
+        "time": json::time(time), "kind": "summary", "packets": summary.packets, "flows": summary.flows, "permitted": summary.permitted,
         "blocked": summary.blocked, "lost": 0, "malformed": summary.malformed, "elsewhere": summary.elsewhere,
         "not_ip": summary.not_ip, "unsupported": summary.unsupported,
     });

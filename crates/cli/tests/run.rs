@@ -27,10 +27,16 @@ fn obstacle(programs: &[&str]) -> Option<String> {
     programs.iter().find(|program| !found(program)).map(|program| format!("{program} is not installed"))
 }
 
+/// With WFP_TEST_EVERYTHING set, what would be skipped fails: for machines that are known to be able to run it all.
+fn may_skip(obstacle: &str) {
+    assert!(std::env::var_os("WFP_TEST_EVERYTHING").is_none(), "cannot run here: {obstacle}");
+    println!("skipped: {obstacle}");
+}
+
 macro_rules! needs {
     ($($program:literal),*) => {
         if let Some(obstacle) = obstacle(&[$($program),*]) {
-            println!("skipped: {obstacle}");
+            may_skip(&obstacle);
             return;
         }
     };
@@ -397,7 +403,82 @@ fn when_wfp_is_killed_everything_stays_filtered() {
     assert!(wait_for(format!("{answer}.done")));
     assert_eq!(fs::read_to_string(&answer).unwrap(), "7\n0\n");
     assert_eq!((refused.reached(), served.reached()), (0, 1));
-    // the next run clears up
-    thread::sleep(std::time::Duration::from_millis(200));
+    // the next run clears up: the group of the killed one and what was pinned for it are gone
+    let name = format!("run-{}-", child.id());
+    let left = || {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let points = mounts.lines().filter(|line| line.contains(" cgroup2 ") || line.contains(" bpf "));
+        let points: Vec<&str> = points.filter_map(|line| line.split(' ').nth(1)).collect();
+        let find = Command::new("find").args(points).args(["-maxdepth", "3", "-name", &format!("{name}*")]).output();
+        String::from_utf8(find.unwrap().stdout).unwrap()
+    };
+    assert!(left().lines().count() >= 2, "a group and pins: {:?}", left());
+    thread::sleep(std::time::Duration::from_millis(300));
     assert_eq!(status(&wfp(&["--", "true"])), 0);
+    assert_eq!(left(), "");
+}
+
+#[test]
+fn events_can_be_read_while_the_command_runs() {
+    needs!("bash", "curl");
+    let folder = Folder::new("stream");
+    let server = Server::local();
+    let log = folder.path("events.jsonl");
+    let script = format!("curl -s -o /dev/null http://127.0.0.1:{}/; sleep 2", server.port());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_wfp"))
+        .args(["run", "--events", &log, "--", "bash", "-c", &script])
+        .spawn()
+        .unwrap();
+    let mut seen = false;
+    for _ in 0..60 {
+        thread::sleep(std::time::Duration::from_millis(25));
+        seen = fs::read_to_string(&log).is_ok_and(|text| text.contains("ALE_AUTH_CONNECT_V4"));
+        if seen {
+            break;
+        }
+    }
+    assert!(seen && child.try_wait().unwrap().is_none(), "the event came while the command ran");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let last = fs::read_to_string(&log).unwrap();
+    let last: serde_json::Value = serde_json::from_str(last.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["kind"], &last["lost"]), (&"summary".into(), &0.into()));
+    for key in ["time", "packets", "flows", "permitted", "blocked"] {
+        assert!(last.get(key).is_some(), "{key}");
+    }
+}
+
+#[test]
+fn the_keys_of_an_event_are_those_of_the_contract() {
+    needs!("curl");
+    let folder = Folder::new("keys");
+    let server = Server::local();
+    let log = folder.path("events.jsonl");
+    let url = format!("http://127.0.0.1:{}/", server.port());
+    assert_eq!(status(&wfp(&["--events", &log, "--", "curl", "-s", "-o", "/dev/null", &url])), 0);
+    let event = &events(&log, "ALE_AUTH_CONNECT_V4")[0];
+    let keys = ["time", "kind", "layer", "action", "filter", "sublayer", "cpu", "seq", "flow", "values", "process"];
+    for key in keys {
+        assert!(event.get(key).is_some(), "{key}: {event}");
+    }
+    for key in ["pid", "path", "uid", "comm"] {
+        assert!(event["process"].get(key).is_some(), "{key}: {event}");
+    }
+    assert!(fs::read_to_string(&log).unwrap().contains("\"kind\":\"flow-established\""));
+}
+
+#[test]
+fn a_full_disk_and_a_reader_that_has_gone_change_nothing_for_the_command() {
+    needs!("sh");
+    // every write fails: the command's own status stands, and without one the run says that it failed
+    assert_eq!(status(&wfp(&["--events", "/dev/full", "--", "sh", "-c", "exit 3"])), 3);
+    let output = wfp(&["--events", "/dev/full", "--", "sh", "-c", "exit 0"]);
+    assert_eq!(status(&output), 125, "{}", text(&output));
+    assert!(text(&output).contains("/dev/full"), "{}", text(&output));
+    // standard error is full, or closed
+    for redirection in ["2>/dev/full", "2>&-"] {
+        let wfp = env!("CARGO_BIN_EXE_wfp");
+        let script = format!("{wfp} run --trace -- sh -c 'exit 4' {redirection}");
+        let status = Command::new("sh").args(["-c", &script]).status().unwrap();
+        assert_eq!(status.code(), Some(4), "{redirection}");
+    }
 }

@@ -214,6 +214,11 @@ impl Enforcement {
         events.into_iter().filter(|event| event.shown).for_each(&mut each);
     }
 
+    /// How many events each CPU has made: what was not read of them is lost, once no event is under way.
+    pub fn sequences(&self) -> Vec<u64> {
+        self.events.made_by_cpu()
+    }
+
     /// What was permitted and blocked at the layers that have filters or are recorded. (Hooks that are there for one layer
     /// serve others too, where everything is permitted.)
     pub fn totals(&self) -> Result<Vec<LayerTotals>, EnforceError> {

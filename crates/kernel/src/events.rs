@@ -90,6 +90,11 @@ impl Events {
         unsafe { BorrowedFd::borrow_raw(self.ring.as_raw_fd()) }
     }
 
+    /// How many events each CPU has made.
+    pub(crate) fn made_by_cpu(&self) -> Vec<u64> {
+        self.sequence.get(&0, 0).map_or_else(|_| Vec::new(), |of_cpus| of_cpus.iter().copied().collect())
+    }
+
     /// How many events the programs have made.
     fn made(&self) -> u64 {
         self.sequence.get(&0, 0).map_or(0, |of_cpus| of_cpus.iter().sum())

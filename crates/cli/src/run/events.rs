@@ -3,7 +3,8 @@
 use super::Ended;
 use crate::{
     json,
-    output::{Globals, Paint},
+    output::{Globals, Paint, complain},
+    run::session::Watcher,
 };
 use anyhow::{Context, Result};
 use openwfp_engine::{CompiledPolicy, words};
@@ -15,7 +16,7 @@ use std::{
     fs::File,
     io::{BufWriter, Write},
     path::{Path, PathBuf},
-    time::UNIX_EPOCH,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 /// Where events go.
@@ -25,13 +26,48 @@ pub(super) struct Recorder<'a> {
     file: Option<(PathBuf, BufWriter<File>)>,
     failed: Option<std::io::Error>,
     flows: HashSet<u64>,
-    sequence: BTreeMap<u16, Sequence>,
+    sequences: BTreeMap<u16, Sequence>,
+    lost: u64,
 }
 
-/// The event numbers of one CPU that were seen.
+/// The event numbers of one CPU.
 #[derive(Default)]
 struct Sequence {
+    /// The number after the highest that was seen.
     next: u64,
+    /// Ranges of numbers below it that were not seen, and for how many looks they have been waited for: a program that
+    /// is interrupted by another hands its event over after it.
+    gaps: Vec<(u64, u64, u32)>,
+}
+
+/// A number that does not come within so many looks is lost.
+const PATIENCE: u32 = 3;
+
+impl Sequence {
+    fn see(&mut self, number: u64) {
+        if number >= self.next {
+            if number > self.next {
+                self.gaps.push((self.next, number - 1, 0));
+            }
+            self.next = number + 1;
+        } else if let Some(place) = self.gaps.iter().position(|&(first, last, _)| first <= number && number <= last) {
+            let (first, last, age) = self.gaps.remove(place);
+            if first < number {
+                self.gaps.push((first, number - 1, age));
+            }
+            if number < last {
+                self.gaps.push((number + 1, last, age));
+            }
+        }
+    }
+
+    /// The ranges that have been waited for long enough.
+    fn given_up(&mut self, patience: u32) -> Vec<(u64, u64)> {
+        self.gaps.iter_mut().for_each(|gap| gap.2 += 1);
+        let lost = self.gaps.iter().filter(|gap| gap.2 > patience).map(|gap| (gap.0, gap.1)).collect();
+        self.gaps.retain(|gap| gap.2 <= patience);
+        lost
+    }
 }
 
 impl<'a> Recorder<'a> {
@@ -44,33 +80,10 @@ impl<'a> Recorder<'a> {
             None => None,
         };
         let trace = trace.then(|| globals.paint_error());
-        Ok(Self { policy, trace, file, failed: None, flows: HashSet::new(), sequence: BTreeMap::new() })
+        Ok(Self { policy, trace, file, failed: None, flows: HashSet::new(), sequences: BTreeMap::new(), lost: 0 })
     }
 
-    pub fn event(&mut self, event: &Event) {
-        let sequence = self.sequence.entry(event.cpu).or_default();
-        let missing = event.sequence.saturating_sub(sequence.next);
-        let first = sequence.next;
-        sequence.next = sequence.next.max(event.sequence + 1);
-        if missing > 0 {
-            let range = [first, event.sequence - 1];
-            self.write(&json!({"time": time(event), "kind": "lost", "count": missing, "cpu": event.cpu, "seq": range}));
-        }
-        if self.file.is_some() {
-            let line = self.json(event);
-            self.write(&line);
-        }
-        if let Some(paint) = self.trace {
-            eprintln!("{}", self.text(event, paint));
-        }
-        let established = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6].contains(&event.layer);
-        if established && !event.blocked && self.flows.insert(event.flow) {
-            let line = json!({"time": time(event), "kind": "flow-established", "flow": event.flow});
-            self.write(&line);
-        }
-    }
-
-    /// A disk that is full does not stop the command; the run says so at its end, and fails if the command has not.
+    /// A disk that is full does not stop the command; the run says so at its end.
     fn write(&mut self, line: &Json) {
         if let (Some((_, file)), None) = (&mut self.file, &self.failed)
             && let Err(error) = writeln!(file, "{line}")
@@ -79,25 +92,42 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    pub fn finish(mut self, ended: &Ended) -> Result<()> {
-        let seen: u64 = self.sequence.values().map(|sequence| sequence.next).sum();
-        if ended.lost > 0 {
-            self.write(&json!({"kind": "lost", "count": ended.lost, "after": seen}));
+    fn report_lost(&mut self, patience: u32) {
+        let mut lost = vec![];
+        for (&cpu, sequence) in &mut self.sequences {
+            lost.extend(sequence.given_up(patience).into_iter().map(|range| (cpu, range)));
         }
-        let flows = self.flows.len();
+        for (cpu, (first, last)) in lost {
+            let count = last - first + 1;
+            self.lost += count;
+            let line = json!({"time": now(), "kind": "lost", "count": count, "cpu": cpu, "seq": [first, last]});
+            self.write(&line);
+        }
+    }
+
+    /// Writes the end; whether everything could be written.
+    pub fn finish(mut self, ended: &Ended) -> Result<()> {
+        for (cpu, &made) in (0u16..).zip(&ended.sequences) {
+            let sequence = self.sequences.entry(cpu).or_default();
+            if sequence.next < made {
+                sequence.gaps.push((sequence.next, made - 1, 0));
+                sequence.next = made;
+            }
+        }
+        self.report_lost(0);
         let summary = json!({
-            "kind": "summary", "flows": flows, "permitted": ended.permitted, "blocked": ended.blocked, "lost": ended.lost
+            "time": now(), "kind": "summary", "packets": Json::Null, "flows": self.flows.len(),
+            "permitted": ended.permitted, "blocked": ended.blocked, "lost": self.lost,
         });
         self.write(&summary);
         if let Some(paint) = self.trace {
-            let lost = if ended.lost > 0 { format!(", {} events lost", ended.lost) } else { String::new() };
-            eprintln!("{} {} permitted, {} blocked{lost}", paint.dim("wfp:"), ended.permitted, ended.blocked);
+            let lost = if self.lost > 0 { format!(", {} events lost", self.lost) } else { String::new() };
+            let (permitted, blocked) = (ended.permitted, ended.blocked);
+            complain(format_args!("{} {permitted} permitted, {blocked} blocked{lost}", paint.dim("wfp:")));
         }
         let Some((path, mut file)) = self.file else { return Ok(()) };
         let result = self.failed.map_or_else(|| file.flush(), Err);
-        result.with_context(|| {
-            format!("the command has run, but its events could not all be written to {}", path.display())
-        })
+        result.with_context(|| format!("not all events could be written to {}", path.display()))
     }
 
     fn json(&self, event: &Event) -> Json {
@@ -173,6 +203,40 @@ impl<'a> Recorder<'a> {
     }
 }
 
+impl Watcher for Recorder<'_> {
+    fn event(&mut self, event: &Event) {
+        self.sequences.entry(event.cpu).or_default().see(event.sequence);
+        if self.file.is_some() {
+            let line = self.json(event);
+            self.write(&line);
+        }
+        if let Some(paint) = self.trace {
+            complain(format_args!("{}", self.text(event, paint)));
+        }
+        let established = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6].contains(&event.layer);
+        if established && !event.blocked && self.flows.insert(event.flow) && self.file.is_some() {
+            let mut line = self.json(event);
+            line["kind"] = json!("flow-established");
+            self.write(&line);
+        }
+    }
+
+    /// What has come so far can be read by others now.
+    fn looked(&mut self) {
+        self.report_lost(PATIENCE);
+        if let (Some((_, file)), None) = (&mut self.file, &self.failed)
+            && let Err(error) = file.flush()
+        {
+            self.failed = Some(error);
+        }
+    }
+}
+
+fn now() -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    json::time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
 fn action(event: &Event) -> &'static str {
     if event.blocked { "block" } else { "permit" }
 }
@@ -186,4 +250,21 @@ fn comm(event: &Event) -> String {
 fn time(event: &Event) -> String {
     let since = event.time.duration_since(UNIX_EPOCH).unwrap_or_default();
     json::time(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sequence;
+
+    #[test]
+    fn numbers_that_come_late_are_not_lost() {
+        let mut sequence = Sequence::default();
+        for number in [0, 2, 5, 1] {
+            sequence.see(number);
+        }
+        assert!(sequence.given_up(1).is_empty(), "there is patience yet");
+        sequence.see(3);
+        assert_eq!(sequence.given_up(1), [(4, 4)]);
+        assert!(sequence.given_up(1).is_empty(), "each is told once");
+    }
 }

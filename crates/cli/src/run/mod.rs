@@ -6,7 +6,7 @@ mod session;
 use crate::live::LIVE_LAYERS;
 use crate::{
     args::RunArgs,
-    output::Globals,
+    output::{Globals, complain},
     policies::{self, Reported},
 };
 use anyhow::{Context, Result, anyhow, bail};
@@ -16,7 +16,7 @@ use openwfp_model::{Layer, LayerId};
 use openwfp_sandbox::Isolation;
 use std::process::ExitCode;
 
-pub(crate) use session::{Ended, Plan, run as run_session};
+pub(crate) use session::{Ended, Plan, Watcher, run as run_session};
 
 /// What `wfp run` exits with when it could not do its part.
 const FAILED: u8 = 125;
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &RunArgs, globals: Globals) -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             if !error.is::<Reported>() {
-                eprintln!("{} {error:#}", globals.paint_error().red("wfp run:"));
+                complain(format_args!("{} {error:#}", globals.paint_error().red("wfp run:")));
             }
             let status = error.downcast_ref::<openwfp_sandbox::Error>().map(openwfp_sandbox::Error::exit_status);
             ExitCode::from(status.unwrap_or(FAILED))
@@ -51,9 +51,15 @@ fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
         command: &args.command,
         notice: &notice,
     };
-    let ended = session::run(&plan, |event| recorder.event(event))?;
-    recorder.finish(&ended)?;
-    Ok(ended.outcome.exit_status())
+    let ended = session::run(&plan, &mut recorder)?;
+    let status = ended.outcome.exit_status();
+    match recorder.finish(&ended) {
+        // what the command says of itself comes first
+        Err(error) if status != 0 => globals.notice(&format!("{error:#}")),
+        Err(error) => return Err(error),
+        Ok(()) => {}
+    }
+    Ok(status)
 }
 
 fn isolation(args: &RunArgs) -> Result<Isolation> {

@@ -34,19 +34,29 @@ pub(crate) struct Plan<'a> {
     pub notice: &'a dyn Fn(&str),
 }
 
+/// Is told what happens.
+pub(crate) trait Watcher {
+    /// An event.
+    fn event(&mut self, event: &Event);
+
+    /// All events that there were have been told.
+    fn looked(&mut self) {}
+}
+
 /// What a run came to.
 pub(crate) struct Ended {
     pub outcome: Outcome,
     pub permitted: u64,
     pub blocked: u64,
-    pub lost: u64,
+    /// How many events each CPU has made.
+    pub sequences: Vec<u64>,
 }
 
 /// Events are looked for this often although the kernel has not called: it does not for each one.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Runs the command; `each` gets the events as they come.
-pub(crate) fn run(plan: &Plan<'_>, mut each: impl FnMut(&Event)) -> Result<Ended> {
+/// Runs the command; the watcher is told what happens meanwhile.
+pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher) -> Result<Ended> {
     let missing = features::missing();
     if !missing.is_empty() {
         let lines: Vec<String> = missing.iter().map(|missing| format!("  {missing}")).collect();
@@ -77,6 +87,33 @@ pub(crate) fn run(plan: &Plan<'_>, mut each: impl FnMut(&Event)) -> Result<Ended
         }
     };
     drop(starting);
+    let watched = watch(&mut enforcement, &mut child, watcher);
+    let totals = enforcement.totals().unwrap_or_default();
+    let failures = enforcement.failures();
+    if failures.sockets_not_ended > 0 {
+        (plan.notice)(&format!("{} refused connections could not be ended and time out", failures.sockets_not_ended));
+    }
+    if failures.events_unreadable > 0 {
+        (plan.notice)(&format!("{} events could not be read", failures.events_unreadable));
+    }
+    let sequences = enforcement.sequences();
+    if let Err(error) = leave(enforcement, group, plan.notice) {
+        (plan.notice)(&format!("the command has ended, but not all could be cleared up: {error:#}"));
+    }
+    Ok(Ended {
+        outcome: watched?,
+        permitted: totals.iter().map(|layer| layer.permitted).sum(),
+        blocked: totals.iter().map(|layer| layer.blocked).sum(),
+        sequences,
+    })
+}
+
+/// Hands on events and signals until the command has ended.
+fn watch(
+    enforcement: &mut Enforcement,
+    child: &mut openwfp_sandbox::Child,
+    watcher: &mut dyn Watcher,
+) -> Result<Outcome> {
     let outcome = loop {
         let mut ready = [
             PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN),
@@ -89,27 +126,15 @@ pub(crate) fn run(plan: &Plan<'_>, mut each: impl FnMut(&Event)) -> Result<Ended
             Err(errno) => return Err(anyhow!("cannot wait for the command: {errno}")),
         }
         child.hand_on_signals()?;
-        enforcement.events(|event| each(&event));
+        enforcement.events(|event| watcher.event(&event));
+        watcher.looked();
         if let Some(outcome) = child.try_wait()? {
             break outcome;
         }
     };
-    enforcement.events(|event| each(&event));
-    let totals = enforcement.totals()?;
-    let failures = enforcement.failures();
-    if failures.sockets_not_ended > 0 {
-        (plan.notice)(&format!("{} refused connections could not be ended and time out", failures.sockets_not_ended));
-    }
-    let ended = Ended {
-        outcome,
-        permitted: totals.iter().map(|layer| layer.permitted).sum(),
-        blocked: totals.iter().map(|layer| layer.blocked).sum(),
-        lost: failures.events_lost + failures.events_unreadable,
-    };
-    if let Err(error) = leave(enforcement, group, plan.notice) {
-        (plan.notice)(&format!("the command has ended, but not all could be cleared up: {error:#}"));
-    }
-    Ok(ended)
+    enforcement.events(|event| watcher.event(&event));
+    watcher.looked();
+    Ok(outcome)
 }
 
 fn start(
