@@ -27,6 +27,11 @@ if text.count(old) < 1:
     sys.exit(f"{path}: no such text: {old}")
 open(path, "w").write(text.replace(old, new, 1))
 PY
+    if ! cargo test -q -p openwfp-engine --test oracle --test arbitration --no-run >"$work/log" 2>&1; then
+        cat "$work/log"
+        echo "this is no mutant, it does not compile: $file: $from -> $to"
+        exit 1
+    fi
     if cargo test -q -p openwfp-engine --test oracle --test arbitration >"$work/log" 2>&1; then
         echo "MISSED  $file: $from -> $to"
         missed=$((missed + 1))
@@ -45,7 +50,7 @@ classify.rs|sublayer + 1 >= self.sublayers && rank|rank
 arbitrate.rs|self.write(BLOCK, true, Reason::None, filter, sublayer)|self.write(BLOCK, clears, Reason::None, filter, sublayer)
 arbitrate.rs|filter_action::UNREADABLE => self.write(BLOCK, true|filter_action::UNREADABLE => self.write(PERMIT, true
 arbitrate.rs|if !self.is_hard() {|if true {
-arbitrate.rs|let permits = filter.filter_flags()|let permits = 0 == filter.filter_flags()
+arbitrate.rs|PERMIT_IF_CALLOUT_UNREGISTERED != 0|PERMIT_IF_CALLOUT_UNREGISTERED == 0
 compile/emit.rs|(true, false) => group_start - at|(true, false) => 1
 compile/lower.rs|low <= before.1.saturating_add(1)|low <= before.1.saturating_add(2)
 compile/rule.rs|first <= low && last >= high|first <= low || last >= high

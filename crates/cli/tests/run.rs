@@ -30,7 +30,8 @@ fn obstacle(programs: &[&str]) -> Option<String> {
 /// With WFP_TEST_EVERYTHING set, what would be skipped fails: for machines that are known to be able to run it all.
 fn may_skip(obstacle: &str) {
     assert!(std::env::var_os("WFP_TEST_EVERYTHING").is_none(), "cannot run here: {obstacle}");
-    println!("skipped: {obstacle}");
+    // past the test runner, which keeps what passing tests print
+    let _ = writeln!(std::io::stderr(), "skipped: {obstacle}");
 }
 
 macro_rules! needs {
@@ -481,4 +482,28 @@ fn a_full_disk_and_a_reader_that_has_gone_change_nothing_for_the_command() {
         let status = Command::new("sh").args(["-c", &script]).status().unwrap();
         assert_eq!(status.code(), Some(4), "{redirection}");
     }
+}
+
+#[test]
+fn an_address_that_is_added_while_the_command_runs_is_local() {
+    needs!("unshare", "ip", "python3");
+    let folder = Folder::new("added");
+    let log = folder.path("events.jsonl");
+    let (ready, go) = (folder.path("ready"), folder.path("go"));
+    // in a network namespace of its own: the address belongs to nobody else
+    let command = format!(
+        "touch {ready}; while [ ! -e {go} ]; do sleep 0.05; done; python3 -c 'import socket; \
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.connect((\"203.0.113.7\",9))'"
+    );
+    fs::set_permissions(&folder.0, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let wfp = env!("CARGO_BIN_EXE_wfp");
+    let script = format!(
+        "ip link set lo up; {wfp} run --events {log} -- sh -c '{}' & while [ ! -e {ready} ]; do sleep 0.05; done; \
+         ip address add 203.0.113.7/32 dev lo; sleep 0.5; touch {go}; wait $!",
+        command.replace('\'', "'\\''")
+    );
+    let output = Command::new("unshare").args(["--net", "sh", "-c", &script]).output().unwrap();
+    assert_eq!(status(&output), 0, "{}", text(&output));
+    let found = events(&log, "ALE_AUTH_CONNECT_V4");
+    assert_eq!(found[0]["values"]["FLAGS"], 1, "IS_LOOPBACK: {}", found[0]);
 }

@@ -1,7 +1,7 @@
 //! Network interfaces and addresses of the caller's network namespace, as incoming values name them.
 //!
-//! An interface that appears later is unknown to the programs (unreadable, never taken for another) until
-//! [`write`] is called again.
+//! An interface that appears later is unknown to the programs (unreadable) until [`write`] is called again. In another
+//! network namespace indexes mean other interfaces; the programs do not tell the namespaces apart.
 
 use crate::{load::LoadError, records::Record};
 use aya::{

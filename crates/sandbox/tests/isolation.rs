@@ -114,7 +114,7 @@ fn programs_with_more_rights_do_not_get_them() {
     std::fs::set_permissions(&id, std::os::unix::fs::PermissionsExt::from_mode(0o4755)).unwrap();
     let outside = place.run(OFF, &["setpriv", "--reuid", "nobody", "--clear-groups", &id, "-u"]);
     if outside.out != "0\n" {
-        println!("skipped: {} does not honour set-user-id programs", place.folder.display());
+        common::skipped(format_args!("{} does not honour set-user-id programs", place.folder.display()));
         return;
     }
     assert_ne!(place.run(NOBODY, &[&id, "-u"]).out, "0\n");
@@ -169,7 +169,7 @@ fn calls_of_32_bit_programs_are_no_way_around() {
     // socket: 359. socketcall: 102, of which 1 is socket, its arguments in memory.
     let packet = ["int80", "359", "17", "3", "0"];
     if place.call(OFF, &packet).parse::<i32>().is_err() {
-        println!("skipped: this kernel runs no 32-bit programs");
+        common::skipped(format_args!("this kernel runs no 32-bit programs"));
         return;
     }
     assert_eq!(place.call(&["--keep-cap", "net_raw"], &packet), "EAFNOSUPPORT");
@@ -327,7 +327,7 @@ fn root_cannot_write_the_kernel_s_settings() {
         "/sys/class/net/lo/mtu",
     ] {
         if !Path::new(file).exists() {
-            println!("skipped: this kernel has no {file}");
+            common::skipped(format_args!("this kernel has no {file}"));
             continue;
         }
         let open = &["sh", "-c", &format!(": >> {file}")];
@@ -343,7 +343,7 @@ fn network_devices_are_not_seen_unless_asked_for() {
     let open = &["sh", "-c", ": < /dev/net/tun"];
     let outside = place.run(OFF, open);
     if outside.status != 0 {
-        println!("skipped: {}", outside.err.trim());
+        common::skipped(format_args!("{}", outside.err.trim()));
         return;
     }
     assert_ne!(place.run(&[], open).status, 0);
@@ -373,11 +373,11 @@ fn processes_outside_cannot_be_traced_and_those_inside_can() {
     victim.kill().unwrap();
     victim.wait().unwrap();
     if outside.out.trim().parse::<i32>().is_err() {
-        println!("skipped: this kernel limits tracing by itself");
+        common::skipped(format_args!("this kernel limits tracing by itself"));
     }
     for ran in inside {
         if ran.err.contains("Landlock") {
-            println!("skipped: {}", ran.err.trim());
+            common::skipped(format_args!("{}", ran.err.trim()));
         } else {
             assert_eq!(ran.out, "EPERM\n", "{ran:?}");
         }

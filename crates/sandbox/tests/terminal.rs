@@ -24,7 +24,7 @@ fn terminal(place: &Place, line: &str) -> Option<Terminal> {
     let mut script = match script.spawn() {
         Ok(script) => script,
         Err(error) => {
-            println!("skipped: cannot play a terminal with script(1): {error}");
+            common::skipped(format_args!("cannot play a terminal with script(1): {error}"));
             return None;
         }
     };
@@ -219,7 +219,7 @@ fn the_command_cannot_type_into_the_terminal() {
     let Some(mut outside) = terminal(&place, "$PROBE run --no-isolation -- $PROBE type x") else { return };
     outside.status();
     if !outside.screen().contains("0\r\n") {
-        println!("skipped: this kernel lets nobody type into a terminal: {}", outside.screen());
+        common::skipped(format_args!("this kernel lets nobody type into a terminal: {}", outside.screen()));
         return;
     }
     let Some(mut inside) = terminal(&place, "$PROBE run -- $PROBE type x") else { return };

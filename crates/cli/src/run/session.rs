@@ -14,10 +14,12 @@ use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, Sandbox};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::FlockOperation,
+    net::{AddressFamily, SocketFlags, SocketType, bind, netlink, socket_with},
 };
 use std::{
     ffi::OsString,
     fs::{self, File},
+    os::fd::OwnedFd,
     path::Path,
     time::Duration,
 };
@@ -108,24 +110,50 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher) -> Result<Ended> {
     })
 }
 
+/// A socket on which the kernel tells that network interfaces or addresses have changed.
+fn network_changes() -> Option<OwnedFd> {
+    // protocol 0 is NETLINK_ROUTE; the groups RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
+    const GROUPS: u32 = 0x1 | 0x10 | 0x100;
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None).ok()?;
+    bind(&socket, &netlink::SocketAddrNetlink::new(0, GROUPS)).ok()?;
+    Some(socket)
+}
+
+/// Whether the socket had something to tell; what it was does not matter, since everything is read anew.
+fn has_changed(socket: &OwnedFd) -> bool {
+    let mut changed = false;
+    // an overflow is a change too
+    while let Ok(1..) | Err(rustix::io::Errno::NOBUFS) = rustix::io::read(socket, &mut [0; 8192]) {
+        changed = true;
+    }
+    changed
+}
+
 /// Hands on events and signals until the command has ended.
 fn watch(
     enforcement: &mut Enforcement,
     child: &mut openwfp_sandbox::Child,
     watcher: &mut dyn Watcher,
 ) -> Result<Outcome> {
+    let changes = network_changes();
     let outcome = loop {
-        let mut ready = [
+        let mut ready = vec![
             PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN),
             PollFd::from_borrowed_fd(child.signals(), PollFlags::IN),
             PollFd::from_borrowed_fd(enforcement.poll_fd(), PollFlags::IN),
         ];
+        ready.extend(changes.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
         let limit = rustix::event::Timespec::try_from(LOOK_AGAIN).ok();
         match poll(&mut ready, limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(anyhow!("cannot wait for the command: {errno}")),
         }
         child.hand_on_signals()?;
+        if changes.as_ref().is_some_and(has_changed) {
+            // what cannot be told now is unreadable to the programs, and so closed
+            let _ = enforcement.refresh_interfaces();
+        }
         enforcement.events(|event| watcher.event(&event));
         watcher.looked();
         if let Some(outcome) = child.try_wait()? {

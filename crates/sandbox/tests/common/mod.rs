@@ -11,6 +11,12 @@ use std::time::{Duration, Instant};
 
 use openwfp_sandbox::{Groups, PARENT_VARIABLE};
 
+/// Says on standard error, past the test runner, which keeps what passing tests print, that a test is skipped.
+pub fn skipped(reason: impl std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
+}
+
 pub struct Place {
     /// Everyone may enter it: the run's user must reach the probe.
     pub folder: PathBuf,
@@ -25,20 +31,20 @@ pub fn place() -> Option<Place> {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
     if !root {
-        println!("skipped: only root can isolate a command");
+        skipped(format_args!("only root can isolate a command"));
         return None;
     }
     let groups = match Groups::find() {
         Ok(groups) => groups,
         Err(error) => {
-            println!("skipped: {error}");
+            skipped(format_args!("{error}"));
             return None;
         }
     };
     let name = format!("openwfp-sandbox-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let parent = groups.parent().with_file_name(&name);
     if let Err(error) = fs::create_dir(&parent) {
-        println!("skipped: cannot make {}: {error}", parent.display());
+        skipped(format_args!("cannot make {}: {error}", parent.display()));
         return None;
     }
     let folder = std::env::temp_dir().join(&name);
