@@ -1,6 +1,7 @@
 //! What a person should know about valid policies: filters that cannot decide, or that decide otherwise than one would
 //! think.
 
+use crate::{filled, live::LIVE_LAYERS};
 use openwfp_engine::{CompiledFilter, CompiledPolicy, Finding};
 use openwfp_model::{Action, CalloutKind, FieldId, Filter, FilterFlags, LayerId, Value};
 use std::{
@@ -126,6 +127,7 @@ fn of_filter(filter: &Filter) -> Vec<(&'static str, String)> {
         let text = "has an errno, which no call returns there: only a refused bind or connect returns one";
         found.push(("errno", text.to_owned()));
     }
+    found.extend(not_live(filter).map(|text| ("not-live", text)));
     for condition in &filter.conditions {
         if let (FieldId::ALE_APP_ID, Value::Application(path)) = (condition.field, &condition.value)
             && let Some((who, what)) = writable(Path::new(path))
@@ -138,6 +140,27 @@ fn of_filter(filter: &Filter) -> Vec<(&'static str, String)> {
         }
     }
     found
+}
+
+/// What a filter tests that live traffic does not have yet, although its layer is met.
+pub(crate) fn not_live(filter: &Filter) -> Option<String> {
+    if !LIVE_LAYERS.contains(&filter.layer) {
+        return None;
+    }
+    let live = |field: FieldId| filled::field(filter.layer, field).iter().any(|where_| *where_ != "replay");
+    let mut names: Vec<&str> = filter
+        .conditions
+        .iter()
+        .map(|condition| condition.field)
+        .filter(|&field| !live(field))
+        .map(FieldId::name)
+        .collect();
+    names.dedup();
+    let text = format!(
+        "tests {}, which `wfp run` does not know there: the condition never holds, or blocks as unreadable",
+        names.join(" and ")
+    );
+    (!names.is_empty()).then_some(text)
 }
 
 fn returns_errno(layer: LayerId) -> bool {

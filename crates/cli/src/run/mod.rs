@@ -6,6 +6,7 @@ mod session;
 use crate::live::LIVE_LAYERS;
 use crate::{
     args::RunArgs,
+    findings,
     output::{Globals, complain},
     policies::{self, Reported},
 };
@@ -112,6 +113,11 @@ fn filtered(policy: &CompiledPolicy) -> impl Iterator<Item = LayerId> {
 /// Filters at layers that no hook serves have no effect: that must not go unsaid.
 fn warn_of_layers(policy: &CompiledPolicy, globals: Globals) {
     let names: Vec<&str> = filtered(policy).filter(|layer| !LIVE_LAYERS.contains(layer)).map(LayerId::name).collect();
+    for filter in policy.filters() {
+        if let Some(text) = findings::not_live(&filter.filter) {
+            globals.notice(&format!("\"{}\" at {} {text}", filter.filter.name, filter.filter.layer));
+        }
+    }
     if !names.is_empty() {
         globals.notice(&format!(
             "filters at these layers have no effect here, which are not met live yet: {}",
