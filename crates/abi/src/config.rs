@@ -8,6 +8,9 @@ pub const KEEP_IDENTITY: u64 = 1 << 1;
 pub const LATE: u64 = 1 << 2;
 /// Established flows may have been refused: look at every packet's socket.
 pub const REFUSED_FLOWS: u64 = 1 << 3;
+/// A socket must not accept before its listen was permitted: the policy has filters at AUTH_LISTEN, or needs memory with
+/// each accepted socket, which comes from the listening one.
+pub const LISTEN_FILTERS: u64 = 1 << 4;
 
 /// How many layers can be switched on and off for recording.
 pub const LAYERS: usize = 128;

@@ -8,6 +8,10 @@ pub const LABELS_FULL: u32 = 1;
 pub const PATHS_REFUSED: u32 = 2;
 /// A kernel structure could not be followed from an executed file to the root of its file system.
 pub const WALK_FAILED: u32 = 3;
+/// A decision could not be made because no working memory was free: closed.
+pub const NO_WORK: u32 = 4;
+/// A socket could not be given memory: what needed it is closed.
+pub const NO_STORAGE: u32 = 5;
 
 /// How many counters there are.
 pub const COUNTERS: u32 = 16;

@@ -14,20 +14,19 @@ pub struct FlowKey {
     pub socket: u64,
     /// The remote address, as the words of incoming values; IPv4 in the first, the others 0.
     pub address: [u32; 4],
-    /// The remote port; 0 for protocols without one.
+    /// The remote port; type (high byte) and code of an ICMP message, of the request where it is an echo reply from
+    /// outside; 0 for other protocols.
     pub port: u16,
     /// The IP protocol.
     pub protocol: u8,
     /// 4 or 6.
     pub version: u8,
-    /// Always zero: keys are compared byte by byte.
-    pub zero: u32,
+    /// 1: an ICMP message from outside that answers none of the socket's own; it opens no way out. Else 0.
+    pub inbound: u32,
 }
 
 /// The flow was authorized.
 pub const PERMITTED: u32 = 1;
-/// The decision was left to the first packet.
-pub const LATE: u32 = 2;
 
 /// An authorization.
 #[repr(C)]
@@ -37,7 +36,7 @@ pub struct Flow {
     pub id: u64,
     /// The generation of the image that authorized it.
     pub generation: u32,
-    /// [`PERMITTED`] or [`LATE`].
+    /// [`PERMITTED`].
     pub state: u32,
 }
 
@@ -47,12 +46,15 @@ pub const OWNED: u64 = 1;
 pub const LISTEN_REFUSED: u64 = 1 << 1;
 /// Its flow was refused when it was established: every packet is dropped.
 pub const FLOW_REFUSED: u64 = 1 << 2;
-/// Its connect was left to the first packet.
+/// A connect was left to the first packet. For datagrams this stays: each packet of the socket that belongs to no
+/// authorized flow is asked.
 pub const CONNECT_LATE: u64 = 1 << 3;
 /// It is neither TCP nor UDP: its first packets meet the authorization layers.
 pub const PACKET_AUTHORIZED: u64 = 1 << 4;
 /// It is a raw socket.
 pub const RAW: u64 = 1 << 5;
+/// Its listen was permitted. Without it a listening socket may have been given no memory to be refused in.
+pub const LISTEN_DECIDED: u64 = 1 << 6;
 
 /// What is kept with a socket. An accepted socket inherits it from the listening one.
 #[repr(C)]

@@ -15,7 +15,10 @@ use crate::{
     totals::{LayerTotals, TotalsMap},
 };
 use aya::maps::{Array, HashMap, Map, MapError};
-use openwfp_abi::config::{Config, DRY_RUN, KEEP_IDENTITY, LATE, REFUSED_FLOWS};
+use openwfp_abi::{
+    config::{Config, DRY_RUN, KEEP_IDENTITY, LATE, LISTEN_FILTERS, REFUSED_FLOWS},
+    counters::{NO_STORAGE, NO_WORK},
+};
 use openwfp_engine::{CompiledPolicy, Unknown};
 use openwfp_model::{FieldId, Layer, LayerId, Value};
 use std::{
@@ -80,6 +83,11 @@ pub struct Failures {
     pub events_unreadable: u64,
     /// Sockets that wait for a refused connection and could not be told; they time out.
     pub sockets_not_ended: u64,
+    /// Decisions for which the programs had no working memory. Each was closed: the call refused, the packet dropped,
+    /// without an event and in no total.
+    pub decisions_without_memory: u64,
+    /// Sockets that had no room for what has to be kept with them. What needed it was refused or dropped.
+    pub sockets_without_memory: u64,
 }
 
 /// How long the parts of a start took.
@@ -233,6 +241,8 @@ impl Enforcement {
             events_lost: self.events.lost(),
             events_unreadable: self.events.unreadable(),
             sockets_not_ended: self.sockets_not_ended,
+            decisions_without_memory: self.labels.counter(NO_WORK),
+            sockets_without_memory: self.labels.counter(NO_STORAGE),
         }
     }
 
@@ -281,6 +291,10 @@ fn config(policy: &CompiledPolicy, options: &Options) -> Config {
     let established = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6];
     if any(&established) {
         config.flags |= REFUSED_FLOWS;
+    }
+    let auth_listen = [LayerId::ALE_AUTH_LISTEN_V4, LayerId::ALE_AUTH_LISTEN_V6];
+    if used_layers(policy).any(|layer| auth_listen.contains(&layer) || established.contains(&layer)) {
+        config.flags |= LISTEN_FILTERS;
     }
     let listening = [
         LayerId::ALE_AUTH_LISTEN_V4,

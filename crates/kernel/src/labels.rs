@@ -94,6 +94,11 @@ impl Labels {
         }
     }
 
+    /// A number of [`openwfp_abi::counters`].
+    pub(crate) fn counter(&self, counter: u32) -> u64 {
+        self.counters.get(&counter, 0).unwrap_or(0)
+    }
+
     /// (what went wrong, how often), for what did.
     pub fn failures(&self) -> Vec<(&'static str, u64)> {
         [
@@ -103,7 +108,7 @@ impl Labels {
             (counters::WALK_FAILED, "processes not labelled: unreadable kernel structures"),
         ]
         .into_iter()
-        .map(|(counter, text)| (text, self.counters.get(&counter, 0).unwrap_or(0)))
+        .map(|(counter, text)| (text, self.counter(counter)))
         .filter(|(_, count)| *count > 0)
         .collect()
     }

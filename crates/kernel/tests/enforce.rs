@@ -84,17 +84,23 @@ fn a_refused_bind_fails() {
         .when(FieldId::IP_LOCAL_PORT, MatchType::Equal, Value::Uint16(refused))
         .build()
         .unwrap();
-    let Some(mut live) = Live::new(vec![block], &[layer, LayerId::ALE_RESOURCE_ASSIGNMENT_V6]) else { return };
+    let with_errno = filter(layer, Action::Block)
+        .when(FieldId::IP_LOCAL_PORT, MatchType::Equal, Value::Uint16(4711))
+        .errno(Errno::find("EACCES").unwrap())
+        .build()
+        .unwrap();
+    let filters = vec![block, with_errno];
+    let Some(mut live) = Live::new(filters, &[layer, LayerId::ALE_RESOURCE_ASSIGNMENT_V6]) else { return };
     let script = format!(
-        "bind {}\nbind {}\nlisten {}\nbind [::]:{refused}\nbind [::1]:{refused}",
+        "bind {}\nbind {}\nlisten {}\nbind [::]:{refused}\nbind [::1]:{refused}\nbind 127.0.0.1:4711\nbind [::]:4711",
         local(refused),
         local(free),
         local(refused)
     );
     // an endpoint on :: serves IPv4 too, one on ::1 does not
-    assert_eq!(live.act(&script), ["EPERM", "ok", "EPERM", "EPERM", "ok"]);
-    assert_eq!(live.at(layer).count(), 4);
-    assert_eq!(live.at(LayerId::ALE_RESOURCE_ASSIGNMENT_V6).count(), 2);
+    assert_eq!(live.act(&script), ["EPERM", "ok", "EPERM", "EPERM", "ok", "EACCES", "EACCES"]);
+    assert_eq!(live.at(layer).count(), 6);
+    assert_eq!(live.at(LayerId::ALE_RESOURCE_ASSIGNMENT_V6).count(), 3);
 }
 
 #[test]

@@ -128,6 +128,72 @@ fn from(local: SocketAddr, to: SocketAddr) -> bool {
     }
 }
 
+/// The programs' own list of layers and words.
+#[allow(dead_code)]
+#[path = "../../shims/src/layers.rs"]
+mod layers;
+
+#[test]
+fn the_interface_by_which_a_packet_came_is_known() {
+    use layers::recv_accept::*;
+    for layer in [LayerId::ALE_AUTH_RECV_ACCEPT_V4, LayerId::ALE_AUTH_RECV_ACCEPT_V6] {
+        for (field, word, count) in [
+            (FieldId::IP_ARRIVAL_INTERFACE, IP_ARRIVAL_INTERFACE, 2),
+            (FieldId::ARRIVAL_INTERFACE_TYPE, ARRIVAL_INTERFACE_TYPE, 1),
+            (FieldId::ARRIVAL_TUNNEL_TYPE, ARRIVAL_TUNNEL_TYPE, 1),
+            (FieldId::ARRIVAL_INTERFACE_INDEX, ARRIVAL_INTERFACE_INDEX, 1),
+        ] {
+            let words = openwfp_engine::Schema::of(layer).field(field).unwrap();
+            assert_eq!((words.first, words.count), (word, count), "{field}");
+        }
+    }
+    let layer = LayerId::ALE_AUTH_RECV_ACCEPT_V4;
+    // the loopback interface: index 1, ifType 24
+    for (field, value, expected) in [
+        (FieldId::ARRIVAL_INTERFACE_INDEX, Value::Uint32(1), "timeout"),
+        (FieldId::ARRIVAL_INTERFACE_INDEX, Value::Uint32(2), "ok"),
+        (FieldId::ARRIVAL_INTERFACE_TYPE, Value::Uint32(24), "timeout"),
+        (FieldId::ARRIVAL_TUNNEL_TYPE, Value::Uint32(0), "timeout"),
+        (FieldId::IP_ARRIVAL_INTERFACE, Value::Uint64(24 << 48 | 1 << 24), "timeout"),
+    ] {
+        let block = filter(layer, Action::Block).when(field, MatchType::Equal, value).build().unwrap();
+        let Some(mut live) = Live::new(vec![block], &[]) else { return };
+        assert_eq!(live.act("hear-tcp"), [expected], "{field}");
+    }
+}
+
+#[test]
+fn ipv6_servers_are_told_from_ipv4_ones() {
+    let (refused, free) = (free_port(), free_port());
+    let (listen, accept) = (LayerId::ALE_AUTH_LISTEN_V6, LayerId::ALE_AUTH_RECV_ACCEPT_V6);
+    let own = Value::ByteArray16(std::net::Ipv6Addr::LOCALHOST.octets());
+    let block = filter(accept, Action::Block)
+        .when(FieldId::IP_REMOTE_ADDRESS, MatchType::Equal, own)
+        .when(FieldId::IP_LOCAL_PORT, MatchType::Equal, Value::Uint16(free))
+        .when(FieldId::ALE_USER_ID, MatchType::Equal, Value::User(0))
+        .build()
+        .unwrap();
+    let Some(mut live) = Live::new(vec![port_filter(listen, refused), block], &[listen, accept]) else { return };
+    let third = free_port();
+    // the last one serves IPv4 too
+    let script = format!("listen [::1]:{refused}\nlisten [::1]:{free}\nlisten [::]:{third}");
+    let _server = Server::start(&live, &script);
+    assert!(wait_until(|| {
+        live.drain();
+        live.at(listen).count() == 3
+    }));
+    let v6 = |port| SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port));
+    assert!(!connects(v6(refused)));
+    assert!(!connects(v6(free)));
+    assert!(connects(v6(third)));
+    assert!(connects(local(third)));
+    live.drain();
+    assert_eq!(live.at(listen).filter(|event| event.blocked).count(), 1);
+    assert!(live.at(accept).any(|event| event.blocked) && live.at(accept).any(|event| !event.blocked));
+    let program = std::env::current_exe().unwrap().canonicalize().unwrap();
+    assert!(live.events.iter().all(|event| *event.program == *program.to_str().unwrap()));
+}
+
 #[test]
 fn datagrams_are_accepted_or_not_and_replies_are_no_calls() {
     let outside = UdpSocket::bind(local(0)).unwrap();

@@ -170,6 +170,31 @@ fn random_policies_are_decided_as_in_user_space() {
     assert!(compared > policies * 30 && blocked > policies && late > 0);
 }
 
+/// The ports from which datagrams come; every third is refused, the last is not.
+const SENDERS: std::ops::Range<u16> = 9104..9114;
+
+/// Sends datagrams to sockets that nobody has sent to before, so that each is classified: how many, and how many of them
+/// arrived that must not, or did not arrive.
+fn datagrams(done: &AtomicBool) -> (usize, usize) {
+    let senders: Vec<UdpSocket> = SENDERS.map(|port| UdpSocket::bind(("127.0.0.1", port)).unwrap()).collect();
+    let (mut sent, mut wrong) = (0, 0);
+    while !done.load(Ordering::Relaxed) {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let to = receiver.local_addr().unwrap();
+        for sender in &senders {
+            wrong += usize::from(sender.send_to(&[0; 100], to).is_err());
+            sent += 1;
+        }
+        // they come in the order in which they were sent, on this one CPU
+        for port in SENDERS.filter(|port| port % 3 != 0) {
+            let from = receiver.recv_from(&mut [0; 200]).map(|(_, from)| from.port());
+            wrong += usize::from(from.ok() != Some(port));
+        }
+    }
+    (sent, wrong)
+}
+
 /// Connects by two threads of one CPU, while packets flow through the same CPU.
 #[test]
 fn busy() {
@@ -191,17 +216,7 @@ fn busy() {
                 drop(server.accept());
             }
         });
-        scope.spawn(|| {
-            let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
-            receiver.set_nonblocking(true).unwrap();
-            let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
-            while !done.load(Ordering::Relaxed) {
-                for _ in 0..32 {
-                    let _ = sender.send_to(&[0; 100], receiver.local_addr().unwrap());
-                }
-                while receiver.recv(&mut [0; 200]).is_ok() {}
-            }
-        });
+        let datagrams = scope.spawn(|| datagrams(&done));
         let callers: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(move || {
@@ -224,6 +239,8 @@ fn busy() {
             println!("\nbusy {calls} {wrong}");
         }
         done.store(true, Ordering::Relaxed);
+        let (received, wrong) = datagrams.join().unwrap();
+        println!("\nbusy {received} {wrong}");
         let _ = TcpStream::connect(address);
     });
     std::process::exit(0);
@@ -238,7 +255,7 @@ fn programs_that_interrupt_one_another_do_not_mix_their_values() {
         .filter(|port| port % 3 == 0)
         .map(|port| support::live::remote_port(connect, block, port))
         .collect();
-    filters.push(support::live::remote_port(accept, block, 1));
+    filters.extend(SENDERS.filter(|port| port % 3 == 0).map(|port| support::live::remote_port(accept, block, port)));
     let Some(mut live) = support::live::Live::new(filters, &[]) else { return };
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["busy", "--exact", "--nocapture"]).env("OPENWFP_BUSY", "1");
@@ -250,7 +267,7 @@ fn programs_that_interrupt_one_another_do_not_mix_their_values() {
         .map(|(calls, wrong)| (calls.parse().unwrap(), wrong.parse().unwrap()))
         .collect();
     println!("{counts:?} {:?} {:?}", live.enforcement.totals().unwrap(), live.enforcement.labels().failures());
-    assert_eq!(counts.len(), 2, "{text}");
+    assert_eq!(counts.len(), 3, "{text}");
     assert!(counts.iter().all(|(calls, wrong)| *calls > 1000 && *wrong == 0), "{counts:?}");
     assert!(live.enforcement.labels().failures().is_empty());
 }

@@ -78,6 +78,25 @@ impl Address {
         }
     }
 
+    /// Whether it is neither multicast nor IPv4's address of everybody.
+    #[inline(always)]
+    pub fn is_unicast(&self) -> bool {
+        self.kind() == UNICAST
+    }
+
+    /// The address of the loopback interface.
+    #[inline(always)]
+    pub fn loopback(v6: bool) -> Self {
+        let zero = core::hint::black_box(0);
+        if v6 { Self { words: [zero, zero, zero, 1], v6 } } else { Self::v4(0x7f00_0001) }
+    }
+
+    /// Whether it is known as an address of this machine.
+    #[inline(always)]
+    pub fn is_own(&self) -> bool {
+        ADDRESSES.get_ptr(&self.words).is_some()
+    }
+
     /// Whether it is an address of the loopback interface.
     #[inline(always)]
     pub fn is_loopback(&self) -> bool {
@@ -85,10 +104,10 @@ impl Address {
         if self.v6 { a | b | c == 0 && d == 1 } else { a >> 24 == 127 }
     }
 
-    /// Whether what is sent there stays on this machine. To connect to no address is to connect to oneself.
+    /// Whether what is sent there stays on this machine.
     #[inline(always)]
     pub fn is_local(&self) -> bool {
-        self.is_loopback() || self.is_unspecified() || ADDRESSES.get_ptr(&self.words).is_some()
+        self.is_loopback() || self.is_unspecified() || self.is_own()
     }
 
     /// Writes it into four words.

@@ -5,11 +5,11 @@ use crate::{
     address::Address,
     connect::keep,
     layers::{IS_LOOPBACK, IS_RAW_ENDPOINT, IS_WILDCARD_BIND, RESOURCE_ASSIGNMENT},
-    maps::{ENDPOINTS, SHARED},
+    maps::ENDPOINTS,
     refuse::refused,
     report::{About, report},
     socket,
-    work::{self, Outcome, Work},
+    work::{self, Outcome, Work, watch_packets},
 };
 use aya_ebpf::{
     bindings::bpf_sock,
@@ -17,7 +17,6 @@ use aya_ebpf::{
     macros::cgroup_sock,
     programs::SockContext,
 };
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use openwfp_abi::{
     config::KEEP_IDENTITY,
     flow::{PACKET_AUTHORIZED, RAW},
@@ -61,14 +60,11 @@ pub fn create(context: SockContext) -> i32 {
     }
     refused(work::with(|work| {
         work.clear();
-        work.identify_caller();
+        work.identify_caller(socket);
         let Some(endpoint) = ENDPOINTS.get_or_insert(socket) else { return work::CLOSED };
         let raw = if kind == SOCK_RAW { RAW } else { 0 };
         keep(work, endpoint, 0, compartment(socket), PACKET_AUTHORIZED | raw);
-        if let Some(made) = SHARED.get_ptr_mut(1) {
-            // SAFETY: a valid, aligned map value, which is changed by atomic additions only.
-            unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(made, 1) };
-        }
+        watch_packets();
         Outcome::Permitted
     }))
 }
@@ -82,7 +78,7 @@ fn compartment(socket: *mut bpf_sock) -> u64 {
 #[inline(always)]
 fn assign(work: &mut Work, socket: *mut bpf_sock, address: Address) -> Outcome {
     work.clear();
-    work.identify_caller();
+    work.identify_caller(socket);
     // SAFETY: the context is valid; the verifier checks the members.
     let (port, protocol, kind, device, cookie) = unsafe {
         (
@@ -94,9 +90,8 @@ fn assign(work: &mut Work, socket: *mut bpf_sock, address: Address) -> Outcome {
         )
     };
     let namespace = compartment(socket);
-    if work.flags & KEEP_IDENTITY != 0
-        && let Some(endpoint) = ENDPOINTS.get_or_insert(socket)
-    {
+    if work.flags & KEEP_IDENTITY != 0 {
+        let Some(endpoint) = ENDPOINTS.get_or_insert(socket) else { return work::CLOSED };
         keep(work, endpoint, 0, namespace, 0);
     }
     work.write_identity();

@@ -30,6 +30,8 @@ pub struct Header {
     /// The first four bytes of the transport header: two ports, or ICMP type and code.
     ports: [u16; 2],
     tcp_flags: u8,
+    /// Whether this is the first (or only) fragment: the others have no transport header.
+    pub first: bool,
 }
 
 /// `count` bytes at `offset`, which both are known numbers to the verifier or bounded.
@@ -67,7 +69,7 @@ pub fn read(packet: *mut __sk_buff) -> Option<Header> {
         }
         _ => return None,
     };
-    let mut header = Header { source, destination, protocol, ports: [0; 2], tcp_flags: 0 };
+    let mut header = Header { source, destination, protocol, ports: [0; 2], tcp_flags: 0, first };
     if !first {
         return Some(header);
     }
@@ -120,14 +122,34 @@ fn extensions(packet: *mut __sk_buff, mut next: u8) -> Option<(u8, u32, bool)> {
 }
 
 impl Header {
-    /// The remote port; 0 for protocols without ports. One authorization covers an ICMP exchange.
+    /// The remote port, as flows are named: for ICMP type and code of the request, 0 for protocols without either.
     #[inline(always)]
     pub fn remote_port(&self, inbound: bool) -> u16 {
+        let [first, second] = self.ports;
         match (self.protocol, inbound) {
-            (ICMP | ICMPV6, _) => 0,
-            (_, true) => self.ports[0],
-            (_, false) => self.ports[1],
+            (ICMP | ICMPV6, _) => {
+                let kind = if inbound { self.request().unwrap_or(first) } else { first };
+                kind << 8 | second & 0xff
+            }
+            (_, true) => first,
+            (_, false) => second,
         }
+    }
+
+    /// The ICMP type of what this message answers; `None`: it is no echo reply.
+    #[inline(always)]
+    fn request(&self) -> Option<u16> {
+        match (self.protocol, self.ports[0]) {
+            (ICMP, 0) => Some(8),
+            (ICMPV6, 129) => Some(128),
+            _ => None,
+        }
+    }
+
+    /// Whether it is an ICMP message that belongs to no exchange which this side began.
+    #[inline(always)]
+    pub fn is_unasked(&self) -> bool {
+        (self.protocol == ICMP || self.protocol == ICMPV6) && self.request().is_none()
     }
 
     /// Whether a TCP packet asks for a connection.
@@ -145,6 +167,10 @@ impl Header {
             (_, true) => (destination, source),
         };
         match self.protocol {
+            TCP | UDP | UDPLITE | SCTP | DCCP | ICMP | ICMPV6 if !self.first => {
+                work.values.set_unknown(words::IP_LOCAL_PORT);
+                work.values.set_unknown(words::IP_REMOTE_PORT);
+            }
             TCP | UDP | UDPLITE | SCTP | DCCP | ICMP | ICMPV6 => {
                 work.values.set(words::IP_LOCAL_PORT, local as u32);
                 work.values.set(words::IP_REMOTE_PORT, remote as u32);

@@ -32,3 +32,15 @@ pub const IS_RAW_ENDPOINT: u32 = 16;
 pub const OUTBOUND: u32 = 0;
 /// `FWP_DIRECTION_INBOUND`.
 pub const INBOUND: u32 = 1;
+
+/// Words of AUTH_RECV_ACCEPT alone, the same for both versions of IP: they follow from the order of the layer's fields.
+pub mod recv_accept {
+    /// `IP_ARRIVAL_INTERFACE`: a LUID, high word first.
+    pub const IP_ARRIVAL_INTERFACE: usize = 32;
+    /// `ARRIVAL_INTERFACE_TYPE`.
+    pub const ARRIVAL_INTERFACE_TYPE: usize = 34;
+    /// `ARRIVAL_TUNNEL_TYPE`.
+    pub const ARRIVAL_TUNNEL_TYPE: usize = 35;
+    /// `ARRIVAL_INTERFACE_INDEX`.
+    pub const ARRIVAL_INTERFACE_INDEX: usize = 36;
+}

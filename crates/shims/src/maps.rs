@@ -53,6 +53,7 @@ pub static SEQUENCE: PerCpuArray<u64> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 pub static TOTALS: PerCpuArray<Totals> = PerCpuArray::with_max_entries(LAYERS as u32, 0);
 
-/// 0: the last flow id; 1: how many sockets that are neither TCP nor UDP were made.
+/// 0: the last flow id; 1: how many sockets there were whose packets meet the authorization layers, whatever the policy
+/// asks for: those that are neither TCP nor UDP, and those that connect to no address.
 #[map]
 pub static SHARED: Array<u64> = Array::with_max_entries(2, 0);

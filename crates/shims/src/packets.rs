@@ -2,13 +2,13 @@
 //! their first packet, and the sockets that have no hook at connect.
 
 use crate::{
-    address::Address,
     connect::{established, is_authorized, remember},
     header::{Header, read},
-    layers::{AUTH_CONNECT, AUTH_RECV_ACCEPT, INBOUND, IS_LOOPBACK, IS_RAW_ENDPOINT, OUTBOUND},
-    maps::{ENDPOINTS, FLOWS, SHARED},
+    layers::{AUTH_CONNECT, AUTH_RECV_ACCEPT, INBOUND, IS_LOOPBACK, IS_RAW_ENDPOINT, OUTBOUND, recv_accept},
+    maps::{ENDPOINTS, SHARED},
     refuse::dropped,
     report::{About, report},
+    storage::bits,
     work::{self, Outcome, Work, config, next_flow},
 };
 use aya_ebpf::{
@@ -18,9 +18,9 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use openwfp_abi::{
-    config::{LATE, REFUSED_FLOWS},
+    config::{DRY_RUN, LATE, LISTEN_FILTERS, REFUSED_FLOWS},
     event::FAIL_SOCKET,
-    flow::{self, CONNECT_LATE, FLOW_REFUSED, FlowKey, LISTEN_REFUSED, OWNED, PACKET_AUTHORIZED, RAW},
+    flow::{CONNECT_LATE, FLOW_REFUSED, FlowKey, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED, RAW},
 };
 use openwfp_engine::words;
 
@@ -33,11 +33,7 @@ const LOOPBACK_INTERFACE: u32 = 1;
 pub fn egress(context: SkBuffContext) -> i32 {
     let packet = Packet { context: context.skb.skb };
     let Some(config) = config() else { return 0 };
-    let others = match SHARED.get(1) {
-        Some(made) => *made != 0,
-        None => return 0,
-    };
-    if config.flags & (LATE | REFUSED_FLOWS) == 0 && !others {
+    if config.flags & (LATE | REFUSED_FLOWS) == 0 && !others() {
         return 1;
     }
     packet.leaves()
@@ -46,6 +42,46 @@ pub fn egress(context: SkBuffContext) -> i32 {
 #[cgroup_skb(ingress)]
 pub fn ingress(context: SkBuffContext) -> i32 {
     Packet { context: context.skb.skb }.arrives()
+}
+
+/// Whether there were sockets whose packets meet the layers whatever the policy asks for.
+#[inline(always)]
+fn others() -> bool {
+    // SAFETY: a valid map value; volatile, because other programs change it.
+    SHARED.get_ptr(1).is_none_or(|made| unsafe { made.read_volatile() } != 0)
+}
+
+/// Whether a packet is one of a TCP connection, not of a raw socket that merely carries TCP.
+#[inline(always)]
+fn is_stream(header: &Header, kept: Kept) -> bool {
+    header.protocol == IPPROTO_TCP && kept.flags & PACKET_AUTHORIZED == 0
+}
+
+/// The interface by which a packet came, at AUTH_RECV_ACCEPT: the one that is in the values as that of the local side.
+#[inline(always)]
+fn write_arrival(work: &mut Work) {
+    let known = work.values.get(words::INTERFACE_TYPE) <= u32::MAX as u64;
+    for (from, to) in [
+        (words::INTERFACE_INDEX, recv_accept::ARRIVAL_INTERFACE_INDEX),
+        (words::INTERFACE_TYPE, recv_accept::ARRIVAL_INTERFACE_TYPE),
+        (words::TUNNEL_TYPE, recv_accept::ARRIVAL_TUNNEL_TYPE),
+        (words::IP_LOCAL_INTERFACE, recv_accept::IP_ARRIVAL_INTERFACE),
+        (words::IP_LOCAL_INTERFACE + 1, recv_accept::IP_ARRIVAL_INTERFACE + 1),
+    ] {
+        if known || from == words::INTERFACE_INDEX {
+            work.values.set(to, work.values.get(from) as u32);
+        } else {
+            work.values.set_unknown(to);
+        }
+    }
+}
+
+/// These words mean something else at the next layer.
+#[inline(always)]
+fn clear_arrival(work: &mut Work) {
+    for word in recv_accept::IP_ARRIVAL_INTERFACE..=recv_accept::ARRIVAL_INTERFACE_INDEX {
+        work.values.set_empty(word);
+    }
 }
 
 struct Packet {
@@ -82,21 +118,6 @@ impl Packet {
         }
     }
 
-    /// The owner of the socket, where it is known.
-    #[inline(always)]
-    fn identify(&self, work: &mut Work) {
-        if let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
-            // SAFETY: a valid map value.
-            if unsafe { (*endpoint).flags } & OWNED != 0 {
-                // SAFETY: as above.
-                work.identify(unsafe { &raw const (*endpoint).owner });
-                return;
-            }
-        }
-        // SAFETY: zeros are an identity: that of nobody.
-        unsafe { crate::words::zero(&raw mut work.identity) };
-    }
-
     #[inline(always)]
     fn leaves(&self) -> i32 {
         let kept = self.kept();
@@ -107,21 +128,13 @@ impl Packet {
             // what cannot be read is let through only where nothing is left to be decided
             return if kept.flags & (CONNECT_LATE | PACKET_AUTHORIZED) == 0 { 1 } else { 0 };
         };
-        let key = self.key(&header, header.destination, header.remote_port(false));
-        let authorized_here = kept.flags & PACKET_AUTHORIZED != 0;
-        let asked = if authorized_here {
-            true
-        } else if header.protocol == IPPROTO_TCP {
-            kept.flags & CONNECT_LATE != 0
-        } else {
-            // SAFETY: a valid map value.
-            FLOWS.get_ptr(&key).is_some_and(|flow| unsafe { (*flow).state == flow::LATE })
-        };
-        if !asked {
+        if kept.flags & (CONNECT_LATE | PACKET_AUTHORIZED) == 0 {
             return 1;
         }
+        let key = self.key(&header, false);
+        let stream = is_stream(&header, kept);
         dropped(work::with(|work| {
-            if authorized_here && is_authorized(&key, work.generation()) {
+            if !stream && header.first && is_authorized(&key, work.generation()) {
                 return Outcome::Permitted;
             }
             self.connects(work, &header, &key, kept)
@@ -139,8 +152,7 @@ impl Packet {
             Outcome::Late => work.close_late(layer),
             outcome => outcome,
         };
-        let tcp = header.protocol == IPPROTO_TCP;
-        let waits = tcp && kept.flags & CONNECT_LATE != 0;
+        let waits = is_stream(header, kept);
         let blocked = matches!(outcome, Outcome::Blocked(_));
         let flow = if blocked { 0 } else { next_flow() };
         let flags = if blocked && waits { FAIL_SOCKET } else { 0 };
@@ -152,16 +164,16 @@ impl Packet {
             if let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
                 // SAFETY: a valid map value; packets of a connecting socket leave one at a time.
                 unsafe {
-                    (*endpoint).flags &= !CONNECT_LATE;
                     (*endpoint).flow = flow;
+                    bits::clear(&raw mut (*endpoint).flags, CONNECT_LATE);
                 }
             }
             return outcome;
         }
         work.values.set(words::DIRECTION, OUTBOUND);
         let outcome = established(work, v6, key.socket, flow);
-        if outcome == Outcome::Permitted {
-            remember(key, flow, work.generation(), flow::PERMITTED);
+        if outcome == Outcome::Permitted && header.first {
+            remember(key, flow, work.generation());
         }
         outcome
     }
@@ -169,31 +181,37 @@ impl Packet {
     #[inline(always)]
     fn arrives(&self) -> i32 {
         let Some(header) = read(self.context) else { return 0 };
+        let Some(config) = config() else { return 0 };
+        let opens = header.opens_connection();
         let tcp = header.protocol == IPPROTO_TCP;
         let mut kept = Kept { flags: 0, compartment: 0 };
         if tcp {
-            let opens = header.opens_connection();
-            let Some(config) = config() else { return 0 };
-            if !opens && config.flags & REFUSED_FLOWS == 0 {
+            if !opens && config.flags & REFUSED_FLOWS == 0 && !others() {
                 return 1;
             }
             kept = self.kept();
+        }
+        let stream = tcp && is_stream(&header, kept);
+        if stream {
             if kept.flags & FLOW_REFUSED != 0 {
                 return 0;
             }
             if !opens || !self.is_listening() {
                 return 1;
             }
-            if kept.flags & LISTEN_REFUSED != 0 {
+            let undecided = kept.flags & LISTEN_DECIDED == 0;
+            if kept.flags & LISTEN_REFUSED != 0
+                || undecided && config.flags & (LISTEN_FILTERS | DRY_RUN) == LISTEN_FILTERS
+            {
                 return 0;
             }
         }
-        let key = self.key(&header, header.source, header.remote_port(true));
+        let key = self.key(&header, true);
         dropped(work::with(|work| {
+            if !stream && header.first && is_authorized(&key, work.generation()) {
+                return Outcome::Permitted;
+            }
             if !tcp {
-                if is_authorized(&key, work.generation()) {
-                    return Outcome::Permitted;
-                }
                 kept = self.kept();
             }
             self.accepts(work, &header, &key, kept)
@@ -205,21 +223,23 @@ impl Packet {
     fn accepts(&self, work: &mut Work, header: &Header, key: &FlowKey, kept: Kept) -> Outcome {
         let v6 = header.source.is_v6();
         self.write(work, header, kept, true);
+        write_arrival(work);
         let layer = AUTH_RECV_ACCEPT.of(v6);
         let outcome = match work.classify(layer) {
             Outcome::Late => work.close_late(layer),
             outcome => outcome,
         };
-        let tcp = header.protocol == IPPROTO_TCP;
-        let flow = if tcp || outcome != Outcome::Permitted { 0 } else { next_flow() };
+        let stream = is_stream(header, kept);
+        let flow = if stream || outcome != Outcome::Permitted { 0 } else { next_flow() };
         report(work, &About { layer, socket: key.socket, flow, flags: 0 });
-        if tcp || outcome != Outcome::Permitted {
+        if stream || outcome != Outcome::Permitted {
             return outcome;
         }
+        clear_arrival(work);
         work.values.set(words::DIRECTION, INBOUND);
         let outcome = established(work, v6, key.socket, flow);
-        if outcome == Outcome::Permitted {
-            remember(key, flow, work.generation(), flow::PERMITTED);
+        if outcome == Outcome::Permitted && header.first {
+            remember(key, flow, work.generation());
         }
         outcome
     }
@@ -235,14 +255,15 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn key(&self, header: &Header, remote: Address, port: u16) -> FlowKey {
+    fn key(&self, header: &Header, inbound: bool) -> FlowKey {
+        let remote = if inbound { header.source } else { header.destination };
         FlowKey {
             socket: self.cookie(),
             address: remote.key(),
-            port,
+            port: header.remote_port(inbound),
             protocol: header.protocol,
             version: if remote.is_v6() { 6 } else { 4 },
-            zero: 0,
+            inbound: (inbound && header.is_unasked()) as u32,
         }
     }
 
@@ -254,7 +275,7 @@ impl Packet {
             false => (header.source, header.destination),
         };
         work.clear();
-        self.identify(work);
+        work.identify_owner(self.socket());
         work.write_identity();
         work.values.set(words::IP_PROTOCOL, header.protocol as u32);
         local.write(work, words::IP_LOCAL_ADDRESS);

@@ -2,10 +2,12 @@
 //!
 //! Declared by hand: aya-ebpf's own declaration takes the context of one kind of hook only.
 
+use crate::counters::count;
 use aya_ebpf::{
     bindings::{BPF_F_CLONE, BPF_F_NO_PREALLOC, BPF_LOCAL_STORAGE_GET_F_CREATE, bpf_map_type, bpf_sock},
     helpers::generated::{bpf_sk_storage_delete, bpf_sk_storage_get},
 };
+use openwfp_abi::counters::NO_STORAGE;
 
 /// A map with one `T` for each socket that was given one. A socket that a listening socket accepts
 /// inherits its value.
@@ -45,10 +47,16 @@ impl<T> SocketStorage<T> {
         self.lookup(socket, 0)
     }
 
-    /// The socket's value, all zero if it had none; `None` when there is no memory for it.
+    /// The socket's value, all zero if it had none; `None` (and counted) when there is no memory for it. That can be
+    /// brought about by whoever has the socket: its options have a bound in common, and he sets options. So whatever
+    /// needs the value has to be closed without.
     #[inline(always)]
     pub fn get_or_insert(&self, socket: *mut bpf_sock) -> Option<*mut T> {
-        self.lookup(socket, BPF_LOCAL_STORAGE_GET_F_CREATE as u64)
+        let value = self.lookup(socket, BPF_LOCAL_STORAGE_GET_F_CREATE as u64);
+        if value.is_none() {
+            count(NO_STORAGE);
+        }
+        value
     }
 
     /// Takes the socket's value away.
@@ -57,5 +65,30 @@ impl<T> SocketStorage<T> {
         let map = (&raw const *self).cast_mut().cast();
         // SAFETY: as in `lookup`.
         unsafe { bpf_sk_storage_delete(map, socket.cast()) };
+    }
+}
+
+/// Sets and clears bits of a word that other programs may change at the same time: none of theirs is lost.
+pub mod bits {
+    use core::intrinsics::{AtomicOrdering, atomic_and, atomic_or};
+
+    /// Sets bits.
+    ///
+    /// # Safety
+    /// `word` is a valid, aligned map value.
+    #[inline(always)]
+    pub unsafe fn set(word: *mut u64, bits: u64) {
+        // SAFETY: the caller's.
+        unsafe { atomic_or::<u64, u64, { AtomicOrdering::SeqCst }>(word, bits) };
+    }
+
+    /// Clears bits.
+    ///
+    /// # Safety
+    /// `word` is a valid, aligned map value.
+    #[inline(always)]
+    pub unsafe fn clear(word: *mut u64, bits: u64) {
+        // SAFETY: the caller's.
+        unsafe { atomic_and::<u64, u64, { AtomicOrdering::SeqCst }>(word, !bits) };
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     refuse::is_dry_run,
     report::{About, report},
     socket,
+    storage::bits,
     work::{self, Outcome, Work, next_flow},
 };
 use aya_ebpf::{
@@ -25,7 +26,7 @@ use aya_ebpf::{
 };
 use openwfp_abi::{
     event::FAIL_SOCKET,
-    flow::{Endpoint, FLOW_REFUSED, LISTEN_REFUSED, OWNED},
+    flow::{CONNECT_LATE, Endpoint, FLOW_REFUSED, LISTEN_DECIDED, LISTEN_REFUSED, OWNED},
 };
 use openwfp_engine::words;
 
@@ -99,31 +100,34 @@ impl Operation {
     #[inline(always)]
     fn listen(&self) {
         let Some(socket) = self.socket() else { return };
+        // without memory the socket stays undecided, and its SYNs are dropped (LISTEN_FILTERS)
         let Some(endpoint) = ENDPOINTS.get_or_insert(socket) else { return };
+        // SAFETY: a valid map value.
+        unsafe {
+            let before = LISTEN_REFUSED | LISTEN_DECIDED | CONNECT_LATE | FLOW_REFUSED;
+            bits::clear(&raw mut (*endpoint).flags, before);
+        }
         let local = self.local();
         let outcome = work::with(|work| {
-            self.take_owner(work, endpoint);
+            self.take_owner(work, socket, endpoint);
             let outcome = self.may_listen(work, local);
             let both = local.is_v6() && local.is_unspecified() && !socket::is_v6_only(socket);
             if both && outcome == Outcome::Permitted { self.may_listen(work, Address::v4(0)) } else { outcome }
         });
-        // SAFETY: a valid map value; the call holds the socket's lock.
-        unsafe {
-            let flags = (*endpoint).flags & !LISTEN_REFUSED;
-            let refused = matches!(outcome, Outcome::Blocked(_)) && !is_dry_run();
-            (*endpoint).flags = flags | if refused { LISTEN_REFUSED } else { 0 };
-        }
+        let refused = matches!(outcome, Outcome::Blocked(_)) && !is_dry_run();
+        // SAFETY: a valid map value.
+        unsafe { bits::set(&raw mut (*endpoint).flags, if refused { LISTEN_REFUSED } else { LISTEN_DECIDED }) };
     }
 
     /// The owner of the endpoint: who bound it, else who calls now.
     #[inline(always)]
-    fn take_owner(&self, work: &mut Work, endpoint: *mut Endpoint) {
+    fn take_owner(&self, work: &mut Work, socket: *mut bpf_sock, endpoint: *mut Endpoint) {
         // SAFETY: a valid map value.
         if unsafe { (*endpoint).flags } & OWNED != 0 {
             // SAFETY: as above.
             work.identify(unsafe { &raw const (*endpoint).owner });
         } else {
-            work.identify_caller();
+            work.identify_caller(socket);
             // SAFETY: the context is valid.
             let compartment = unsafe { bpf_get_netns_cookie(self.context.cast()) };
             keep(work, endpoint, 0, compartment, 0);
@@ -148,6 +152,10 @@ impl Operation {
     }
 
     /// The handshake is complete. Whoever runs now is not to be believed: the identity is the endpoint's.
+    ///
+    /// The socket has its memory by now, so that a refusal can be kept: under policies that have filters here, a connect
+    /// without it fails, a SYN to a listening socket without it is dropped, and the kernel makes no accepted socket
+    /// whose copy of it fails.
     #[inline(always)]
     fn established(&self, direction: u32) {
         let Some(socket) = self.socket() else { return };
@@ -164,7 +172,7 @@ impl Operation {
         });
         if matches!(outcome, Outcome::Blocked(_)) && !is_dry_run() {
             // SAFETY: a valid map value.
-            unsafe { (*endpoint).flags |= FLOW_REFUSED };
+            unsafe { bits::set(&raw mut (*endpoint).flags, FLOW_REFUSED) };
         }
     }
 

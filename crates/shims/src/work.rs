@@ -3,18 +3,20 @@
 use crate::{
     counters::count,
     identity,
-    maps::{APPLICATIONS, CELLS, CONFIG, INTERFACES, SHARED, TOTALS},
+    maps::{APPLICATIONS, CELLS, CONFIG, ENDPOINTS, INTERFACES, SHARED, TOTALS},
     scratch::claimed,
+    task::current_is_ours,
     words as record_words,
 };
-use aya_ebpf::{helpers::generated::bpf_loop, macros::map, maps::PerCpuArray};
+use aya_ebpf::{bindings::bpf_sock, helpers::generated::bpf_loop, macros::map, maps::PerCpuArray};
 use core::{
     ffi::c_void,
     intrinsics::{AtomicOrdering, atomic_xadd},
 };
 use openwfp_abi::{
     config::{Config, LAYERS},
-    counters::NO_SCRATCH,
+    counters::NO_WORK,
+    flow::OWNED,
     identity::{GroupsState, Identity},
     label::Label,
 };
@@ -85,6 +87,15 @@ pub fn next_flow() -> u64 {
     }
 }
 
+/// Counts a socket whose packets are asked: from the first one on, those that leave are looked at.
+#[inline(always)]
+pub fn watch_packets() {
+    if let Some(made) = SHARED.get_ptr_mut(1) {
+        // SAFETY: a valid, aligned map value, which is changed by atomic additions only.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(made, 1) };
+    }
+}
+
 /// Memory that is nobody else's until its first word is 0 again.
 ///
 /// Apart from what is done with it: the verifier would follow that once for each slot.
@@ -97,7 +108,7 @@ fn claim() -> Option<*mut Work> {
             return Some(memory);
         }
     }
-    count(NO_SCRATCH);
+    count(NO_WORK);
     None
 }
 
@@ -150,9 +161,31 @@ impl Work {
     }
 
     /// Takes the identity of the calling task; unreadable parts stay so.
+    ///
+    /// A task that is not of the group acts for somebody else: a kernel thread that joins a connection's further path
+    /// (MPTCP), a process that was handed the socket. Then the socket's owner counts.
     #[inline(always)]
-    pub fn identify_caller(&mut self) {
-        let _ = identity::current(&mut self.identity);
+    pub fn identify_caller(&mut self, socket: *mut bpf_sock) {
+        if current_is_ours() {
+            let _ = identity::current(&mut self.identity);
+        } else {
+            self.identify_owner(Some(socket));
+        }
+    }
+
+    /// Takes the identity of the socket's owner: nobody's where he is not known.
+    #[inline(always)]
+    pub fn identify_owner(&mut self, socket: Option<*mut bpf_sock>) {
+        if let Some(endpoint) = socket.and_then(|socket| ENDPOINTS.get(socket)) {
+            // SAFETY: a valid map value.
+            if unsafe { (*endpoint).flags } & OWNED != 0 {
+                // SAFETY: as above.
+                self.identify(unsafe { &raw const (*endpoint).owner });
+                return;
+            }
+        }
+        // SAFETY: zeros are an identity: that of nobody.
+        unsafe { record_words::zero(&raw mut self.identity) };
     }
 
     /// Takes an identity that was kept.

@@ -1,6 +1,7 @@
 //! A process that does what a script says, to be run in a control group: this test program once more, told by a variable of
 //! its environment.
 
+use super::odd;
 use std::{
     cell::RefCell,
     env,
@@ -68,6 +69,7 @@ fn hold(socket: impl Into<OwnedFd>) {
 fn perform(line: &str) -> io::Result<()> {
     let words: Vec<&str> = line.split(' ').collect();
     let address = || words[1].parse::<SocketAddr>().map_err(io::Error::other);
+    let peer = || words[2].parse::<SocketAddr>().map_err(io::Error::other);
     match words[0] {
         // connects, and waits two seconds
         "tcp" => TcpStream::connect_timeout(&address()?, Duration::from_secs(2)).map(hold),
@@ -110,13 +112,35 @@ fn perform(line: &str) -> io::Result<()> {
             // SAFETY: a number.
             check(unsafe { libc::seteuid(id) })
         }
+        // binds to the first address, connects to the second
+        "tcp-from" => odd::connect_from(libc::SOCK_STREAM, 0, Some(address()?), peer()?).map(hold),
+        "udp-from" => odd::connect_from(libc::SOCK_DGRAM, 0, Some(address()?), peer()?).map(hold),
+        "mptcp" => odd::connect_from(libc::SOCK_STREAM, libc::IPPROTO_MPTCP, None, address()?).map(hold),
+        // a connected socket, for the next two
+        "udp-hold" => SENDER.with_borrow_mut(|sender| {
+            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            socket.connect(address()?)?;
+            *sender = Some(socket);
+            Ok(())
+        }),
+        "send-held" => SENDER.with_borrow(|sender| sender.as_ref().unwrap().send(b"again").map(drop)),
+        "send-held-with-control" => SENDER.with_borrow(|sender| odd::send_with_control(sender.as_ref().unwrap())),
+        "send-bound-and-from" => odd::send_from(address()?, peer()?),
+        "listen-unbound" => odd::listens_unbound().map(hold),
+        "accept-without-memory" => odd::accepts_without_memory(),
+        "icmp" => odd::icmp(words[1].parse().map_err(io::Error::other)?),
+        "datagram-by-hand" => odd::by_hand(words[1].parse().map_err(io::Error::other)?, false),
+        "fragment-by-hand" => odd::by_hand(words[1].parse().map_err(io::Error::other)?, true),
+        "hear-tcp" => odd::hears_tcp(),
+        // no socket of this network may have memory for its options
+        "no-option-memory" => std::fs::write("/proc/sys/net/core/optmem_max", "1"),
         // until the other end of the standard input is closed
         "wait" => io::stdin().read(&mut [0]).map(drop),
         other => Err(io::Error::other(format!("no action {other}"))),
     }
 }
 
-fn check(result: i32) -> io::Result<()> {
+pub fn check(result: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -5,6 +5,7 @@
 
 pub mod actor;
 pub mod live;
+pub mod odd;
 
 use openwfp_abi::label::Label;
 use openwfp_kernel::{
@@ -78,7 +79,9 @@ impl Folder {
     /// Copies a program into the folder.
     pub fn copy_of(&self, program: &str, name: &str) -> PathBuf {
         let copy = self.0.join(name);
-        fs::copy(program, &copy).unwrap();
+        // by another process: a child of this one that has not executed anything yet would have a file that is being
+        // written here open too, and nobody can execute such a file
+        assert!(Command::new("cp").arg(program).arg(&copy).status().unwrap().success());
         copy
     }
 }

@@ -1,0 +1,204 @@
+//! What an actor can do only by plain system calls: sockets in states that the standard library does not offer.
+
+use super::actor::check;
+use std::{
+    cell::RefCell,
+    io, mem,
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    time::Duration,
+};
+
+pub fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: numbers; the descriptor is new.
+    unsafe {
+        let socket = libc::socket(family, kind, protocol);
+        check(socket)?;
+        Ok(OwnedFd::from_raw_fd(socket))
+    }
+}
+
+fn family(address: SocketAddr) -> i32 {
+    if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 }
+}
+
+/// An address as the kernel takes it.
+pub fn raw(address: SocketAddr) -> (libc::sockaddr_storage, u32) {
+    // SAFETY: zeros are an address; both kinds fit into the storage.
+    unsafe {
+        let mut storage: libc::sockaddr_storage = mem::zeroed();
+        match address {
+            SocketAddr::V4(address) => {
+                let place = (&raw mut storage).cast::<libc::sockaddr_in>();
+                (*place).sin_family = libc::AF_INET as u16;
+                (*place).sin_port = address.port().to_be();
+                (*place).sin_addr.s_addr = u32::from(*address.ip()).to_be();
+                (storage, size_of::<libc::sockaddr_in>() as u32)
+            }
+            SocketAddr::V6(address) => {
+                let place = (&raw mut storage).cast::<libc::sockaddr_in6>();
+                (*place).sin6_family = libc::AF_INET6 as u16;
+                (*place).sin6_port = address.port().to_be();
+                (*place).sin6_addr.s6_addr = address.ip().octets();
+                (storage, size_of::<libc::sockaddr_in6>() as u32)
+            }
+        }
+    }
+}
+
+pub fn bind(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    let (storage, length) = raw(address);
+    // SAFETY: an address of this length.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const storage).cast(), length) })
+}
+
+pub fn connect(socket: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    let (storage, length) = raw(address);
+    // SAFETY: an address of this length.
+    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const storage).cast(), length) })
+}
+
+fn set(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
+    let on = 1i32;
+    // SAFETY: an option of this length.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), 4) })
+}
+
+/// Connects; the family is that of the address to bind to, if there is one.
+pub fn connect_from(kind: i32, protocol: i32, from: Option<SocketAddr>, to: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = socket(family(from.unwrap_or(to)), kind, protocol)?;
+    if let Some(from) = from {
+        bind(&socket, from)?;
+    }
+    connect(&socket, to)?;
+    Ok(socket)
+}
+
+/// Sends a message with one piece of control data, to where it is told or where the socket is connected to.
+fn send<T>(socket: i32, to: Option<SocketAddr>, level: i32, kind: i32, data: T) -> io::Result<()> {
+    // SAFETY: the message points to memory of this function; the control data fits.
+    unsafe {
+        let mut control = [0u64; 16];
+        let mut bytes = *b"hello";
+        let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        let mut message: libc::msghdr = mem::zeroed();
+        let mut address = to.map(raw);
+        if let Some((storage, length)) = &mut address {
+            message.msg_name = (&raw mut *storage).cast();
+            message.msg_namelen = *length;
+        }
+        message.msg_iov = &raw mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(size_of::<T>() as u32) as usize;
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        (*header).cmsg_level = level;
+        (*header).cmsg_type = kind;
+        (*header).cmsg_len = libc::CMSG_LEN(size_of::<T>() as u32) as usize;
+        libc::CMSG_DATA(header).cast::<T>().write_unaligned(data);
+        check(libc::sendmsg(socket, &raw const message, 0) as i32)
+    }
+}
+
+/// A message without an endpoint, but with control data.
+pub fn send_with_control(connected: &UdpSocket) -> io::Result<()> {
+    send(connected.as_raw_fd(), None, libc::IPPROTO_IP, libc::IP_TOS, 16i32)
+}
+
+/// From a socket that is bound to another address, a message that comes with its source.
+pub fn send_from(source: SocketAddr, to: SocketAddr) -> io::Result<()> {
+    let IpAddr::V6(address) = source.ip() else { panic!("IPv6") };
+    let socket = socket(libc::AF_INET6, libc::SOCK_DGRAM, 0)?;
+    // an address that nobody has
+    set(&socket, libc::IPPROTO_IPV6, libc::IPV6_FREEBIND)?;
+    bind(&socket, "[fd00::7]:0".parse().unwrap())?;
+    // SAFETY: zeros are an information.
+    let mut information: libc::in6_pktinfo = unsafe { mem::zeroed() };
+    information.ipi6_addr.s6_addr = address.octets();
+    send(socket.as_raw_fd(), Some(to), libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, information)
+}
+
+/// Listens without having bound, and connects to itself.
+pub fn listens_unbound() -> io::Result<TcpStream> {
+    let listener = socket(libc::AF_INET, libc::SOCK_STREAM, 0)?;
+    // SAFETY: numbers.
+    check(unsafe { libc::listen(listener.as_raw_fd(), 1) })?;
+    let port = std::net::TcpListener::from(listener.try_clone()?).local_addr()?.port();
+    TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(2))
+}
+
+/// Listens while there is memory for options of sockets, and accepts when there is none.
+pub fn accepts_without_memory() -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let to = listener.local_addr()?;
+    let _first = TcpStream::connect(to)?;
+    listener.accept()?;
+    std::fs::write("/proc/sys/net/core/optmem_max", "1")?;
+    let _second = TcpStream::connect(to)?;
+    std::thread::sleep(Duration::from_millis(300));
+    listener.set_nonblocking(true)?;
+    match listener.accept() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::TimedOut.into()),
+        result => result.map(drop),
+    }
+}
+
+fn send_packet(socket: &OwnedFd, packet: &[u8]) -> io::Result<()> {
+    let (to, length) = raw(SocketAddr::from(([127, 0, 0, 1], 0)));
+    // SAFETY: our own memory.
+    let sent = unsafe {
+        let to = (&raw const to).cast();
+        libc::sendto(socket.as_raw_fd(), packet.as_ptr().cast(), packet.len(), 0, to, length)
+    };
+    check(sent as i32)
+}
+
+thread_local! {
+    static RAW: RefCell<Option<OwnedFd>> = const { RefCell::new(None) };
+}
+
+/// All from one raw socket.
+fn with_raw(protocol: i32, action: impl FnOnce(&OwnedFd) -> io::Result<()>) -> io::Result<()> {
+    RAW.with_borrow_mut(|held| {
+        if held.is_none() {
+            *held = Some(socket(libc::AF_INET, libc::SOCK_RAW, protocol)?);
+        }
+        action(held.as_ref().unwrap())
+    })
+}
+
+/// Sends an ICMP message of this type to 127.0.0.1.
+pub fn icmp(kind: u8) -> io::Result<()> {
+    let sum = !(u16::from(kind) << 8 | 1);
+    let [high, low] = sum.to_be_bytes();
+    with_raw(libc::IPPROTO_ICMP, |socket| send_packet(socket, &[kind, 0, high, low, 0, 1, 0, 0]))
+}
+
+/// Sends a UDP packet, or a later fragment of one, to 127.0.0.1, with an IP header that this process wrote.
+pub fn by_hand(port: u16, fragment: bool) -> io::Result<()> {
+    let mut packet = [0u8; 36];
+    packet[0] = 0x45;
+    packet[3] = 36;
+    packet[5] = 1;
+    // eight bytes further on, and more to come
+    packet[6..8].copy_from_slice(if fragment { &[0x20, 1] } else { &[0, 0] });
+    packet[8] = 64;
+    packet[9] = libc::IPPROTO_UDP as u8;
+    packet[12..16].copy_from_slice(&[127, 0, 0, 1]);
+    packet[16..20].copy_from_slice(&[127, 0, 0, 1]);
+    packet[20..22].copy_from_slice(&4000u16.to_be_bytes());
+    packet[22..24].copy_from_slice(&port.to_be_bytes());
+    packet[25] = 16;
+    with_raw(libc::IPPROTO_RAW, |socket| send_packet(socket, &packet))
+}
+
+/// Whether a raw socket gets the packets of a connection that is attempted.
+pub fn hears_tcp() -> io::Result<()> {
+    with_raw(libc::IPPROTO_TCP, |socket| {
+        drop(TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], 9))));
+        let mut bytes = [0u8; 64];
+        // SAFETY: our own memory.
+        let got = unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
+        if got < 0 { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
+    })
+}
