@@ -254,7 +254,9 @@ impl CompiledPolicy {
         let mut best: Option<Change> = None;
         let places = self.layer_of(event.layer).places.iter().filter(|place| place.marker.is_none()).take(TRIED);
         for filter in places.filter_map(|place| self.filter(place.filter)) {
-            let groups = self.field_groups(filter);
+            let mut groups = self.field_groups(filter);
+            // another port says more to a person than another protocol
+            groups.sort_by_key(|(field, _)| *field == FieldId::IP_PROTOCOL);
             let failing: Vec<&(FieldId, Group)> =
                 groups.iter().filter(|(_, group)| !self.holds(event.layer, values, vec![group.clone()])).collect();
             let attempts: Vec<(Values, Vec<FieldId>)> = if failing.is_empty() {
