@@ -35,6 +35,14 @@ const WITH_INTERFACE: [LayerId; 6] = [
     LayerId::ALE_AUTH_RECV_ACCEPT_V6,
 ];
 
+/// Filled in live where a packet is received for the first time.
+const LIVE_ARRIVAL: [FieldId; 4] = [
+    FieldId::ARRIVAL_INTERFACE_INDEX,
+    FieldId::ARRIVAL_INTERFACE_TYPE,
+    FieldId::ARRIVAL_TUNNEL_TYPE,
+    FieldId::IP_ARRIVAL_INTERFACE,
+];
+
 /// Filled in by a replay wherever a layer has them; the interfaces only from captures that name them.
 const REPLAY: [FieldId; 16] = [
     FieldId::IP_PROTOCOL,
@@ -65,7 +73,9 @@ pub(crate) fn layer(layer: &Layer) -> Vec<&'static str> {
 /// Where a field of a layer is filled in: `live` (`late` where that may be at the first packet alone), `replay`.
 pub(crate) fn field(layer: LayerId, field: FieldId) -> Vec<&'static str> {
     let interface = LIVE_INTERFACE.contains(&field) && WITH_INTERFACE.contains(&layer);
-    let live = LIVE_LAYERS.contains(&layer) && (LIVE.contains(&field) || interface);
+    let accepts = [LayerId::ALE_AUTH_RECV_ACCEPT_V4, LayerId::ALE_AUTH_RECV_ACCEPT_V6].contains(&layer);
+    let arrival = accepts && LIVE_ARRIVAL.contains(&field);
+    let live = LIVE_LAYERS.contains(&layer) && (LIVE.contains(&field) || interface || arrival);
     let late = openwfp_engine::unknown(layer, field) == Some(Unknown::Late);
     let live = live.then_some(if late { "late" } else { "live" });
     let replay = REPLAY_LAYERS.contains(&layer) && REPLAY.contains(&field);

@@ -135,7 +135,7 @@ mod tests {
         let table = [
             ("5.16.9-generic\n", true),
             ("4.19.0", true),
-            ("5.17.0", false),
+            ("6.0.19", true),
             ("6.1.0-56-amd64", false),
             ("6.12.117+deb12-cloud-amd64", false),
             ("10.0", false),

@@ -127,10 +127,18 @@ fn the_source_that_comes_with_an_ipv6_message_counts() {
     assert_eq!(live.act(&format!("send-bound-and-from [::1]:0 {peer}")), ["EPERM"]);
 }
 
+/// What an actor is told on kernels where all networks share one bound for the options of sockets, which is not changed
+/// for a test.
+const NO_SUCH_FILE: &str = "2";
+
 /// Sockets without room for what has to be kept with them.
 fn without_memory(filters: Vec<Filter>, script: &str) -> Option<(Vec<String>, Failures)> {
     let mut live = Live::new(filters, &[])?;
     let results = live.act(&format!("own-network\nno-option-memory\n{script}"));
+    if results[1] == NO_SUCH_FILE {
+        eprintln!("skipped: no net.core.optmem_max for each network");
+        return None;
+    }
     assert_eq!(results[..2], ["ok", "ok"]);
     Some((results[2..].to_vec(), live.enforcement.failures()))
 }
@@ -152,16 +160,16 @@ fn what_cannot_be_kept_with_a_socket_is_closed() {
     // servers
     for layer in [LayerId::ALE_AUTH_LISTEN_V4, LayerId::ALE_FLOW_ESTABLISHED_V4] {
         let script = format!("listen {}\nlisten-unbound", local(port));
-        let (results, _) = without_memory(vec![local_port(layer)], &script).unwrap();
+        let Some((results, _)) = without_memory(vec![local_port(layer)], &script) else { return };
         assert_eq!(results[0], "EPERM", "{layer:?}");
         assert!(["timeout", "EPERM"].contains(&&*results[1]), "{layer:?}: {results:?}");
     }
     // flows that are judged once they are established
     let established = vec![local_port(LayerId::ALE_FLOW_ESTABLISHED_V4)];
-    let (results, _) = without_memory(established, &format!("tcp {server}")).unwrap();
+    let Some((results, _)) = without_memory(established, &format!("tcp {server}")) else { return };
     assert_eq!(results, ["EPERM"]);
     // raw sockets
-    let (results, _) = without_memory(vec![to(CONNECT, "127.0.0.9")], "raw").unwrap();
+    let Some((results, _)) = without_memory(vec![to(CONNECT, "127.0.0.9")], "raw") else { return };
     assert_eq!(results, ["EPERM"]);
 }
 
@@ -171,7 +179,8 @@ fn an_accepted_socket_has_the_memory_of_its_listening_one_or_is_not_made() {
     let port = Value::Uint16(1);
     let block = filter(layer, Action::Block).when(FieldId::IP_LOCAL_PORT, MatchType::Equal, port).build().unwrap();
     let Some(mut live) = Live::new(vec![block], &[]) else { return };
-    assert_eq!(live.act("own-network\naccept-without-memory"), ["ok", "timeout"]);
+    let results = live.act("own-network\naccept-without-memory");
+    assert!(results == ["ok", "timeout"] || results[1] == NO_SUCH_FILE, "{results:?}");
 }
 
 #[test]

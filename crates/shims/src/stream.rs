@@ -109,7 +109,7 @@ impl Operation {
         }
         let local = self.local();
         let outcome = work::with(|work| {
-            self.take_owner(work, socket, endpoint);
+            self.take_owner(work, endpoint);
             let outcome = self.may_listen(work, local);
             let both = local.is_v6() && local.is_unspecified() && !socket::is_v6_only(socket);
             if both && outcome == Outcome::Permitted { self.may_listen(work, Address::v4(0)) } else { outcome }
@@ -121,13 +121,14 @@ impl Operation {
 
     /// The owner of the endpoint: who bound it, else who calls now.
     #[inline(always)]
-    fn take_owner(&self, work: &mut Work, socket: *mut bpf_sock, endpoint: *mut Endpoint) {
+    fn take_owner(&self, work: &mut Work, endpoint: *mut Endpoint) {
         // SAFETY: a valid map value.
         if unsafe { (*endpoint).flags } & OWNED != 0 {
             // SAFETY: as above.
             work.identify(unsafe { &raw const (*endpoint).owner });
         } else {
-            work.identify_caller(socket);
+            // without a look at his group, for which Linux 6.1 has no helper here; no kernel thread listens for others
+            work.identify_task();
             // SAFETY: the context is valid.
             let compartment = unsafe { bpf_get_netns_cookie(self.context.cast()) };
             keep(work, endpoint, 0, compartment, 0);

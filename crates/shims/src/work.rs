@@ -160,14 +160,20 @@ impl Work {
         (arbitration.is_block() as u8, arbitration.reason_number(), arbitration.filter())
     }
 
-    /// Takes the identity of the calling task; unreadable parts stay so.
+    /// Takes the identity of the task that runs; unreadable parts stay so.
+    #[inline(always)]
+    pub fn identify_task(&mut self) {
+        let _ = identity::current(&mut self.identity);
+    }
+
+    /// Takes the identity of the calling task.
     ///
     /// A task that is not of the group acts for somebody else: a kernel thread that joins a connection's further path
     /// (MPTCP), a process that was handed the socket. Then the socket's owner counts.
     #[inline(always)]
     pub fn identify_caller(&mut self, socket: *mut bpf_sock) {
         if current_is_ours() {
-            let _ = identity::current(&mut self.identity);
+            self.identify_task();
         } else {
             self.identify_owner(Some(socket));
         }

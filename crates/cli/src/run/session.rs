@@ -98,6 +98,10 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher) -> Result<Ended> {
     if failures.events_unreadable > 0 {
         (plan.notice)(&format!("{} events could not be read", failures.events_unreadable));
     }
+    let without = failures.decisions_without_memory + failures.sockets_without_memory;
+    if without > 0 {
+        (plan.notice)(&format!("{without} calls or packets were blocked for want of memory to decide them"));
+    }
     let sequences = enforcement.sequences();
     if let Err(error) = leave(enforcement, group, plan.notice) {
         (plan.notice)(&format!("the command has ended, but not all could be cleared up: {error:#}"));

@@ -141,6 +141,9 @@ pub fn unknown(layer: LayerId, field: FieldId) -> Option<Unknown> {
         FieldId::INTERFACE_TYPE
         | FieldId::TUNNEL_TYPE
         | FieldId::IP_LOCAL_INTERFACE
+        | FieldId::ARRIVAL_INTERFACE_TYPE
+        | FieldId::ARRIVAL_TUNNEL_TYPE
+        | FieldId::IP_ARRIVAL_INTERFACE
         | FieldId::ALE_APP_ID
         | FieldId::ALE_ORIGINAL_APP_ID
         | FieldId::ALE_USER_ID => Some(Unknown::Unreadable),
