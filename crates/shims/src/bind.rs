@@ -6,6 +6,7 @@ use crate::{
     connect::keep,
     layers::{IS_LOOPBACK, IS_RAW_ENDPOINT, IS_WILDCARD_BIND, RESOURCE_ASSIGNMENT},
     maps::ENDPOINTS,
+    protocol,
     refuse::refused,
     report::{About, report},
     socket,
@@ -22,10 +23,6 @@ use openwfp_abi::{
     flow::{PACKET_AUTHORIZED, RAW},
 };
 use openwfp_engine::words;
-
-const IPPROTO_TCP: u32 = 6;
-const IPPROTO_UDP: u32 = 17;
-const SOCK_RAW: u32 = 3;
 
 #[cgroup_sock(post_bind4)]
 pub fn bind4(context: SockContext) -> i32 {
@@ -55,14 +52,14 @@ pub fn create(context: SockContext) -> i32 {
     let socket = context.sock;
     // SAFETY: as above.
     let (protocol, kind) = unsafe { ((*socket).protocol, (*socket).type_) };
-    if kind != SOCK_RAW && (protocol == IPPROTO_TCP || protocol == IPPROTO_UDP) {
+    if kind != protocol::SOCK_RAW && (protocol == protocol::SOCKET_TCP || protocol == protocol::SOCKET_UDP) {
         return 1;
     }
     refused(work::with(|work| {
         work.clear();
         work.identify_caller(socket);
         let Some(endpoint) = ENDPOINTS.get_or_insert(socket) else { return work::CLOSED };
-        let raw = if kind == SOCK_RAW { RAW } else { 0 };
+        let raw = if kind == protocol::SOCK_RAW { RAW } else { 0 };
         keep(work, endpoint, 0, compartment(socket), PACKET_AUTHORIZED | raw);
         watch_packets();
         Outcome::Permitted
@@ -98,7 +95,7 @@ fn assign(work: &mut Work, socket: *mut bpf_sock, address: Address) -> Outcome {
     write_endpoint(work, address, port, device);
     work.values.set(words::IP_PROTOCOL, protocol);
     work.values.set(words::COMPARTMENT_ID, namespace as u32);
-    if kind == SOCK_RAW {
+    if kind == protocol::SOCK_RAW {
         let flags = work.values.get(words::FLAGS) as u32;
         work.values.set(words::FLAGS, flags | IS_RAW_ENDPOINT);
     }

@@ -7,6 +7,7 @@ use crate::{
     address::{Address, unknown_local},
     layers::{AUTH_CONNECT, FLOW_ESTABLISHED, IS_LOOPBACK, IS_RAW_ENDPOINT, OUTBOUND},
     maps::{ENDPOINTS, FLOWS},
+    protocol,
     refuse::refused,
     report::{About, report},
     storage::bits,
@@ -23,10 +24,6 @@ use openwfp_abi::{
     flow::{CONNECT_LATE, Endpoint, FLOW_REFUSED, Flow, FlowKey, OWNED, PERMITTED},
 };
 use openwfp_engine::words;
-
-const IPPROTO_TCP: u32 = 6;
-const IPPROTO_UDP: u32 = 17;
-const SOCK_RAW: u32 = 3;
 
 #[cgroup_sock_addr(connect4)]
 pub fn connect4(context: SockAddrContext) -> i32 {
@@ -137,7 +134,7 @@ impl Call {
         }
         // SAFETY: as above. Datagrams may also go by an interface that is set as an option (IP_UNICAST_IF).
         let device = unsafe { (*socket).bound_dev_if };
-        (Address::loopback(false), protocol == IPPROTO_TCP && device == 0)
+        (Address::loopback(false), protocol == protocol::SOCKET_TCP && device == 0)
     }
 
     /// The IPv4 address that the socket is bound to.
@@ -181,7 +178,7 @@ impl Call {
             }
             work.clear();
             work.identify_caller(self.socket());
-            if protocol != IPPROTO_TCP && protocol != IPPROTO_UDP {
+            if protocol != protocol::SOCKET_TCP && protocol != protocol::SOCKET_UDP {
                 // what an ICMP message is, its packet says
                 return self.wait(work, &key, true);
             }
@@ -210,7 +207,7 @@ impl Call {
         if always {
             watch_packets();
         }
-        if !always && key.protocol as u32 != IPPROTO_TCP {
+        if !always && key.protocol as u32 != protocol::SOCKET_TCP {
             // what was known of the flow before no longer holds
             let _ = FLOWS.remove(key);
         }
@@ -226,7 +223,7 @@ impl Call {
         }
         let about = About { layer: AUTH_CONNECT.of(v6), socket: key.socket, flow, flags: 0 };
         report(work, &about);
-        if key.protocol as u32 == IPPROTO_TCP {
+        if key.protocol as u32 == protocol::SOCKET_TCP {
             return Outcome::Permitted;
         }
         // datagrams have no handshake: the flow is established with its authorization
@@ -278,7 +275,7 @@ impl Call {
         if remote.is_local() {
             flags |= IS_LOOPBACK;
         }
-        if kind == SOCK_RAW {
+        if kind == protocol::SOCK_RAW {
             flags |= IS_RAW_ENDPOINT;
         }
         work.values.set(words::FLAGS, flags);
@@ -293,7 +290,7 @@ impl Call {
         let Some(endpoint) = ENDPOINTS.get_or_insert(self.socket()) else { return false };
         // SAFETY: the context is valid, and so is the map value.
         let compartment = unsafe {
-            if (*self.context).protocol == IPPROTO_TCP {
+            if (*self.context).protocol == protocol::SOCKET_TCP {
                 // a connection of its own; the call holds the socket's lock
                 bits::clear(&raw mut (*endpoint).flags, CONNECT_LATE | FLOW_REFUSED);
             }

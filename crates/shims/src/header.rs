@@ -1,17 +1,13 @@
 //! The headers of a packet, as far as authorization needs them.
 
-use crate::{address::Address, work::Work};
+use crate::{
+    address::Address,
+    protocol::{DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE},
+    work::Work,
+};
 use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
 use core::mem::MaybeUninit;
 use openwfp_engine::words;
-
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const DCCP: u8 = 33;
-const ICMPV6: u8 = 58;
-const SCTP: u8 = 132;
-const UDPLITE: u8 = 136;
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;

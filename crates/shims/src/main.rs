@@ -11,7 +11,7 @@
 //! - [`counters`]: what went wrong;
 //! - [`work`]: one classification: its memory, the walk over the image;
 //! - [`bind`], [`connect`], [`stream`], [`packets`]: the hooks, each with the layers that it serves;
-//! - [`address`], [`header`], [`socket`], [`layers`]: what the hooks read and name;
+//! - [`address`], [`header`], [`socket`], [`layers`], [`protocol`]: what the hooks read and name;
 //! - [`report`], [`refuse`]: what comes of it: an event, an errno, a dropped packet;
 //! - [`maps`]: the maps that the hooks share.
 #![no_std]
@@ -32,6 +32,7 @@ mod maps;
 mod offsets;
 mod packets;
 mod path;
+mod protocol;
 mod refuse;
 mod report;
 mod scratch;

@@ -6,6 +6,7 @@ use crate::{
     header::{Header, read},
     layers::{AUTH_CONNECT, AUTH_RECV_ACCEPT, INBOUND, IS_LOOPBACK, IS_RAW_ENDPOINT, OUTBOUND, recv_accept},
     maps::{ENDPOINTS, SHARED},
+    protocol,
     refuse::dropped,
     report::{About, report},
     storage::bits,
@@ -24,7 +25,6 @@ use openwfp_abi::{
 };
 use openwfp_engine::words;
 
-const IPPROTO_TCP: u8 = 6;
 /// The state of a socket that waits for connections.
 const LISTEN: u32 = 10;
 const LOOPBACK_INTERFACE: u32 = 1;
@@ -54,7 +54,7 @@ fn others() -> bool {
 /// Whether a packet is one of a TCP connection, not of a raw socket that merely carries TCP.
 #[inline(always)]
 fn is_stream(header: &Header, kept: Kept) -> bool {
-    header.protocol == IPPROTO_TCP && kept.flags & PACKET_AUTHORIZED == 0
+    header.protocol == protocol::TCP && kept.flags & PACKET_AUTHORIZED == 0
 }
 
 /// The interface by which a packet came, at AUTH_RECV_ACCEPT: the one that is in the values as that of the local side.
@@ -183,7 +183,7 @@ impl Packet {
         let Some(header) = read(self.context) else { return 0 };
         let Some(config) = config() else { return 0 };
         let opens = header.opens_connection();
-        let tcp = header.protocol == IPPROTO_TCP;
+        let tcp = header.protocol == protocol::TCP;
         let mut kept = Kept { flags: 0, compartment: 0 };
         if tcp {
             if !opens && config.flags & REFUSED_FLOWS == 0 && !others() {

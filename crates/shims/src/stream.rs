@@ -9,6 +9,7 @@ use crate::{
     connect::keep,
     layers::{AUTH_LISTEN, FLOW_ESTABLISHED, INBOUND, IS_LOOPBACK, OUTBOUND},
     maps::ENDPOINTS,
+    protocol,
     refuse::is_dry_run,
     report::{About, report},
     socket,
@@ -31,7 +32,6 @@ use openwfp_abi::{
 use openwfp_engine::words;
 
 const AF_INET6: u32 = 10;
-const IPPROTO_TCP: u32 = 6;
 
 #[sock_ops]
 pub fn stream(context: SockOpsContext) -> u32 {
@@ -183,7 +183,7 @@ impl Operation {
         let v6 = remote.is_v6();
         work.clear();
         work.write_identity();
-        work.values.set(words::IP_PROTOCOL, IPPROTO_TCP);
+        work.values.set(words::IP_PROTOCOL, protocol::SOCKET_TCP);
         local.write(work, words::IP_LOCAL_ADDRESS);
         work.values.set(words::IP_LOCAL_ADDRESS_TYPE, local.kind());
         work.values.set(words::IP_LOCAL_PORT, self.local_port());
