@@ -17,12 +17,13 @@ use crate::{
 };
 use aya::maps::{Array, HashMap, Map, MapError};
 use openwfp_abi::{
-    config::{Config, DRY_RUN, FLOWS_RECORDED, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS},
+    config::{AT_DEVICES, Config, DRY_RUN, FLOWS_RECORDED, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS},
     counters::{NO_STORAGE, NO_WORK},
 };
 use openwfp_engine::{CompiledPolicy, Unknown, words};
 use openwfp_model::{FieldId, Layer, LayerId, Value};
 use std::{
+    collections::BTreeSet,
     fs::File,
     io,
     os::fd::{AsFd, BorrowedFd},
@@ -73,6 +74,9 @@ pub struct Options {
     pub dry_run: bool,
     /// Where everything is pinned, so that it outlives this process.
     pub pins: Option<PathBuf>,
+    /// The layers of frames, IP packets and transport are met at every device of the caller's network namespace, by whoever
+    /// is in it, and not at the sockets of the group alone (Linux 6.6).
+    pub devices: bool,
 }
 
 /// What could not be done after the policy was attached.
@@ -114,6 +118,8 @@ pub struct Enforcement {
     layers: Vec<LayerId>,
     events: Events,
     flows: FlowTable,
+    /// The devices to which programs are attached, by index.
+    devices: BTreeSet<u32>,
     pins: Option<PathBuf>,
     warnings: Vec<Warning>,
     sockets_not_ended: u64,
@@ -152,12 +158,14 @@ impl Enforcement {
 
         let started = Instant::now();
         let layers: Vec<LayerId> = used_layers(policy).chain(options.recorded.iter().copied()).collect();
-        let mut hooks = Hook::of_layers(layers.iter().copied());
+        let at_device = |layer: LayerId| Hook::of_device_layer(layer).filter(|_| options.devices);
+        let mut hooks: Vec<Hook> = layers.iter().filter_map(|layer| at_device(*layer)).collect();
+        hooks.extend(Hook::of_layers(layers.iter().copied().filter(|layer| at_device(*layer).is_none())));
         if config.flags & FLOWS_RECORDED != 0 {
             hooks.push(Hook::Release);
-            hooks.sort_unstable();
-            hooks.dedup();
         }
+        hooks.sort_unstable();
+        hooks.dedup();
         hooks::load(shims.ebpf(), &hooks)?;
         phases.programs = started.elapsed();
         if let Some(pins) = &options.pins {
@@ -176,6 +184,7 @@ impl Enforcement {
             layers,
             events,
             flows,
+            devices: BTreeSet::new(),
             pins: options.pins,
             warnings,
             sockets_not_ended: 0,
@@ -191,8 +200,25 @@ impl Enforcement {
         let started = Instant::now();
         self.shims.attach_labels(self.pins.as_deref())?;
         self.phases.load = self.shims.times();
+        self.attach_to_devices()?;
         hooks::attach(&mut self.shims, &self.hooks, &self.group, self.pins.as_deref())?;
         self.phases.attach = started.elapsed().saturating_sub(self.phases.load.programs);
+        Ok(())
+    }
+
+    /// Attaches to the devices to which nothing is attached yet.
+    fn attach_to_devices(&mut self) -> Result<(), LoadError> {
+        if !self.hooks.iter().any(|hook| hook.is_of_devices()) {
+            return Ok(());
+        }
+        let devices = interfaces::devices()?;
+        // the number of one that is gone may be given out again
+        self.devices.retain(|index| devices.iter().any(|device| device.index == *index));
+        for device in devices {
+            if self.devices.insert(device.index) {
+                hooks::attach_to_device(&mut self.shims, &self.hooks, &device, self.pins.as_deref())?;
+            }
+        }
         Ok(())
     }
 
@@ -304,6 +330,7 @@ impl Enforcement {
     /// Network interfaces or addresses have changed: tells the programs.
     pub fn refresh_interfaces(&mut self) -> Result<(), EnforceError> {
         interfaces::write(self.shims.ebpf())?;
+        self.attach_to_devices()?;
         Ok(())
     }
 
@@ -357,8 +384,12 @@ fn config(policy: &CompiledPolicy, options: &Options, namespace: u64) -> Config 
     if late {
         config.flags |= LATE;
     }
-    if layers.iter().any(|layer| Hook::is_packet_layer(*layer)) {
+    let at_socket = |layer: LayerId| !options.devices || Hook::of_device_layer(layer).is_none();
+    if layers.iter().any(|layer| Hook::is_packet_layer(*layer) && at_socket(*layer)) {
         config.flags |= PACKET_LAYERS;
+    }
+    if options.devices {
+        config.flags |= AT_DEVICES;
     }
     config
 }

@@ -1,12 +1,16 @@
 //! Which programs a policy needs: each hook costs loading time, and something for every event that it sees.
 
-use crate::load::{LoadError, Shims};
+use crate::{
+    interfaces::Device,
+    load::{LoadError, Shims},
+};
 use aya::{
     Ebpf,
     programs::{
         CgroupAttachMode, Program, ProgramError,
         cgroup_skb::CgroupSkbAttachType,
-        links::{FdLink, LinkError},
+        links::{FdLink, LinkError, LinkOrder},
+        tc::{TcAttachOptions, TcAttachType},
     },
 };
 use openwfp_model::LayerId;
@@ -41,11 +45,15 @@ pub enum Hook {
     Ingress,
     /// Packets that leave.
     Egress,
+    /// Frames that come in at a device.
+    DeviceIn,
+    /// Frames that go out at a device.
+    DeviceOut,
 }
 
 use Hook::{
-    Bind4, Bind6, Connect4, Connect6, Create, Egress, Ingress, Redirect4, Redirect6, Release, Sendmsg4, Sendmsg6,
-    Stream,
+    Bind4, Bind6, Connect4, Connect6, Create, DeviceIn, DeviceOut, Egress, Ingress, Redirect4, Redirect6, Release,
+    Sendmsg4, Sendmsg6, Stream,
 };
 
 /// The programs that see connects. Both versions of IP, because an IPv6 socket can connect to a mapped IPv4 endpoint.
@@ -71,6 +79,8 @@ impl Hook {
             Stream => "stream",
             Ingress => "ingress",
             Egress => "egress",
+            DeviceIn => "device_in",
+            DeviceOut => "device_out",
         }
     }
 
@@ -81,7 +91,7 @@ impl Hook {
         let name = name.strip_suffix("_DISCARD").unwrap_or(name);
         let Some(family) = name.strip_suffix("_V4").or_else(|| name.strip_suffix("_V6")) else { return vec![] };
         let more: &[Self] = match family {
-            "ALE_BIND_REDIRECT" => return vec![Redirect4, Redirect6],
+            "ALE_BIND_REDIRECT" => return [&CALLS[..], &[Redirect4, Redirect6, Bind4, Bind6, Stream]].concat(),
             "ALE_CONNECT_REDIRECT" => return CALLS.to_vec(),
             "ALE_AUTH_LISTEN" => return vec![Stream, Ingress, Bind4, Bind6],
             "ALE_AUTH_CONNECT" => return [&CALLS[..], &[Create, Egress]].concat(),
@@ -101,6 +111,28 @@ impl Hook {
             _ => return vec![],
         };
         [&SOCKETS[..], more].concat()
+    }
+
+    /// The hook of a layer that is met at the devices of a network namespace.
+    pub fn of_device_layer(layer: LayerId) -> Option<Self> {
+        let name = layer.name();
+        let name = name.strip_suffix("_DISCARD").unwrap_or(name);
+        match name.strip_suffix("_V4").or_else(|| name.strip_suffix("_V6")).unwrap_or(name) {
+            "INBOUND_MAC_FRAME_ETHERNET" | "INBOUND_IPPACKET" | "INBOUND_TRANSPORT" | "INBOUND_ICMP_ERROR" => {
+                Some(DeviceIn)
+            }
+            "OUTBOUND_MAC_FRAME_ETHERNET"
+            | "OUTBOUND_IPPACKET"
+            | "OUTBOUND_TRANSPORT"
+            | "OUTBOUND_ICMP_ERROR"
+            | "IPFORWARD" => Some(DeviceOut),
+            _ => None,
+        }
+    }
+
+    /// Whether it is attached to devices, not to a group.
+    pub const fn is_of_devices(self) -> bool {
+        matches!(self, DeviceIn | DeviceOut)
     }
 
     /// Whether a layer is one that each packet meets.
@@ -169,18 +201,44 @@ fn load_one(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
         Program::SockOps(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     }
 }
 
 /// Attaches loaded programs to a group. Links stack, in spite of the mode's name.
 pub(crate) fn attach(shims: &mut Shims, hooks: &[Hook], group: &File, folder: Option<&Path>) -> Result<(), LoadError> {
-    for hook in hooks {
+    for hook in hooks.iter().filter(|hook| !hook.is_of_devices()) {
         let name = hook.name();
         let refused = |source| LoadError::Program { name, source: Box::new(source) };
         let program = shims.ebpf().program_mut(name).ok_or(LoadError::ObjectLacks { name })?;
         let link = attach_one(program, *hook, group).map_err(refused)?;
         shims.keep(name, link, folder)?;
+    }
+    Ok(())
+}
+
+/// Attaches the loaded programs of devices to one, after what is attached there already.
+pub(crate) fn attach_to_device(
+    shims: &mut Shims,
+    hooks: &[Hook],
+    device: &Device,
+    folder: Option<&Path>,
+) -> Result<(), LoadError> {
+    for hook in hooks.iter().filter(|hook| hook.is_of_devices()) {
+        let name = hook.name();
+        let refused = |source| LoadError::Program { name, source: Box::new(source) };
+        let program = shims.ebpf().program_mut(name).ok_or(LoadError::ObjectLacks { name })?;
+        let Program::SchedClassifier(program) = program else { return Err(LoadError::ObjectLacks { name }) };
+        let way = if *hook == DeviceIn { TcAttachType::Ingress } else { TcAttachType::Egress };
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let link = program
+            .attach_with_options(&device.name, way, order)
+            .and_then(|id| program.take_link(id))
+            .map_err(refused)?
+            .try_into()
+            .map_err(|_| refused(ProgramError::UnexpectedProgramType))?;
+        shims.keep(&format!("{name}_{}", device.index), link, folder)?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use aya::{
 use openwfp_abi::flow::Interface;
 use std::{
     collections::HashMap as StdHashMap,
+    ffi::CStr,
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
     os::fd::AsRawFd,
@@ -55,6 +56,37 @@ pub fn kind_of(hardware: u32, wireless: bool) -> (u32, u32) {
     }
 }
 
+/// A device of the network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub index: u32,
+    pub name: String,
+}
+
+/// The devices that there are.
+pub(crate) fn devices() -> Result<Vec<Device>, LoadError> {
+    // SAFETY: the function takes no arguments; the list is given back below.
+    let first = unsafe { libc::if_nameindex() };
+    if first.is_null() {
+        return Err(LoadError::System { what: "cannot list network interfaces", source: io::Error::last_os_error() });
+    }
+    let mut all = vec![];
+    let mut next = first;
+    // SAFETY: an entry of the list, which ends with the index 0.
+    while let entry = unsafe { &*next }
+        && entry.if_index != 0
+    {
+        // SAFETY: the entry's name, which ends with a zero.
+        let name = unsafe { CStr::from_ptr(entry.if_name) }.to_string_lossy().into_owned();
+        all.push(Device { index: entry.if_index, name });
+        // SAFETY: the end was not reached.
+        next = unsafe { next.add(1) };
+    }
+    // SAFETY: the list's beginning, given back once.
+    unsafe { libc::if_freenameindex(first) };
+    Ok(all)
+}
+
 /// The interfaces, by index. One that goes away while it is looked at is passed over.
 pub fn list() -> io::Result<Vec<(u32, Interface)>> {
     let number =
@@ -67,9 +99,18 @@ pub fn list() -> io::Result<Vec<(u32, Interface)>> {
         };
         let wireless = folder.join("phy80211").exists() || folder.join("wireless").exists();
         let (kind, tunnel) = kind_of(hardware, wireless);
-        all.push((index, Interface::new(index, kind, tunnel)));
+        all.push((index, Interface::new(index, kind, tunnel, mac(&folder))));
     }
     Ok(all)
+}
+
+/// The MAC address of an interface, as a number; 0: it has none of six bytes.
+fn mac(folder: &Path) -> u64 {
+    let text = fs::read_to_string(folder.join("address")).unwrap_or_default();
+    let bytes: Option<Vec<u8>> = text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    bytes
+        .filter(|bytes| bytes.len() == 6)
+        .map_or(0, |bytes| bytes.iter().fold(0, |all, &byte| all << 8 | u64::from(byte)))
 }
 
 /// The addresses of the interfaces, and the index of the interface that has each.

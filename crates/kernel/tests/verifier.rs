@@ -22,6 +22,7 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSkb(program) => program.load(),
         Program::SockOps(program) => program.load(),
         // attached below
+        Program::SchedClassifier(program) => program.load(),
         _ => Ok(()),
     }
 }

@@ -11,6 +11,7 @@
 //! - [`counters`]: what went wrong;
 //! - [`work`]: one classification: its memory, the walk over the image;
 //! - [`bind`], [`connect`], [`stream`], [`packets`], [`release`]: the hooks, each with the layers that it serves;
+//! - [`device`]: the frames and packets of a network namespace;
 //! - [`flows`]: what was authorized, until when, and by which policy;
 //! - [`address`], [`header`], [`socket`], [`layers`], [`protocol`]: what the hooks read and name;
 //! - [`report`], [`refuse`]: what comes of it: an event, an errno, a dropped packet;
@@ -25,6 +26,7 @@ mod address;
 mod bind;
 mod connect;
 mod counters;
+mod device;
 mod flows;
 mod header;
 mod identity;

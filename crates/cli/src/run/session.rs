@@ -178,7 +178,12 @@ fn start(
     folder: &Path,
 ) -> Result<(Enforcement, openwfp_sandbox::Child)> {
     let place = Group::open(group.path())?;
-    let options = Options { recorded: plan.recorded.clone(), dry_run: plan.dry_run, pins: Some(folder.to_path_buf()) };
+    let options = Options {
+        recorded: plan.recorded.clone(),
+        dry_run: plan.dry_run,
+        pins: Some(folder.to_path_buf()),
+        devices: false,
+    };
     let mut enforcement = Enforcement::prepare(plan.policy, &place, options)?;
     for warning in enforcement.warnings() {
         (plan.notice)(&warning.to_string());

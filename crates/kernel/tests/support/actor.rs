@@ -5,7 +5,7 @@ use super::odd;
 use std::{
     cell::RefCell,
     env,
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind, Read, Write},
     mem,
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
@@ -66,6 +66,10 @@ fn hold(socket: impl Into<OwnedFd>) {
     HELD.with_borrow_mut(|held| held.push(socket.into()));
 }
 
+fn last<T>(act: impl FnOnce(&OwnedFd) -> io::Result<T>) -> io::Result<T> {
+    HELD.with_borrow(|held| act(held.last().expect("something is held")))
+}
+
 fn perform(line: &str) -> io::Result<()> {
     let words: Vec<&str> = line.split(' ').collect();
     let address = || words[1].parse::<SocketAddr>().map_err(io::Error::other);
@@ -101,6 +105,31 @@ fn perform(line: &str) -> io::Result<()> {
                 result => result.map(drop),
             }
         }),
+        // of what is held last: five bytes out, five in
+        "talk" => last(|descriptor| {
+            let mut stream = TcpStream::from(descriptor.try_clone()?);
+            stream.write_all(b"hello")?;
+            stream.read_exact(&mut [0; 5])
+        }),
+        // of the listener that is held last: a connection, five bytes in, five out
+        "answer" => {
+            let (mut stream, _) = last(|descriptor| TcpListener::from(descriptor.try_clone()?).accept())?;
+            stream.read_exact(&mut [0; 5])?;
+            stream.write_all(b"hello")?;
+            hold(stream);
+            Ok(())
+        }
+        // of the socket that is held last: a datagram in, one out
+        "answer-datagram" => {
+            let socket = last(|descriptor| Ok(UdpSocket::from(descriptor.try_clone()?)))?;
+            let (_, peer) = socket.recv_from(&mut [0; 64])?;
+            socket.send_to(b"hello", peer).map(drop)
+        }
+        "close" => {
+            SENDER.with_borrow_mut(Option::take);
+            HELD.with_borrow_mut(Vec::pop);
+            Ok(())
+        }
         "bind" => UdpSocket::bind(address()?).map(hold),
         "listen" => TcpListener::bind(address()?).map(hold),
         // a network namespace of its own, in which ping sockets are allowed
