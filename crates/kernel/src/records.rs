@@ -6,6 +6,7 @@ use openwfp_abi::{
     file::{FileKey, PathRecord},
     flow::Interface,
     label::Label,
+    measure::Measurement,
     process::ProcessKey,
 };
 
@@ -20,4 +21,4 @@ macro_rules! records {
         unsafe impl Pod for Record<$record> {}
     )* };
 }
-records!(ProcessKey, Label, FileKey, PathRecord, Config, Totals, Interface);
+records!(ProcessKey, Label, FileKey, PathRecord, Config, Totals, Interface, Measurement);
