@@ -1,7 +1,7 @@
 //! Classifications that are made to be measured, of values that the loader gives.
 //!
 //! The program is attached to nothing: the loader runs it (`BPF_PROG_TEST_RUN`). It decides by the same
-//! [`Work::classify`] as the hooks, so that what it takes and what it answers is what a hook would take and answer.
+//! [`work::classify`] as the hooks, so that what it takes and what it answers is what a hook would take and answer.
 
 use crate::{
     work::{self, Outcome, Work},
@@ -53,11 +53,10 @@ extern "C" fn one(number: u32, batch: *mut c_void) -> i64 {
     unsafe { words::copy(&raw const (*record).values, (&raw mut work.values).cast::<[u64; WORDS]>()) };
     // SAFETY: the helper takes nothing.
     let (before, start) = unsafe { (bpf_ktime_get_ns(), bpf_ktime_get_ns()) };
-    let outcome = work.classify(batch.layer as u16);
-    // SAFETY: as above.
-    let end = unsafe { bpf_ktime_get_ns() };
+    // SAFETY: memory that is claimed; the helper takes nothing.
+    let (outcome, end) = unsafe { (work::classify(work, batch.layer as u32), bpf_ktime_get_ns()) };
     let (_, reason, filter) = work.decision();
-    let (action, errno) = match outcome {
+    let (action, errno) = match Outcome::of_number(outcome) {
         Outcome::Permitted => (PERMIT, 0),
         Outcome::Blocked(errno) => (BLOCK, errno),
         Outcome::Late => (LATE, 0),
