@@ -47,7 +47,7 @@ pub struct SublayerExplanation {
 pub struct SublayerAnswer {
     /// The filter.
     pub filter: u64,
-    /// What it answered, as one of [`filter_action`].
+    /// What it answered, as one of [`filter_action`](crate::filter_action).
     pub action: u32,
     /// What became of the answer.
     pub effect: Effect,
