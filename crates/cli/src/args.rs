@@ -185,7 +185,9 @@ pub(crate) struct ReplayArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 For each layer with filters: the time to build it, its bytes for each filter, the most steps that an event can take, and
-the nanoseconds of a classification in user space. The time in the kernel (kernel_ns) is null: it is not measured yet.
+the nanoseconds of a classification in user space and in the kernel. In user space, groups of 16 are timed; in the
+kernel each by itself, less one reading of the clock, by a program that is attached to nothing. That takes the right
+to load BPF: without it, kernel_ns is null.
 
 Examples:
   wfp bench -p policy.toml

@@ -33,7 +33,7 @@ pub use classify::{Callouts, Image, MAX_STEPS, Observer, Silent, State, Step, cl
 #[cfg(feature = "std")]
 pub use compile::{
     Change, Classes, CompileError, CompiledFilter, CompiledLayer, CompiledPolicy, ConditionExplanation, Effect,
-    Encoding, Event, EventValue, Explanation, FieldWords, FilterExplanation, Finding, Groups, ImageError,
+    Encoding, Event, EventValue, Explainer, Explanation, FieldWords, FilterExplanation, Finding, Groups, ImageError,
     OrderedSublayer, Place, PolicyImage, Schema, SublayerAnswer, SublayerExplanation, Unknown, compile,
     compile_objects, unknown,
 };

@@ -146,7 +146,8 @@ impl Enforcement {
 
         let started = Instant::now();
         let mut warnings = vec![];
-        let memory = write_image(&mut shims, room, policy)?;
+        let mut memory = map_cells(&mut shims, room)?;
+        memory.write(0, cells)?;
         let applications = write_applications(&mut shims, policy, &mut warnings)?;
         let refused = interfaces::write(shims.ebpf())?;
         if refused > 0 {
@@ -394,7 +395,7 @@ fn config(policy: &CompiledPolicy, options: &Options, namespace: u64) -> Config 
     config
 }
 
-fn failed(name: &'static str) -> impl Fn(MapError) -> LoadError {
+pub(crate) fn failed(name: &'static str) -> impl Fn(MapError) -> LoadError {
     move |source| LoadError::Map { name, source: Box::new(source) }
 }
 
@@ -402,14 +403,13 @@ fn take(shims: &mut Shims, name: &'static str) -> Result<Map, LoadError> {
     shims.ebpf().take_map(name).ok_or(LoadError::ObjectLacks { name })
 }
 
-fn write_image(shims: &mut Shims, room: u32, policy: &CompiledPolicy) -> Result<Cells, LoadError> {
+/// Maps the memory of the policy image, which has this many cells.
+pub(crate) fn map_cells(shims: &mut Shims, room: u32) -> Result<Cells, LoadError> {
     let name = "CELLS";
     let map = shims.ebpf().map(name).ok_or(LoadError::ObjectLacks { name })?;
     let Map::Array(data) = map else { return Err(LoadError::ObjectLacks { name }) };
-    let mut memory = Cells::map(data.fd().as_fd(), room)
-        .map_err(|source| LoadError::System { what: "cannot map the memory of the policy image", source })?;
-    memory.write(0, policy.image().cells())?;
-    Ok(memory)
+    Cells::map(data.fd().as_fd(), room)
+        .map_err(|source| LoadError::System { what: "cannot map the memory of the policy image", source })
 }
 
 fn write_applications(
@@ -435,7 +435,7 @@ fn write_applications(
     Ok(found)
 }
 
-fn write_config(shims: &mut Shims, config: Config) -> Result<(), LoadError> {
+pub(crate) fn write_config(shims: &mut Shims, config: Config) -> Result<(), LoadError> {
     let name = "CONFIG";
     let map = shims.ebpf().map_mut(name).ok_or(LoadError::ObjectLacks { name })?;
     let mut map = Array::<_, Record<Config>>::try_from(map).map_err(failed(name))?;

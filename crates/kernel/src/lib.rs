@@ -9,6 +9,7 @@
 //! - [`enforcement`]: a compiled policy, enforced for a group;
 //! - [`hooks`], [`image`], [`interfaces`]: the programs that it needs, and what they are told;
 //! - [`events`], [`sockets`], [`totals`]: what comes back: events, sockets that have to be told, sums;
+//! - [`measure`]: the classifier in the kernel over given values, without any process to filter;
 //! - [`bpffs`], [`mounts`]: the file system that keeps what is pinned, and what else is mounted.
 
 pub mod applications;
@@ -24,6 +25,7 @@ pub mod image;
 pub mod interfaces;
 pub mod labels;
 pub mod load;
+pub mod measure;
 pub mod mounts;
 pub mod offsets;
 mod records;

@@ -15,7 +15,8 @@
 //! - [`flows`]: what was authorized, until when, and by which policy;
 //! - [`address`], [`header`], [`socket`], [`layers`], [`protocol`]: what the hooks read and name;
 //! - [`report`], [`refuse`]: what comes of it: an event, an errno, a dropped packet;
-//! - [`maps`]: the maps that the hooks share.
+//! - [`maps`]: the maps that the hooks share;
+//! - [`measure`]: a program that is attached nowhere, and classifies what it is given.
 #![no_std]
 #![no_main]
 // The target has no atomic types, though BPF has the instructions.
@@ -33,6 +34,7 @@ mod identity;
 mod label;
 mod layers;
 mod maps;
+mod measure;
 mod offsets;
 mod packets;
 mod path;

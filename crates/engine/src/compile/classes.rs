@@ -28,6 +28,15 @@ enum Wide {
 }
 
 impl Wide {
+    /// Whether there are values that meet it: the case of letters is nothing that bytes have.
+    fn can_be_met(&self) -> bool {
+        match self {
+            Self::Prefix(prefix) => bytes(prefix).is_some(),
+            Self::CaseInsensitive(text) => text_of(text).is_some(),
+            Self::Descriptor(_) => true,
+        }
+    }
+
     fn meets(&self, value: &Value) -> bool {
         match self {
             Self::Prefix(prefix) => bytes(prefix).is_some_and(|prefix| {
@@ -94,6 +103,9 @@ impl FieldClasses {
 
     /// The classes of the values that meet a comparison.
     fn matching(&self, wide: &Wide) -> Vec<u32> {
+        if !wide.can_be_met() {
+            return vec![];
+        }
         let mut classes: Vec<u32> = (1..).zip(&self.named).filter(|(_, v)| wide.meets(v)).map(|(n, _)| n).collect();
         if let Some(bit) = self.wide.iter().position(|other| other == wide) {
             let sets = (1..1u32 << self.wide.len()).filter(|set| set >> bit & 1 == 1);
@@ -265,5 +277,14 @@ mod tests {
             assert_eq!(holds("ba", class(value)), short, "{value}");
             assert_eq!(holds("cba", class(value)), long, "{value}");
         }
+    }
+
+    #[test]
+    fn no_bytes_are_equal_but_for_the_case_of_their_letters() {
+        let mut classes = Classes::default();
+        let (field, match_type, blob) =
+            (FieldId::ALE_ORIGINAL_APP_ID, MatchType::EqualCaseInsensitive, Value::ByteBlob(vec![1]));
+        classes.note(field, match_type, &blob).unwrap();
+        assert_eq!(classes.ranges(field, match_type, &blob), []);
     }
 }

@@ -10,6 +10,7 @@
 //! could matter. Where very many filters of a sublayer test the same such field, one marker stands for all of them,
 //! before the first, so that the walk stays short.
 
+mod change;
 mod classes;
 mod emit;
 mod error;
@@ -19,15 +20,17 @@ mod findings;
 mod forest;
 mod image;
 mod lower;
+mod question;
 mod rule;
 mod schema;
 mod users;
 
+pub use change::Change;
 pub use classes::Classes;
 pub use error::CompileError;
 pub use event::{Event, EventValue};
 pub use explain::{
-    Change, ConditionExplanation, Effect, Explanation, FilterExplanation, SublayerAnswer, SublayerExplanation,
+    ConditionExplanation, Effect, Explainer, Explanation, FilterExplanation, SublayerAnswer, SublayerExplanation,
 };
 pub use findings::Finding;
 pub use image::{ImageError, PolicyImage};
