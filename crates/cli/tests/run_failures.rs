@@ -1,0 +1,95 @@
+//! `wfp run` when something goes wrong: exit statuses, a killed `wfp`, full disks, control groups that vanish.
+
+#[macro_use]
+mod common;
+
+use common::{
+    Folder,
+    live::{Server, blocking, events, run, status, text},
+};
+use std::{fs, process::Command, thread, time::Duration};
+
+#[test]
+fn when_wfp_is_killed_everything_stays_filtered() {
+    needs!("bash", "curl");
+    let folder = Folder::new("killed");
+    let (refused, served) = (Server::local(), Server::local());
+    let policy = blocking(&folder, "ALE_AUTH_CONNECT", &format!("IP_REMOTE_PORT = {}", refused.port()));
+    let (go, answer) = (folder.path("go"), folder.path("answer"));
+    // world-writable, whoever the command runs as
+    let script = format!(
+        "touch {answer}.ready; while [ ! -e {go} ]; do sleep 0.05; done; for p in {} {}; do curl -s -o /dev/null -m 5 http://127.0.0.1:$p/; echo $? >> {answer}; done; touch {answer}.done",
+        refused.port(),
+        served.port()
+    );
+    let mut child = Command::new(env!("CARGO_BIN_EXE_wfp"))
+        .args(["run", "-p", &policy, "--", "bash", "-c", &script])
+        .spawn()
+        .unwrap();
+    let wait_for = |path: String| {
+        for _ in 0..200 {
+            if fs::metadata(&path).is_ok() {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        false
+    };
+    assert!(wait_for(format!("{answer}.ready")));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fs::write(&go, "").unwrap();
+    // curl is executed only now, after wfp is gone
+    assert!(wait_for(format!("{answer}.done")));
+    assert_eq!(fs::read_to_string(&answer).unwrap(), "7\n0\n");
+    assert_eq!((refused.reached(), served.reached()), (0, 1));
+    // the next run clears up: the group of the killed one and what was pinned for it are gone
+    let name = format!("run-{}-", child.id());
+    let left = || {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let points = mounts.lines().filter(|line| line.contains(" cgroup2 ") || line.contains(" bpf "));
+        let points: Vec<&str> = points.filter_map(|line| line.split(' ').nth(1)).collect();
+        let find = Command::new("find").args(points).args(["-maxdepth", "3", "-name", &format!("{name}*")]).output();
+        String::from_utf8(find.unwrap().stdout).unwrap()
+    };
+    assert!(left().lines().count() >= 2, "a group and pins: {:?}", left());
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(status(&run(&["--", "true"])), 0);
+    assert_eq!(left(), "");
+}
+
+#[test]
+fn a_full_disk_and_a_reader_that_has_gone_change_nothing_for_the_command() {
+    needs!("sh");
+    // every write fails: the command's own status stands, and without one the run says that it failed
+    assert_eq!(status(&run(&["--events", "/dev/full", "--", "sh", "-c", "exit 3"])), 3);
+    let output = run(&["--events", "/dev/full", "--", "sh", "-c", "exit 0"]);
+    assert_eq!(status(&output), 125, "{}", text(&output));
+    assert!(text(&output).contains("/dev/full"), "{}", text(&output));
+    // standard error is full, or closed
+    for redirection in ["2>/dev/full", "2>&-"] {
+        let wfp = env!("CARGO_BIN_EXE_wfp");
+        let script = format!("{wfp} run --trace -- sh -c 'exit 4' {redirection}");
+        let status = Command::new("sh").args(["-c", &script]).status().unwrap();
+        assert_eq!(status.code(), Some(4), "{redirection}");
+    }
+}
+
+#[test]
+fn exit_statuses_and_dry_run() {
+    needs!("sh", "curl");
+    let folder = Folder::new("status");
+    assert_eq!(status(&run(&["--", "sh", "-c", "exit 42"])), 42);
+    assert_eq!(status(&run(&["--", "sh", "-c", "kill -TERM $$"])), 128 + 15);
+    assert_eq!(status(&run(&["--", "/nowhere/at-all"])), 127);
+    assert_eq!(status(&run(&["--", "/etc/passwd"])), 126);
+    let broken = folder.file("broken.toml", "[[filter]]\nname = \"x\"\nlayer = \"NO_SUCH\"\naction = \"block\"\n");
+    assert_eq!(status(&run(&["-p", &broken, "--", "true"])), 125);
+    let server = Server::local();
+    let policy = blocking(&folder, "ALE_AUTH_CONNECT", "");
+    let url = format!("http://127.0.0.1:{}/", server.port());
+    let log = folder.path("events.jsonl");
+    let output = run(&["-p", &policy, "--dry-run", "--events", &log, "--", "curl", "-s", "-m", "5", &url]);
+    assert_eq!(status(&output), 0, "{}", text(&output));
+    assert_eq!(events(&log, "ALE_AUTH_CONNECT")[0]["action"], "block", "it says what it would have done");
+}
