@@ -129,6 +129,12 @@ fn of_filter(filter: &Filter) -> Vec<(&'static str, String)> {
     }
     found.extend(not_live(filter).map(|text| ("not-live", text)));
     for condition in &filter.conditions {
+    if let Some(errno) = filter.errno.filter(|errno| errno.invites_to_go_on()) {
+        let text = format!(
+            "returns {errno}, which does not tell programs that they were refused: they may wait, or try for ever"
+        );
+        found.push(("errno", text));
+    }
         if let (FieldId::ALE_APP_ID, Value::Application(path)) = (condition.field, &condition.value)
             && let Some((who, what)) = writable(Path::new(path))
         {

@@ -71,6 +71,19 @@ layer  = "ALE_AUTH_RECV_ACCEPT_V4"
 action = "block"
 errno  = "EACCES"
 
+[[filter]]
+name   = "try again"
+layer  = "ALE_RESOURCE_ASSIGNMENT_V4"
+action = "block"
+errno  = "EINPROGRESS"
+
+[[filter]]
+name   = "for later"
+layer  = "ALE_AUTH_LISTEN_V4"
+action = "block"
+flags  = ["DISABLED"]
+errno  = "EACCES"
+
 [[callout]]
 name = "scanner"
 
@@ -98,6 +111,8 @@ fn what_a_person_should_know_is_a_warning() {
         ("shadowed", "in its shadow"),
         ("late", "late"),
         ("errno", "errno for nobody"),
+        ("errno", "try again"),
+        ("disabled", "for later"),
         ("callout-unregistered", "asks a callout"),
         ("application-writable", "anyone may change it"),
     ] {

@@ -46,6 +46,8 @@ fn the_errno_of_a_filter_is_what_connect_returns() {
     let run = |policy: &str| status(&run(&["-p", policy, "--", "python3", "-c", &script]));
     assert_eq!(run(&policy("")), 1, "EPERM");
     assert_eq!(run(&policy("errno = \"ECONNREFUSED\"\n")), 111);
+    assert_eq!(run(&policy("errno = \"EHOSTDOWN\"\n")), 112);
+    assert_eq!(run(&policy("errno = \"EHWPOISON\"\n")), 133, "the highest");
     assert_eq!(server.reached(), 0);
 }
 
