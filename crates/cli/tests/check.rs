@@ -118,12 +118,14 @@ fn what_a_person_should_know_is_a_warning() {
     ] {
         assert!(kinds.contains(&expected), "{expected:?} is missing in {kinds:?}");
     }
+    assert!(!kinds.contains(&("errno", "for later")), "what is left out is not looked at: {kinds:?}");
     assert!(
         found.iter().all(|line| line["severity"] == "warning" && line["file"].as_str().unwrap().ends_with("odd.toml"))
     );
     let text = succeeds(&["check", &good, &odd]);
     assert!(text.contains("\"in its shadow\" at ALE_AUTH_CONNECT can never decide: \"wide\" answers first"), "{text}");
-    assert!(text.contains("valid: "), "{text}");
+    assert!(text.contains("\"for later\" at ALE_AUTH_LISTEN_V4 is disabled: "), "{text}");
+    assert!(text.contains("valid: ") && text.contains(", 1 disabled"), "{text}");
     assert_eq!(succeeds(&["check", "-q", &good, &odd]), "");
 }
 

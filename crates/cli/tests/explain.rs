@@ -84,6 +84,18 @@ fn empty_and_unknown_values() {
 }
 
 #[test]
+fn a_disabled_filter_decides_nothing() {
+    let folder = Folder::new("disabled");
+    let event = [&HTTP[..], &["--brief", "--json"]].concat();
+    let enabled = explain(&folder, &event);
+    let text = POLICY.replace("name     = \"no plain HTTP\"", "name = \"no plain HTTP\"\nflags = [\"DISABLED\"]");
+    assert_ne!(text, POLICY);
+    let policy = folder.file("disabled.toml", &text);
+    let disabled = succeeds(&[&["explain", "-p", &policy][..], &event].concat());
+    assert_eq!((&lines(&enabled)[0]["action"], &lines(&disabled)[0]["action"]), (&"block".into(), &"permit".into()));
+}
+
+#[test]
 fn the_groups_of_a_user() {
     let folder = Folder::new("groups");
     let policy = folder.file(

@@ -36,6 +36,7 @@ pub fn may_skip(obstacle: &str) {
 }
 
 /// Skips the test where it cannot run, or a program that it starts is missing.
+#[allow(unused_macros, reason = "each test file uses what it needs")]
 macro_rules! needs {
     ($($program:literal),*) => {
         if let Some(obstacle) = $crate::common::live::obstacle(&[$($program),*]) {
