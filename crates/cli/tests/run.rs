@@ -164,3 +164,29 @@ s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.connect((\"203.0.113.7\",9)
     let found = events(&log, "ALE_AUTH_CONNECT_V4");
     assert_eq!(found[0]["values"]["FLAGS"], 1, "IS_LOOPBACK: {}", found[0]);
 }
+
+/// A kill switch, `block` unless a tunnel is used, in a network namespace of its own whose interfaces have the indexes of
+/// other ones of this machine: /sys shows those, and what counts is where the command is.
+#[test]
+fn interfaces_are_those_of_the_network_namespace_of_the_command() {
+    needs!("unshare", "ip", "python3");
+    if fs::metadata("/dev/net/tun").is_err() {
+        return common::live::may_skip("there is no /dev/net/tun");
+    }
+    let folder = Folder::new("namespace");
+    let policy = blocking(&folder, "ALE_AUTH_CONNECT_V4", "INTERFACE_TYPE = { not = 131 }");
+    let send = "import socket,sys\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\n\
+                try:\n s.sendto(b\"x\",(sys.argv[1],9))\nexcept PermissionError:\n sys.exit(9)";
+    let wfp = env!("CARGO_BIN_EXE_wfp");
+    let script = folder.file("send.py", send);
+    let run = format!("{wfp} run -p {policy} -- python3 {script}");
+    let script = format!(
+        "ip link set lo up && ip tuntap add mode tun name t1 && ip address add 198.51.100.1/24 dev t1 && ip link set t1 up && \
+         {run} 198.51.100.2 && {run} 127.0.0.1"
+    );
+    let output = Command::new("unshare").args(["--net", "sh", "-c", &script]).output().unwrap();
+    assert_eq!(status(&output), 9, "permitted through the tunnel, refused on loopback: {}", text(&output));
+    let only_tunnel = script.replace(&format!(" && {run} 127.0.0.1"), "");
+    let output = Command::new("unshare").args(["--net", "sh", "-c", &only_tunnel]).output().unwrap();
+    assert_eq!(status(&output), 0, "{}", text(&output));
+}
