@@ -78,11 +78,10 @@ impl Report {
     fn error(&mut self, out: &mut dyn Write, path: &Path, error: &anyhow::Error) -> Result<()> {
         self.errors += 1;
         if self.globals.json {
-            let line =
-                json!({"severity": "error", "message": format!("{error:#}"), "file": path.display().to_string()});
+            let line = json!({"severity": "error", "message": output::told(error), "file": path.display().to_string()});
             writeln!(out, "{line}")?;
         } else {
-            output::complain(format_args!("{} {error:#}\n", self.globals.paint_error().red("error:")));
+            output::complain(format_args!("{} {}\n", self.globals.paint_error().red("error:"), output::told(error)));
         }
         Ok(())
     }
