@@ -7,13 +7,7 @@ use common::{
     Folder, lines,
     live::{Server, blocking, events, run, status, text},
 };
-use std::{
-    fs,
-    path::PathBuf,
-    process::{Command, Stdio},
-    thread,
-    time::Duration,
-};
+use std::{fs, process::Command, thread, time::Duration};
 
 #[test]
 fn when_wfp_is_killed_everything_stays_filtered() {
@@ -125,71 +119,4 @@ fn a_disk_that_fills_up_under_the_events() {
     let events = lines(whole);
     assert!((10..100).contains(&events.len()), "{} events found room", events.len());
     assert!(events.iter().all(|event| event["action"] == "block"));
-}
-
-/// A folder for control groups, directly below a cgroup v2 mount.
-struct Groups(PathBuf);
-
-impl Groups {
-    fn new(name: &str) -> Self {
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let mount = mounts.find(|mount| mount[2] == "cgroup2").unwrap()[1].to_owned();
-        Self(PathBuf::from(mount).join(format!("wfp-test-{name}-{}", std::process::id())))
-    }
-
-    fn wfp(&self, arguments: &[&str]) -> Command {
-        let mut wfp = Command::new(env!("CARGO_BIN_EXE_wfp"));
-        wfp.arg("run").args(arguments).env("OPENWFP_CGROUP_PARENT", &self.0);
-        wfp
-    }
-
-    /// The groups of runs that stand now.
-    fn runs(&self) -> Vec<PathBuf> {
-        fs::read_dir(&self.0)
-            .map_or(vec![], |all| all.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
-    }
-}
-
-impl Drop for Groups {
-    fn drop(&mut self) {
-        for run in self.runs() {
-            let _ = fs::remove_dir(run);
-        }
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
-#[test]
-fn a_folder_for_groups_that_is_not_there() {
-    needs!("touch");
-    let folder = Folder::new("no-groups");
-    folder.open_to_all();
-    let groups = Groups::new("gone");
-    let ran = folder.path("ran");
-    let below = groups.0.join("gone/below");
-    let output = groups.wfp(&["--", "touch", &ran]).env("OPENWFP_CGROUP_PARENT", &below).output().unwrap();
-    assert_eq!(status(&output), 125, "{}", text(&output));
-    assert!(text(&output).contains(below.to_str().unwrap()), "{}", text(&output));
-    assert!(text(&output).contains("the folder that shall hold it does not exist"), "{}", text(&output));
-    assert!(fs::metadata(&ran).is_err(), "nothing was executed");
-}
-
-#[test]
-fn a_group_that_is_removed_while_the_programs_are_loaded() {
-    needs!("touch");
-    let folder = Folder::new("removed");
-    folder.open_to_all();
-    let groups = Groups::new("removed");
-    fs::create_dir(&groups.0).unwrap();
-    let ran = folder.path("ran");
-    let child = groups.wfp(&["--", "touch", &ran]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let removed = (0..200_000).any(|_| groups.runs().iter().any(|run| fs::remove_dir(run).is_ok()));
-    let output = child.wait_with_output().unwrap();
-    assert!(removed, "the group was there, and empty: {}", text(&output));
-    assert_eq!(status(&output), 125, "{}", text(&output));
-    assert!(text(&output).contains("control group, which has been removed"), "{}", text(&output));
-    assert!(!text(&output).contains("panicked"), "{}", text(&output));
-    assert!(fs::metadata(&ran).is_err(), "nothing was executed outside of a group");
-    assert!(groups.runs().is_empty());
 }
