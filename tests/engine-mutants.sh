@@ -58,7 +58,6 @@ compile/mod.rs|core::cmp::Reverse(filter.effective_weight),|filter.effective_wei
 compile/users.rs|low: *uid,|low: 0,
 compile/users.rs|entry.grants_match)|{ let _ = entry; true })
 compile/mod.rs|if !filter.is_disabled() {|if true {
-compile/mod.rs|if !marked.contains(&group.field) {|if marked.contains(&group.field) {
 compile/rule.rs|self.push(rank, second);|drop(second);
 arbitrate.rs|(filter.filter_errno() as u32) << 16|0
 MUTANTS
