@@ -15,10 +15,10 @@ fn when_wfp_is_killed_everything_stays_filtered() {
     let folder = Folder::new("killed");
     let (refused, served) = (Server::local(), Server::local());
     let policy = blocking(&folder, "ALE_AUTH_CONNECT", &format!("IP_REMOTE_PORT = {}", refused.port()));
-    let (go, answer) = (folder.path("go"), folder.path("answer"));
+    let (go, answer, end) = (folder.path("go"), folder.path("answer"), folder.path("end"));
     // world-writable, whoever the command runs as
     let script = format!(
-        "touch {answer}.ready; while [ ! -e {go} ]; do sleep 0.05; done; for p in {} {}; do curl -s -o /dev/null -m 5 http://127.0.0.1:$p/; echo $? >> {answer}; done; touch {answer}.done",
+        "touch {answer}.ready; while [ ! -e {go} ]; do sleep 0.05; done; for p in {} {}; do curl -s -o /dev/null -m 5 http://127.0.0.1:$p/; echo $? >> {answer}; done; touch {answer}.done; while [ ! -e {end} ]; do sleep 0.05; done",
         refused.port(),
         served.port()
     );
@@ -52,7 +52,9 @@ fn when_wfp_is_killed_everything_stays_filtered() {
         let find = Command::new("find").args(points).args(["-maxdepth", "3", "-name", &format!("{name}*")]).output();
         String::from_utf8(find.unwrap().stdout).unwrap()
     };
+    // while the command goes on: afterwards any run clears up, one of another test too
     assert!(left().lines().count() >= 2, "a group and pins: {:?}", left());
+    fs::write(&end, "").unwrap();
     thread::sleep(Duration::from_millis(300));
     assert_eq!(status(&run(&["--", "true"])), 0);
     assert_eq!(left(), "");
