@@ -134,7 +134,9 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A field that is not given, or given without a value (`FIELD=`), is empty; `FIELD=?` is a value that is not known: the
-source address and interface at connect (then the first packet decides), or an identity that could not be read.
+source address and interface at connect, or an identity that could not be read. What waits for such a value until the first
+packet is told as a block with the reason `late`, for it is blocked if the value is still not known then; `waits_for` (--json)
+names the fields: give them values to see what the packet would meet.
 `wfp show layers LAYER` lists the fields of a layer.
 
 Examples:

@@ -7,7 +7,7 @@ use crate::{
     policies,
 };
 use anyhow::{Context, Result};
-use openwfp_engine::{Action, CompiledPolicy, Event, Explainer, Verdict, filter_action};
+use openwfp_engine::{Action, CompiledPolicy, Event, EventValue, Explainer, Explanation, Verdict, filter_action};
 use openwfp_model::MatchType;
 use serde_json::{Value as Json, json};
 use std::{
@@ -80,10 +80,12 @@ fn answer(
         let name = policy.filter(verdict.filter).map(|filter| filter.filter.name.as_str());
         if globals.json {
             let filter = name.map_or(Json::Null, |name| json!({"id": verdict.filter, "name": name}));
-            writeln!(out, "{}", json!({"action": action(&verdict), "filter": filter}))?;
+            let mut object = json!({"action": action(&verdict), "filter": filter});
+            add_reason(&mut object, &verdict);
+            writeln!(out, "{object}")?;
         } else {
             let by = name.map_or_else(|| "no filter matched".to_owned(), |name| format!("by \"{name}\""));
-            writeln!(out, "{} {by}", globals.paint().action(action(&verdict)))?;
+            writeln!(out, "{} {by}", headline(&verdict, globals))?;
         }
         return Ok(());
     }
@@ -97,13 +99,42 @@ fn answer(
     Ok(())
 }
 
-/// The word for a verdict's action. What waits for a value that is never known is blocked.
+/// The word for a verdict's action. What waits for a value is blocked unless the value becomes known, and permits it.
 pub(crate) fn action(verdict: &Verdict) -> &'static str {
     match verdict.action {
         Action::Permit => "permit",
-        Action::Block => "block",
-        Action::Late => "late",
+        Action::Block | Action::Late => "block",
     }
+}
+
+/// The word for a verdict's reason, where the action alone does not say it; else empty.
+pub(crate) fn reason(verdict: &Verdict) -> &'static str {
+    match verdict.action {
+        Action::Late => "late",
+        _ => verdict.reason.name(),
+    }
+}
+
+fn add_reason(object: &mut Json, verdict: &Verdict) {
+    if !reason(verdict).is_empty() {
+        object["reason"] = json!(reason(verdict));
+    }
+}
+
+/// The action for people, and whether it is not the last word.
+pub(crate) fn headline(verdict: &Verdict, globals: Globals) -> String {
+    let word = globals.paint().action(action(verdict));
+    if verdict.action == Action::Late { format!("{word} (late)") } else { word }
+}
+
+/// The fields whose values the outcome waits for.
+pub(crate) fn waits_for(explanation: &Explanation) -> Vec<&'static str> {
+    let filters = explanation.sublayers.iter().flat_map(|sublayer| &sublayer.filters);
+    let conditions = filters.filter(|filter| filter.decided).flat_map(|filter| &filter.conditions);
+    let unknown = conditions.filter(|condition| condition.actual == Some(EventValue::Unknown));
+    let mut names: Vec<&str> = unknown.map(|condition| condition.condition.field.name()).collect();
+    names.dedup();
+    names
 }
 
 /// The word for a filter cell's action.

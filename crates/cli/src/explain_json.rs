@@ -1,11 +1,11 @@
 //! Explanations for programs. They are written as they are found: there may be very many of them.
 
 use crate::{
-    explain::{action, action_name, cell_action, match_name},
+    explain::{action, action_name, cell_action, match_name, reason, waits_for},
     json::{self, FieldValue, FilterName},
 };
 use openwfp_engine::{
-    Change, CompiledPolicy, ConditionExplanation, Effect, EventValue, Explanation, FilterExplanation,
+    Action, Change, CompiledPolicy, ConditionExplanation, Effect, EventValue, Explanation, FilterExplanation,
     SublayerExplanation,
 };
 use openwfp_model::{FieldId, LayerId, Value};
@@ -22,6 +22,9 @@ pub(crate) struct Line<'a> {
     steps: u32,
     #[serde(skip_serializing_if = "str::is_empty")]
     reason: &'static str,
+    /// The fields whose values a late answer waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    waits_for: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     change: Option<Changed<'a>>,
 }
@@ -73,7 +76,8 @@ impl<'a> Line<'a> {
             right: if verdict.soft { "soft" } else { "hard" },
             sublayers: explanation.sublayers.iter().map(|found| sublayer(policy, layer, found)).collect(),
             steps: verdict.steps,
-            reason: verdict.reason.name(),
+            reason: reason(verdict),
+            waits_for: if verdict.action == Action::Late { waits_for(explanation) } else { vec![] },
             change: explanation
                 .change
                 .as_ref()

@@ -10,6 +10,7 @@ use crate::{
     image::{self, Cells},
     interfaces,
     labels::Labels,
+    links,
     load::{LoadError, Settings, Shims, Times},
     records::Record,
     sockets,
@@ -212,7 +213,8 @@ impl Enforcement {
         if !self.hooks.iter().any(|hook| hook.is_of_devices()) {
             return Ok(());
         }
-        let devices = interfaces::devices()?;
+        let devices =
+            links::links().map_err(|source| LoadError::System { what: "cannot list network interfaces", source })?;
         // the number of one that is gone may be given out again
         self.devices.retain(|index| devices.iter().any(|device| device.index == *index));
         for device in devices {

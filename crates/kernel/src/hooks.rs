@@ -1,7 +1,7 @@
 //! Which programs a policy needs: each hook costs loading time, and something for every event that it sees.
 
 use crate::{
-    interfaces::Device,
+    links::Link,
     load::{LoadError, Shims},
 };
 use aya::{
@@ -222,7 +222,7 @@ pub(crate) fn attach(shims: &mut Shims, hooks: &[Hook], group: &File, folder: Op
 pub(crate) fn attach_to_device(
     shims: &mut Shims,
     hooks: &[Hook],
-    device: &Device,
+    device: &Link,
     folder: Option<&Path>,
 ) -> Result<(), LoadError> {
     for hook in hooks.iter().filter(|hook| hook.is_of_devices()) {

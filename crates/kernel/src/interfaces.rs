@@ -3,7 +3,11 @@
 //! An interface that appears later is unknown to the programs (unreadable) until [`write`] is called again. In another
 //! network namespace indexes and addresses mean others; to its sockets, interfaces are unknown.
 
-use crate::{load::LoadError, records::Record};
+use crate::{
+    links::{self, Link},
+    load::LoadError,
+    records::Record,
+};
 use aya::{
     Ebpf,
     maps::{HashMap, MapError},
@@ -11,142 +15,10 @@ use aya::{
 use openwfp_abi::flow::Interface;
 use std::{
     collections::HashMap as StdHashMap,
-    ffi::CStr,
-    fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    io,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     os::fd::AsRawFd,
-    path::Path,
-    ptr,
 };
-
-/// IANA ifType: `other`, `ethernetCsmacd`, `ppp`, `softwareLoopback`, `ieee80211`, `tunnel`, `ieee1394`, `infiniband`.
-mod kind {
-    pub const OTHER: u32 = 1;
-    pub const ETHERNET: u32 = 6;
-    pub const PPP: u32 = 23;
-    pub const LOOPBACK: u32 = 24;
-    pub const WIRELESS: u32 = 71;
-    pub const TUNNEL: u32 = 131;
-    pub const FIREWIRE: u32 = 144;
-    pub const INFINIBAND: u32 = 199;
-}
-
-/// IANA tunnelType: `direct` and `gre`.
-mod tunnel {
-    pub const NONE: u32 = 0;
-    pub const DIRECT: u32 = 2;
-    pub const GRE: u32 = 3;
-}
-
-/// The IANA ifType and tunnel type for a hardware type of Linux (`ARPHRD_*`, linux/if_arp.h).
-pub fn kind_of(hardware: u32, wireless: bool) -> (u32, u32) {
-    match hardware {
-        1 if wireless => (kind::WIRELESS, tunnel::NONE),
-        1 => (kind::ETHERNET, tunnel::NONE),
-        24 => (kind::FIREWIRE, tunnel::NONE),
-        32 => (kind::INFINIBAND, tunnel::NONE),
-        512 => (kind::PPP, tunnel::NONE),
-        768 | 769 | 776 => (kind::TUNNEL, tunnel::DIRECT),
-        772 => (kind::LOOPBACK, tunnel::NONE),
-        778 | 823 => (kind::TUNNEL, tunnel::GRE),
-        801..=803 => (kind::WIRELESS, tunnel::NONE),
-        // TUN devices, WireGuard
-        65534 => (kind::TUNNEL, tunnel::DIRECT),
-        _ => (kind::OTHER, tunnel::NONE),
-    }
-}
-
-/// A device of the network namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Device {
-    pub index: u32,
-    pub name: String,
-}
-
-/// The devices that there are.
-pub(crate) fn devices() -> Result<Vec<Device>, LoadError> {
-    // SAFETY: the function takes no arguments; the list is given back below.
-    let first = unsafe { libc::if_nameindex() };
-    if first.is_null() {
-        return Err(LoadError::System { what: "cannot list network interfaces", source: io::Error::last_os_error() });
-    }
-    let mut all = vec![];
-    let mut next = first;
-    // SAFETY: an entry of the list, which ends with the index 0.
-    while let entry = unsafe { &*next }
-        && entry.if_index != 0
-    {
-        // SAFETY: the entry's name, which ends with a zero.
-        let name = unsafe { CStr::from_ptr(entry.if_name) }.to_string_lossy().into_owned();
-        all.push(Device { index: entry.if_index, name });
-        // SAFETY: the end was not reached.
-        next = unsafe { next.add(1) };
-    }
-    // SAFETY: the list's beginning, given back once.
-    unsafe { libc::if_freenameindex(first) };
-    Ok(all)
-}
-
-/// The interfaces, by index. One that goes away while it is looked at is passed over.
-pub fn list() -> io::Result<Vec<(u32, Interface)>> {
-    let number =
-        |folder: &Path, name: &str| -> Option<u32> { fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok() };
-    let mut all = vec![];
-    for entry in fs::read_dir("/sys/class/net")? {
-        let folder = entry?.path();
-        let (Some(index), Some(hardware)) = (number(&folder, "ifindex"), number(&folder, "type")) else {
-            continue;
-        };
-        let wireless = folder.join("phy80211").exists() || folder.join("wireless").exists();
-        let (kind, tunnel) = kind_of(hardware, wireless);
-        all.push((index, Interface::new(index, kind, tunnel, mac(&folder))));
-    }
-    Ok(all)
-}
-
-/// The MAC address of an interface, as a number; 0: it has none of six bytes.
-fn mac(folder: &Path) -> u64 {
-    let text = fs::read_to_string(folder.join("address")).unwrap_or_default();
-    let bytes: Option<Vec<u8>> = text.trim().split(':').map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
-    bytes
-        .filter(|bytes| bytes.len() == 6)
-        .map_or(0, |bytes| bytes.iter().fold(0, |all, &byte| all << 8 | u64::from(byte)))
-}
-
-/// The addresses of the interfaces, and the index of the interface that has each.
-pub fn addresses() -> io::Result<Vec<(IpAddr, u32)>> {
-    let mut first = ptr::null_mut();
-    // SAFETY: the function writes a pointer to a list, which is given back below.
-    if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let mut all = vec![];
-    let mut next = first;
-    // SAFETY: an entry of the list, which ends with null.
-    while let Some(entry) = unsafe { next.as_ref() } {
-        next = entry.ifa_next;
-        // SAFETY: null, or the entry's address; its family says which kind.
-        let Some(address) = (unsafe { entry.ifa_addr.as_ref() }) else { continue };
-        // SAFETY: the entry's name. 0: the interface is gone.
-        let index = unsafe { libc::if_nametoindex(entry.ifa_name) };
-        match i32::from(address.sa_family) {
-            libc::AF_INET => {
-                // SAFETY: an address of this family.
-                let address = unsafe { &*ptr::from_ref(address).cast::<libc::sockaddr_in>() };
-                all.push((Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)).into(), index));
-            }
-            libc::AF_INET6 => {
-                // SAFETY: as above.
-                let address = unsafe { &*ptr::from_ref(address).cast::<libc::sockaddr_in6>() };
-                all.push((Ipv6Addr::from(address.sin6_addr.s6_addr).into(), index));
-            }
-            _ => {}
-        }
-    }
-    // SAFETY: the list's beginning, given back once.
-    unsafe { libc::freeifaddrs(first) };
-    Ok(all)
-}
 
 /// The cookie of the network namespace that this thread is in: that of the interfaces and addresses.
 pub(crate) fn namespace() -> Result<u64, LoadError> {
@@ -181,9 +53,13 @@ fn words(address: IpAddr) -> [u32; 4] {
 /// Brings the maps of interfaces and addresses up to date; how many did not fit.
 pub(crate) fn write(ebpf: &mut Ebpf) -> Result<usize, LoadError> {
     let system = |source| LoadError::System { what: "cannot list network interfaces", source };
-    let interfaces: StdHashMap<u32, Interface> = list().map_err(system)?.into_iter().collect();
+    let entry = |link: &Link| {
+        let (kind, tunnel) = link.kind();
+        (link.index, Interface::new(link.index, kind, tunnel, link.address))
+    };
+    let interfaces: StdHashMap<u32, Interface> = links::links().map_err(system)?.iter().map(entry).collect();
     let addresses: StdHashMap<[u32; 4], u32> =
-        addresses().map_err(system)?.into_iter().map(|(address, index)| (words(address), index)).collect();
+        links::addresses().map_err(system)?.into_iter().map(|(address, index)| (words(address), index)).collect();
 
     let name = "INTERFACES";
     let failed = |source: MapError| LoadError::Map { name, source: Box::new(source) };
@@ -212,22 +88,7 @@ pub(crate) fn write(ebpf: &mut Ebpf) -> Result<usize, LoadError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn hardware_types_become_the_public_numbers() {
-        let table = [
-            (772, false, (24, 0)),
-            (1, false, (6, 0)),
-            (1, true, (71, 0)),
-            (512, false, (23, 0)),
-            (778, false, (131, 3)),
-            (65534, false, (131, 2)),
-            (4711, false, (1, 0)),
-        ];
-        for (hardware, wireless, expected) in table {
-            assert_eq!(kind_of(hardware, wireless), expected, "ARPHRD {hardware}");
-        }
-    }
+    use std::net::Ipv6Addr;
 
     #[test]
     fn an_address_stands_in_four_words() {

@@ -8,6 +8,7 @@
 //! - [`applications`]: the programs that a policy names, in the same terms;
 //! - [`enforcement`]: a compiled policy, enforced for a group;
 //! - [`hooks`], [`image`], [`interfaces`]: the programs that it needs, and what they are told;
+//! - [`links`]: the interfaces and addresses that the network namespace has;
 //! - [`events`], [`sockets`], [`totals`]: what comes back: events, sockets that have to be told, sums;
 //! - [`measure`]: the classifier in the kernel over given values, without any process to filter;
 //! - [`bpffs`], [`mounts`]: the file system that keeps what is pinned, and what else is mounted.
@@ -24,9 +25,11 @@ pub mod hooks;
 pub mod image;
 pub mod interfaces;
 pub mod labels;
+pub mod links;
 pub mod load;
 pub mod measure;
 pub mod mounts;
+mod netlink;
 pub mod offsets;
 mod records;
 pub mod sockets;

@@ -60,6 +60,7 @@ fn start_hint(errno: Errno) -> &'static str {
             "start a process in the control group (a group above it hands out controllers, or is threaded: choose another \
              OPENWFP_CGROUP_PARENT)"
         }
+        Errno::NOENT | Errno::NODEV => "start a process in the control group, which has been removed since it was made",
         _ => "start a process in the control group",
     }
 }
@@ -185,6 +186,14 @@ impl Child {
     /// Hands on to the command the signals that have come, and stops this process while the terminal has the command stopped.
     pub fn hand_on_signals(&self) -> Result<(), Error> {
         self.signals.hand_on(self.pid, self.pidfd()).map_err(|errno| system("hand on a signal")(errno.into()))
+    }
+
+    /// Ends the command at once (SIGKILL), not what it has started.
+    pub fn kill(&self) -> Result<(), Error> {
+        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(system("end the command")(errno.into())),
+        }
     }
 
     /// How the command ended, if it has.

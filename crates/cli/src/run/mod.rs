@@ -7,7 +7,7 @@ use crate::live;
 use crate::{
     args::RunArgs,
     findings,
-    output::{Globals, complain},
+    output::{Globals, complain, told},
     policies::{self, Reported},
 };
 use anyhow::{Context, Result, anyhow, bail};
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &RunArgs, globals: Globals) -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             if !error.is::<Reported>() {
-                complain(format_args!("{} {error:#}", globals.paint_error().red("wfp run:")));
+                complain(format_args!("{} {}", globals.paint_error().red("wfp run:"), told(&error)));
             }
             let status = error.downcast_ref::<openwfp_sandbox::Error>().map(openwfp_sandbox::Error::exit_status);
             ExitCode::from(status.unwrap_or(FAILED))
@@ -56,7 +56,7 @@ fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
     let status = ended.outcome.exit_status();
     match recorder.finish(&ended) {
         // what the command says of itself comes first
-        Err(error) if status != 0 => globals.notice(&format!("{error:#}")),
+        Err(error) if status != 0 => globals.notice(&told(&error)),
         Err(error) => return Err(error),
         Ok(()) => {}
     }

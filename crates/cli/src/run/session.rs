@@ -1,5 +1,6 @@
 //! One run: the group, the programs, the command, from the first to the last.
 
+use crate::output::told;
 use anyhow::{Context, Result, anyhow, bail};
 use openwfp_engine::CompiledPolicy;
 use openwfp_kernel::{
@@ -7,7 +8,7 @@ use openwfp_kernel::{
     enforcement::{Enforcement, Options},
     events::Event,
     features,
-    group::Group,
+    group::{self, Group},
 };
 use openwfp_model::LayerId;
 use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, Sandbox};
@@ -89,7 +90,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher) -> Result<Ended> {
         }
     };
     drop(starting);
-    let watched = watch(&mut enforcement, &mut child, watcher);
+    let watched = watch(&group, &mut enforcement, &mut child, watcher);
     let totals = enforcement.totals().unwrap_or_default();
     let failures = enforcement.failures();
     if failures.sockets_not_ended > 0 {
@@ -103,7 +104,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher) -> Result<Ended> {
         (plan.notice)(&format!("{without} calls or packets were blocked for want of memory to decide them"));
     }
     if let Err(error) = leave(enforcement, group, plan.notice) {
-        (plan.notice)(&format!("the command has ended, but not all could be cleared up: {error:#}"));
+        (plan.notice)(&format!("the command has ended, but not all could be cleared up: {}", told(&error)));
     }
     let (outcome, sequences) = watched?;
     Ok(Ended {
@@ -136,6 +137,7 @@ fn has_changed(socket: &OwnedFd) -> bool {
 
 /// Hands on events and signals until the command has ended.
 fn watch(
+    group: &RunGroup,
     enforcement: &mut Enforcement,
     child: &mut openwfp_sandbox::Child,
     watcher: &mut dyn Watcher,
@@ -160,6 +162,11 @@ fn watch(
         }
         enforcement.events(|event| watcher.event(&event));
         watcher.looked();
+        if group.is_gone() {
+            // whoever did that has moved the command out of it: nothing filters it any more
+            child.kill()?;
+            bail!("the control group {} has been removed under the command, which is ended", group.path().display());
+        }
         if let Some(outcome) = child.try_wait()? {
             break outcome;
         }
@@ -246,7 +253,8 @@ fn remove_ended(groups: &Groups, pins: &Path, notice: &dyn Fn(&str)) {
     for entry in pinned {
         let name = entry.file_name();
         let of_a_run = name.to_str().is_some_and(|name| name.starts_with("run-"));
-        if of_a_run && !groups.parent().join(&name).exists() {
+        // other runs may have their groups elsewhere, and what is pinned is all that filters them
+        if of_a_run && matches!(group::stands(&name), Ok(false)) {
             let _ = bpffs::unpin(&entry.path());
         }
     }

@@ -55,7 +55,9 @@ impl CompiledPolicy {
             };
             for (changed, fields) in attempts {
                 let then = self.classify_values(event.layer, &changed);
-                let turned = then.action != verdict.action && then.action != Action::Late;
+                // what waits for a value is a block that may yet be lifted: neither an answer to turn to, nor a permit
+                let passes = |verdict: &Verdict| verdict.action == Action::Permit;
+                let turned = passes(&then) != passes(verdict) && then.action != Action::Late;
                 if turned && best.as_ref().is_none_or(|best| fields.len() < best.fields.len()) {
                     let value = |&field: &FieldId| (field, self.value(event.layer, field, &changed));
                     best = Some(Change { fields: fields.iter().map(value).collect(), verdict: then });

@@ -92,6 +92,14 @@ pub struct CompiledFilter {
     pub effective_weight: u64,
 }
 
+impl CompiledFilter {
+    /// Whether it is disabled: it has an id, and no part in the image.
+    #[must_use]
+    pub fn is_disabled(&self) -> bool {
+        self.filter.flags.contains(FilterFlags::DISABLED)
+    }
+}
+
 /// Policies, compiled: the image, and what is needed to speak to it and about it.
 #[derive(Clone, Debug)]
 pub struct CompiledPolicy {
@@ -156,7 +164,7 @@ pub fn compile_objects(
     let mut cells = vec![Cell::new(kind::NOTHING, 0, 0, 0); FIRST_FREE as usize];
     let mut of_layer: Vec<Vec<usize>> = vec![vec![]; Layer::all().len()];
     for (index, filter) in compiled.filters.iter().enumerate() {
-        if !filter.filter.flags.contains(FilterFlags::DISABLED) {
+        if !filter.is_disabled() {
             of_layer[filter.filter.layer.get() as usize].push(index);
         }
     }
@@ -219,7 +227,7 @@ impl CompiledPolicy {
 
     /// Gives every class and every group its number.
     fn note_values(&mut self) -> Result<(), CompileError> {
-        for filter in &self.filters {
+        for filter in self.filters.iter().filter(|filter| !filter.is_disabled()) {
             let schema = Schema::of(filter.filter.layer);
             for condition in &filter.filter.conditions {
                 match schema.field(condition.field).map(|words| words.encoding) {

@@ -112,15 +112,15 @@ fn filter(random: &mut Random, layer: LayerId, keys: &[Guid], callouts: &[Guid],
     if random.chance(20) {
         flags |= FilterFlags::PERMIT_IF_CALLOUT_UNREGISTERED;
     }
-    if random.chance(3) {
-        flags |= FilterFlags::DISABLED;
-    }
     let mut builder = Filter::builder(format!("filter {id}"), layer)
         .key(Guid::from_u128(id as u128 + 1))
         .sublayer(random.pick(keys))
         .action(action)
         .weight(weight)
         .flags(flags);
+    if random.chance(3) {
+        builder = builder.disabled();
+    }
     let fields = fields(layer);
     let tested = random.pick(&[0, 1, 1, 2, 2, 3]);
     // a few layers have no fields
