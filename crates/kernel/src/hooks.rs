@@ -9,7 +9,7 @@ use aya::{
         links::{FdLink, LinkError},
     },
 };
-use openwfp_model::LayerId;
+use openwfp_model::{Layer, LayerId};
 use std::{fs::File, path::Path, thread};
 
 /// Programs of the object file.
@@ -76,6 +76,11 @@ impl Hook {
         }
     }
 
+    /// Every hook.
+    pub fn all() -> Vec<Self> {
+        Self::of_layers(Layer::all().iter().map(|layer| layer.id))
+    }
+
     /// The hooks that these layers need, each once.
     pub fn of_layers(layers: impl IntoIterator<Item = LayerId>) -> Vec<Self> {
         let mut hooks: Vec<Self> = layers.into_iter().flat_map(Self::of_layer).collect();
@@ -132,25 +137,38 @@ fn cost(name: &str) -> u32 {
 }
 
 fn load_one(program: &mut Program) -> Result<(), ProgramError> {
-    match program {
+    let loaded = match program {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
         Program::SockOps(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    match loaded {
+        // for a policy that could not be enforced after all
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        result => result,
     }
 }
 
-/// Attaches loaded programs to a group. Links stack, in spite of the mode's name.
+/// Attaches loaded programs to a group: all of them, or none. Links stack, in spite of the mode's name.
 pub(crate) fn attach(shims: &mut Shims, hooks: &[Hook], group: &File, folder: Option<&Path>) -> Result<(), LoadError> {
-    for hook in hooks {
+    for (done, &hook) in hooks.iter().enumerate() {
         let name = hook.name();
         let refused = |source| LoadError::Program { name, source: Box::new(source) };
-        let program = shims.ebpf().program_mut(name).ok_or(LoadError::ObjectLacks { name })?;
-        let link = attach_one(program, *hook, group).map_err(refused)?;
-        shims.keep(name, link, folder)?;
+        let program = shims.ebpf().program_mut(name).ok_or(LoadError::ObjectLacks { name });
+        let link = program.and_then(|program| attach_one(program, hook, group).map_err(refused));
+        if let Err(error) = link.and_then(|link| shims.keep(name, link, folder)) {
+            detach(shims, &hooks[..done], folder);
+            return Err(error);
+        }
     }
     Ok(())
+}
+
+/// Detaches programs that were attached.
+pub(crate) fn detach(shims: &mut Shims, hooks: &[Hook], folder: Option<&Path>) {
+    hooks.iter().for_each(|hook| shims.let_go(hook.name(), folder));
 }
 
 fn attach_one(program: &mut Program, hook: Hook, group: &File) -> Result<FdLink, ProgramError> {

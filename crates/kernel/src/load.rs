@@ -119,8 +119,8 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// Room for this many cells is always made.
-pub const LEAST_CELLS: u32 = 4096;
+/// Room for this many cells is always made, a mebibyte: for a policy of thousands of filters to come.
+pub const LEAST_CELLS: u32 = 65536;
 
 /// How long the parts took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -138,7 +138,7 @@ pub struct Shims {
     ebpf: Ebpf,
     types: aya::Btf,
     hash_key: [u64; 2],
-    links: Vec<FdLink>,
+    links: Vec<(String, FdLink)>,
     times: Times,
 }
 
@@ -237,11 +237,20 @@ impl Shims {
     /// Pins a link under its program's name, or holds it as long as this value lives.
     pub fn keep(&mut self, name: &str, link: FdLink, folder: Option<&Path>) -> Result<(), LoadError> {
         let Some(folder) = folder else {
-            self.links.push(link);
+            self.links.push((name.into(), link));
             return Ok(());
         };
         let pinned = link.pin(folder.join(format!("link_{name}")));
         pinned.map(drop).map_err(|source| LoadError::Pin { name: name.into(), source: Box::new(source) })
+    }
+
+    /// Detaches a program that was kept under its name.
+    pub(crate) fn let_go(&mut self, name: &str, folder: Option<&Path>) {
+        self.links.retain(|(kept, _)| kept != name);
+        if let Some(folder) = folder {
+            // what is not pinned is held by nobody
+            let _ = fs::remove_file(folder.join(format!("link_{name}")));
+        }
     }
 
     /// The loaded object, for further programs and maps.

@@ -1,0 +1,89 @@
+//! What the programs are told in the `CONFIG` map, and how it goes over from one policy to the next.
+
+use crate::{
+    load::{LoadError, Shims},
+    records::Record,
+};
+use aya::maps::{Array, MapError};
+use openwfp_abi::config::{Config, DRY_RUN, KEEP_IDENTITY, LATE, LISTEN_FILTERS, REFUSED_FLOWS};
+use openwfp_engine::{CompiledPolicy, Unknown};
+use openwfp_model::{Layer, LayerId};
+
+/// Bits that stay once they were set. Sockets were marked under them, which only they let be looked at: connects that wait for
+/// their first packet, refused flows. And whoever's identity was kept is known to a later policy as well.
+const LASTING: u64 = LATE | REFUSED_FLOWS | KEEP_IDENTITY;
+
+/// The layers at which a policy has filters.
+pub(crate) fn used_layers(policy: &CompiledPolicy) -> impl Iterator<Item = LayerId> {
+    Layer::all().iter().map(|layer| layer.id).filter(|layer| !policy.layer_of(*layer).places.is_empty())
+}
+
+/// The settings for a policy whose image is at `base`.
+pub(crate) fn of_policy(policy: &CompiledPolicy, base: u32, recorded: &[LayerId], dry_run: bool) -> Config {
+    let mut config = Config { image: Config::image_word(base, policy.generation()), ..Config::default() };
+    recorded.iter().for_each(|layer| config.record(layer.get()));
+    let layers: Vec<LayerId> = used_layers(policy).chain(recorded.iter().copied()).collect();
+    let any = |wanted: &[LayerId]| layers.iter().any(|layer| wanted.contains(layer));
+    if dry_run {
+        config.flags |= DRY_RUN;
+    }
+    let established = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6];
+    if any(&established) {
+        config.flags |= REFUSED_FLOWS;
+    }
+    let auth_listen = [LayerId::ALE_AUTH_LISTEN_V4, LayerId::ALE_AUTH_LISTEN_V6];
+    if used_layers(policy).any(|layer| auth_listen.contains(&layer) || established.contains(&layer)) {
+        config.flags |= LISTEN_FILTERS;
+    }
+    let listening = [
+        LayerId::ALE_AUTH_LISTEN_V4,
+        LayerId::ALE_AUTH_LISTEN_V6,
+        LayerId::ALE_AUTH_RECV_ACCEPT_V4,
+        LayerId::ALE_AUTH_RECV_ACCEPT_V6,
+    ];
+    if any(&established) || any(&listening) {
+        config.flags |= KEEP_IDENTITY;
+    }
+    let late = [LayerId::ALE_AUTH_CONNECT_V4, LayerId::ALE_AUTH_CONNECT_V6]
+        .into_iter()
+        .any(|layer| policy.layer_of(layer).places.iter().any(|place| place.marker == Some(Unknown::Late)));
+    if late {
+        config.flags |= LATE;
+    }
+    config
+}
+
+/// The image of `now`, and what both policies ask for besides.
+pub(crate) fn both(now: &Config, next: &Config) -> Config {
+    let recorded = [now.recorded[0] | next.recorded[0], now.recorded[1] | next.recorded[1]];
+    Config { image: now.image, flags: now.flags | next.flags, recorded }
+}
+
+/// What stands when the policy of `next` has taken the place of that of `before`.
+pub(crate) fn settled(before: &Config, next: &Config) -> Config {
+    Config { flags: next.flags | before.flags & LASTING, ..*next }
+}
+
+/// Writes the settings. Each word is seen as it was or as it is; the image word decides alone. (The kernel copies the entry by
+/// words. Where one were torn all the same, no image would have that generation at that place, and the event would be
+/// closed: the header says which generation it is.)
+pub(crate) fn write(shims: &mut Shims, config: Config) -> Result<(), LoadError> {
+    let name = "CONFIG";
+    let failed = |source: MapError| LoadError::Map { name, source: Box::new(source) };
+    let map = shims.ebpf().map_mut(name).ok_or(LoadError::ObjectLacks { name })?;
+    let mut map = Array::<_, Record<Config>>::try_from(map).map_err(failed)?;
+    map.set(0, Record(config), 0).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sockets_were_marked_under_lasts() {
+        let config = |generation, flags| Config { image: Config::image_word(0, generation), flags, recorded: [0; 2] };
+        let (before, next) = (config(1, LATE | LISTEN_FILTERS), config(2, KEEP_IDENTITY));
+        assert_eq!(both(&before, &next), config(1, LATE | LISTEN_FILTERS | KEEP_IDENTITY));
+        assert_eq!(settled(&before, &next), config(2, LATE | KEEP_IDENTITY));
+    }
+}
