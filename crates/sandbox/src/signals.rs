@@ -15,7 +15,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::{Errno, read, retry_on_intr};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, pidfd_send_signal, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, getsid, kill_process, pidfd_send_signal, waitid};
 
 use crate::sys::{self, SignalSet, process_group};
 
@@ -131,8 +131,13 @@ impl Received {
     }
 
     /// Whether the command has it already: the terminal sent it to the group of both, or the command sent it itself.
+    ///
+    /// A terminal that goes away tells the leader of its session alone; the group hears of it when that one exits.
     fn has_reached(&self, command: Pid) -> bool {
         if self.by_kernel {
+            if self.signal == Signal::HUP && getsid(None).is_ok_and(|session| session == getpid()) {
+                return false;
+            }
             return process_group(command).is_some_and(|group| Some(group) == process_group(getpid()));
         }
         self.sender == command.as_raw_nonzero().get()
