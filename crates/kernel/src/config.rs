@@ -64,9 +64,11 @@ pub(crate) fn settled(before: &Config, next: &Config) -> Config {
     Config { flags: next.flags | before.flags & LASTING, ..*next }
 }
 
-/// Writes the settings. Each word is seen as it was or as it is; the image word decides alone. (The kernel copies the entry by
-/// words. Where one were torn all the same, no image would have that generation at that place, and the event would be
-/// closed: the header says which generation it is.)
+/// Writes the settings. The image word decides alone, and what the others say is written before it or after it.
+///
+/// The kernel copies the entry with `memcpy`, which moves aligned words whole on every machine that we know, but promises
+/// nothing. Were the image word torn, it would name a place where no image of that generation begins: each image says in its
+/// header which one it is, and an event that does not find it there is blocked.
 pub(crate) fn write(shims: &mut Shims, config: Config) -> Result<(), LoadError> {
     let name = "CONFIG";
     let failed = |source: MapError| LoadError::Map { name, source: Box::new(source) };

@@ -28,6 +28,7 @@ use crate::{
     known::{Named, not_waited},
     load::LoadError,
 };
+use openwfp_abi::config::Config;
 use openwfp_engine::CompiledPolicy;
 use openwfp_model::{FieldId, LayerId};
 
@@ -76,41 +77,48 @@ impl Enforcement {
 
         self.cells.write(base, cells)?;
         let (named, missing) = Named::find(policy, self.shims.hash_key());
-        let mut warnings: Vec<Warning> = missing.into_iter().map(Warning::from).collect();
-        let grace = made(&mut self.grace)?;
-        self.applications.write(&mut self.shims, &named, found, Some(grace))?;
         let layers: Vec<LayerId> = config::used_layers(policy).chain(recorded.iter().copied()).collect();
         let mut new = Hook::of_layers(layers.iter().copied());
         new.retain(|hook| !self.hooks.contains(hook));
-        hooks::load(self.shims.ebpf(), &new)?;
-
         let next = config::of_policy(policy, base, recorded, self.options.dry_run);
-        let mut both = config::both(&self.config, &next);
-        config::write(&mut self.shims, both)?;
-        if let Err(error) = self.look_closer(&new) {
-            // that the flags of both stand is no harm, should it come to that
-            let _ = config::write(&mut self.shims, self.config);
+        let before = self.config;
+        if let Err(error) = self.switch(&next, &named, &new) {
+            // as long as this fails, the flags of both stand, which is no harm
+            let _ = config::write(&mut self.shims, before);
+            // nor is what was added, but it would take the room of the next
+            if let Some(grace) = &self.grace {
+                let _ = self.applications.clear_up(&mut self.shims, grace);
+            }
             return Err(error.into());
         }
-
-        both.image = next.image;
-        if let Err(error) = config::write(&mut self.shims, both) {
-            self.look_away(&new);
-            let _ = config::write(&mut self.shims, self.config);
-            return Err(error.into());
-        }
-        self.unsettled = Some(config::settled(&self.config, &next));
-        self.config = both;
+        self.unsettled = Some(config::settled(&before, &next));
         self.place = base..base + cells.len() as u32;
         self.applications.switched(named);
         self.hooks.extend(&new);
         self.layers.extend(layers);
         // the new policy holds, whatever comes of this: the next one sees to it
         let _ = self.settle();
+        let mut warnings: Vec<Warning> = missing.into_iter().map(Warning::from).collect();
         if !new.is_empty() {
             warnings.push(Warning::LaterHooks(new.clone()));
         }
         Ok(Replaced { generation: found, hooks: new, warnings })
+    }
+
+    /// Everything up to the switch, and the switch. On failure programs decide by the old policy; its flags are still to be
+    /// written.
+    fn switch(&mut self, next: &Config, named: &Named, new: &[Hook]) -> Result<(), LoadError> {
+        let generation = (next.image >> 32) as u32;
+        let grace = made(&mut self.grace)?;
+        self.applications.write(&mut self.shims, named, generation, Some(grace))?;
+        hooks::load(self.shims.ebpf(), new)?;
+        let mut both = config::both(&self.config, next);
+        config::write(&mut self.shims, both)?;
+        self.look_closer(new)?;
+        both.image = next.image;
+        config::write(&mut self.shims, both).inspect_err(|_| self.look_away(new))?;
+        self.config = both;
+        Ok(())
     }
 
     /// Attaches programs, and waits until all that run have seen what was written before.

@@ -143,7 +143,8 @@ fn places(path: &Path) -> io::Result<Vec<(PathBuf, OsString)>> {
 
 /// Something on the way to the files that a user may write, so that he can change what they say.
 pub(super) fn writable(paths: &[PathBuf], user: &RunUser) -> Option<PathBuf> {
-    let all = paths.iter().filter_map(|path| places(path).ok()).flatten();
+    let files = paths.iter().filter(|path| path.is_file());
+    let all = files.filter_map(|path| places(path).ok()).flatten();
     let all = all.flat_map(|(folder, name)| [folder.join(name), folder]);
     // a link itself has no mode: its folder counts
     all.into_iter()
