@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 use support::{
-    actor,
+    Folder, actor,
     live::{Live, address, filter, free_port, local, remote_port},
 };
 
@@ -257,6 +257,30 @@ fn a_policy_that_cannot_be_taken_over_changes_nothing() {
     let policy = next(&live.policy, &[]);
     live.enforcement.replace(&policy, &[]).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(live.act(&format!("tcp {open}")), ["ok"]);
+}
+
+#[test]
+fn applications_of_a_policy_that_failed_take_no_room() {
+    let folder = Folder::make();
+    let program = |number: usize| {
+        let path = folder.0.join(number.to_string());
+        std::fs::write(&path, "").unwrap();
+        filter(CONNECT, Action::Block)
+            .when(FieldId::ALE_APP_ID, MatchType::Equal, Value::Application(path.to_str().unwrap().into()))
+            .build()
+            .unwrap()
+    };
+    let programs: Vec<Filter> = (0..6000).map(program).collect();
+    let Some(mut live) = Live::new(programs[..10].to_vec(), &[]) else { return };
+    let policy = next(&live.policy, &programs[..5000]);
+    let error = live.enforcement.replace(&policy, &[]).unwrap_err();
+    assert!(error.to_string().contains("APPLICATIONS"), "{error}");
+    // others, as many as there is room for beside the first ten
+    let policy = next(&live.policy, &programs[2000..6000]);
+    live.enforcement.replace(&policy, &[]).unwrap_or_else(|error| panic!("{error}"));
+    let policy = next(&policy, &programs[..2000]);
+    let error = live.enforcement.replace(&policy, &[]).unwrap_err();
+    assert!(error.to_string().contains("APPLICATIONS"), "both at once have no room: {error}");
 }
 
 #[test]
