@@ -8,7 +8,7 @@ use openwfp_kernel::{
     enforcement::{EnforceError, Failures, Options, Warning},
     hooks::Hook,
 };
-use openwfp_model::{Action, FieldId, Filter, LayerId, MatchType, Policy, Value};
+use openwfp_model::{Action, FieldId, Filter, LayerId, MatchType, Policy, Value, Weight};
 use std::{
     net::{TcpListener, UdpSocket},
     process::{Child, Stdio},
@@ -18,6 +18,7 @@ use std::{
 use support::{
     Folder, actor,
     live::{Live, address, filter, free_port, local, remote_port},
+    wait_until,
 };
 
 const CONNECT: LayerId = LayerId::ALE_AUTH_CONNECT_V4;
@@ -181,6 +182,53 @@ fn what_both_policies_refuse_is_never_let_through() {
     let totals = live.enforcement.totals().unwrap();
     println!("{totals:?}");
     assert!(totals[0].blocked > 1000);
+}
+
+/// A policy that takes long to walk: thousands of filters on flags that no event has, then ports of one parity.
+fn long(first: u16, generation: u32) -> Vec<Filter> {
+    let never = (0..20_000 + generation % 3 * 1_000).map(|number| {
+        let flags = Value::Uint32(0x8000_0000 | number);
+        filter(CONNECT, Action::Permit)
+            .weight(Weight::Range(9))
+            .when(FieldId::FLAGS, MatchType::FlagsAllSet, flags)
+            .build()
+            .unwrap()
+    });
+    let mut block = filter(CONNECT, Action::Block).weight(Weight::Range(1));
+    for port in (0..PORTS).filter(|port| u32::from(*port) % 2 == generation % 2) {
+        block = block.when(FieldId::IP_REMOTE_PORT, MatchType::Equal, Value::Uint16(first + port));
+    }
+    never.chain([block.build().unwrap()]).collect()
+}
+
+#[test]
+fn an_image_is_not_written_over_while_somebody_walks_it() {
+    let first = free_port().min(60_000);
+    let Some(mut live) = Live::new(long(first, 1), &[CONNECT]) else { return };
+    println!("{} steps", live.policy.layer_of(CONNECT).worst_steps);
+    assert!(live.policy.layer_of(CONNECT).worst_steps > 20_000);
+    let mut policies = vec![live.policy.clone()];
+    for generation in 2..=8 {
+        policies.push(next(&policies[generation - 2], &long(first, generation as u32)));
+    }
+    let storm =
+        Storm::start(&live, &[0, 1, 0, 1].map(|cpu| format!("on-cpu {cpu}\nudp-storm {} {PORTS}", local(first))));
+    assert!(wait_until(|| {
+        live.drain();
+        live.events.len() > 100
+    }));
+    // one straight after the other: each third image stands where the first stood
+    for policy in &policies[1..] {
+        live.enforcement.replace(policy, &[CONNECT]).unwrap_or_else(|error| panic!("{error}"));
+    }
+    live.drain();
+    storm.end(&mut live);
+    for event in live.at(CONNECT) {
+        let port = event.values.get(openwfp_engine::words::IP_REMOTE_PORT) as u16 - first;
+        assert_eq!(event.blocked, u64::from(port) % 2 == event.generation % 2, "port {port}, {event:?}");
+        let policy = &policies[event.generation as usize - 1];
+        assert_eq!(policy.filter(event.filter).is_some(), event.blocked, "port {port}, {event:?}");
+    }
 }
 
 #[test]
