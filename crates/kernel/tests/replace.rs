@@ -208,7 +208,7 @@ fn an_image_is_not_written_over_while_somebody_walks_it() {
     println!("{} steps", live.policy.layer_of(CONNECT).worst_steps);
     assert!(live.policy.layer_of(CONNECT).worst_steps > 20_000);
     let mut policies = vec![live.policy.clone()];
-    for generation in 2..=8 {
+    for generation in 2..=16 {
         policies.push(next(&policies[generation - 2], &long(first, generation as u32)));
     }
     let storm =
