@@ -58,7 +58,8 @@ mod tests {
 
     fn policy(conditions: &[(FieldId, Value)]) -> Policy {
         let filters = conditions.iter().map(|(field, value)| {
-            let filter = Filter::builder(format!("{field}"), LayerId::ALE_AUTH_CONNECT_V4).action(Action::Block);
+            let filter =
+                Filter::builder(format!("{field} {value:?}"), LayerId::ALE_AUTH_CONNECT_V4).action(Action::Block);
             filter.when(*field, MatchType::Equal, value.clone()).build().unwrap()
         });
         filters.fold(Policy::builder(), |policy, filter| policy.filter(filter)).build().unwrap()
