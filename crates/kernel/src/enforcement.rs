@@ -3,7 +3,8 @@
 use crate::{
     applications::ApplicationError,
     bpffs, config,
-    events::{Event, Events},
+    events::{self, EndOfFlow, Event, EventKind, Events},
+    flows::FlowTable,
     grace::Grace,
     group::Group,
     hooks::{self, Hook},
@@ -17,10 +18,10 @@ use crate::{
 };
 use aya::maps::Map;
 use openwfp_abi::{
-    config::{Config, KEEP_IDENTITY},
+    config::{Config, FLOWS_RECORDED},
     counters::{NO_STORAGE, NO_WORK},
 };
-use openwfp_engine::CompiledPolicy;
+use openwfp_engine::{CompiledPolicy, words};
 use openwfp_model::{FieldId, LayerId};
 use std::{
     collections::BTreeMap,
@@ -159,6 +160,7 @@ pub struct Enforcement {
     /// The layers that have, or have had, filters or were recorded.
     pub(crate) layers: Vec<LayerId>,
     events: Events,
+    flows: FlowTable,
     pub(crate) options: Options,
     warnings: Vec<Warning>,
     sockets_not_ended: u64,
@@ -204,16 +206,18 @@ impl Enforcement {
         if refused > 0 {
             warnings.push(Warning::Interfaces(refused));
         }
-        let mut config = config::of_policy(policy, 0, &options.recorded, options.dry_run);
-        if options.replaceable {
-            config.flags |= KEEP_IDENTITY;
-        }
+        let config = config::of_policy(policy, 0, &options, &options.recorded, interfaces::namespace()?);
         config::write(&mut shims, config)?;
         let mut phases = Phases { policy: started.elapsed(), ..Phases::default() };
 
         let started = Instant::now();
         let layers: Vec<LayerId> = config::used_layers(policy).chain(options.recorded.iter().copied()).collect();
-        let hooks = if options.replaceable { Hook::all() } else { Hook::of_layers(layers.iter().copied()) };
+        let mut hooks = if options.replaceable { Hook::all() } else { Hook::of_layers(layers.iter().copied()) };
+        if config.flags & FLOWS_RECORDED != 0 {
+            hooks.push(Hook::Release);
+            hooks.sort_unstable();
+            hooks.dedup();
+        }
         hooks::load(shims.ebpf(), &hooks)?;
         phases.programs = started.elapsed();
         if let Some(pins) = &options.pins {
@@ -221,6 +225,7 @@ impl Enforcement {
         }
         let labels = Labels::take(&mut shims)?;
         let totals = TotalsMap::new(take(&mut shims, "TOTALS")?)?;
+        let flows = FlowTable::new(take(&mut shims, "FLOWS")?)?;
         let events = Events::new(take(&mut shims, "EVENTS")?, take(&mut shims, "SEQUENCE")?)?;
         Ok(Self {
             shims,
@@ -231,6 +236,7 @@ impl Enforcement {
             totals,
             layers,
             events,
+            flows,
             options,
             warnings,
             sockets_not_ended: 0,
@@ -289,7 +295,43 @@ impl Enforcement {
                 Err(_) => self.sockets_not_ended += 1,
             }
         }
-        events.into_iter().filter(|event| event.shown).for_each(&mut each);
+        for mut event in events {
+            let ended = self.follow_flow(&mut event);
+            if event.shown {
+                each(event);
+            }
+            ended.into_iter().for_each(&mut each);
+        }
+        let now = u64::try_from(events::monotonic().as_nanos()).unwrap_or(u64::MAX);
+        for (flow, cause) in self.flows.sweep(now) {
+            each(Event::flows_deleted(vec![flow], cause, None));
+        }
+    }
+
+    /// Keeps account of the flows of datagrams; what follows from the event.
+    fn follow_flow(&mut self, event: &mut Event) -> Option<Event> {
+        let connection = event.values.get(words::IP_PROTOCOL) == u64::from(libc::IPPROTO_TCP.unsigned_abs());
+        match &mut event.kind {
+            EventKind::FlowsDeleted { flows, .. } => {
+                if flows.is_empty() {
+                    flows.extend(self.flows.closed(event.socket));
+                }
+                None
+            }
+            EventKind::Classify if connection || event.flow == 0 => None,
+            EventKind::Classify if event.blocked => {
+                let ended = event.enforced && event.reauthorizes() && self.flows.ended(event.flow);
+                ended.then(|| Event::flows_deleted(vec![event.flow], EndOfFlow::Refused, Some(event)))
+            }
+            EventKind::Classify => {
+                let established = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6];
+                if established.contains(&event.layer) {
+                    let now = u64::try_from(events::monotonic().as_nanos()).unwrap_or(u64::MAX);
+                    self.flows.established(event.flow, event.socket, now);
+                }
+                None
+            }
+        }
     }
 
     /// How many events each CPU has made: what was not read of them is lost, once no event is under way.
@@ -319,6 +361,11 @@ impl Enforcement {
     /// Which program each process runs.
     pub fn labels(&self) -> &Labels {
         &self.labels
+    }
+
+    /// Forgets the authorizations of datagrams, as the programs do when they need room: each flow is asked for again.
+    pub fn forget_flows(&mut self) {
+        self.flows.forget();
     }
 
     /// Network interfaces or addresses have changed: tells the programs.

@@ -19,6 +19,7 @@ mod config;
 pub mod enforcement;
 pub mod events;
 pub mod features;
+mod flows;
 mod grace;
 pub mod group;
 pub mod hooks;

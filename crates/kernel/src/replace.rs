@@ -22,13 +22,14 @@
 use crate::{
     config,
     enforcement::{EnforceError, Enforcement, Warning},
+    events,
     grace::Grace,
     hooks::{self, Hook},
     image,
     known::{Named, not_waited},
     load::LoadError,
 };
-use openwfp_abi::config::Config;
+use openwfp_abi::config::{Config, FLOWS_RECORDED};
 use openwfp_engine::CompiledPolicy;
 use openwfp_model::{FieldId, LayerId};
 
@@ -53,7 +54,8 @@ impl Enforcement {
     /// [`compile_after`](openwfp_engine::compile_after)). Each classification is made by one of the two, and those that begin
     /// after this has returned by the new one. On failure the old one holds as before.
     ///
-    /// Sockets keep what was decided when they were made, bound, connected or told to listen.
+    /// Flows that were authorized before are authorized again at their next packet. Sockets keep what was decided when they
+    /// were made, bound or told to listen.
     pub fn replace(&mut self, policy: &CompiledPolicy, recorded: &[LayerId]) -> Result<Replaced, EnforceError> {
         if policy.classes().has_wide(FieldId::ALE_APP_ID) {
             return Err(EnforceError::WideApplications);
@@ -80,7 +82,11 @@ impl Enforcement {
         let layers: Vec<LayerId> = config::used_layers(policy).chain(recorded.iter().copied()).collect();
         let mut new = Hook::of_layers(layers.iter().copied());
         new.retain(|hook| !self.hooks.contains(hook));
-        let next = config::of_policy(policy, base, recorded, self.options.dry_run);
+        let next = config::of_policy(policy, base, &self.options, recorded, self.config.namespace);
+        if next.flags & FLOWS_RECORDED != 0 && !new.contains(&Hook::Release) && !self.hooks.contains(&Hook::Release) {
+            new.push(Hook::Release);
+        }
+        let next = config::changed(next, events::monotonic());
         let before = self.config;
         if let Err(error) = self.switch(&next, &named, &new) {
             // as long as this fails, the flags of both stand, which is no harm

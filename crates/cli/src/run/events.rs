@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use openwfp_engine::{CompiledPolicy, words};
-use openwfp_kernel::events::Event;
+use openwfp_kernel::events::{EndOfFlow, Event, EventKind};
 use openwfp_model::{FieldId, LayerId};
 use serde_json::{Value as Json, json};
 use std::{
@@ -27,7 +27,10 @@ pub(super) struct Recorder {
     trace: Option<Paint>,
     file: Option<(PathBuf, BufWriter<File>)>,
     failed: Option<std::io::Error>,
+    /// The flows that are established.
     flows: HashSet<u64>,
+    /// How many there have been.
+    flows_made: u64,
     sequences: BTreeMap<u16, Sequence>,
     lost: u64,
 }
@@ -88,6 +91,7 @@ impl Recorder {
             file,
             failed: None,
             flows: HashSet::new(),
+            flows_made: 0,
             sequences: BTreeMap::new(),
             lost: 0,
         })
@@ -126,7 +130,7 @@ impl Recorder {
         }
         self.report_lost(0);
         let summary = json!({
-            "time": now(), "kind": "summary", "packets": Json::Null, "flows": self.flows.len(),
+            "time": now(), "kind": "summary", "packets": Json::Null, "flows": self.flows_made,
             "permitted": ended.permitted, "blocked": ended.blocked, "lost": self.lost,
         });
         self.write(&summary);
@@ -193,6 +197,21 @@ impl Recorder {
         line
     }
 
+    /// The ends of flows that were told to be established: of each, once.
+    fn flows_deleted(&mut self, event: &Event, flows: &[u64], cause: EndOfFlow) {
+        for flow in flows {
+            if !self.flows.remove(flow) {
+                continue;
+            }
+            let mut line = json!({"time": time(event), "kind": "flow-deleted", "flow": flow, "cause": cause.name()});
+            if let Some(sequence) = event.sequence {
+                line["cpu"] = json!(event.cpu);
+                line["seq"] = json!(sequence);
+            }
+            self.write(&line);
+        }
+    }
+
     /// One line for people: what, who, where, by which filter.
     fn text(&self, event: &Event, paint: Paint) -> String {
         let policy = self.policy_of(event);
@@ -235,7 +254,12 @@ impl Recorder {
 
 impl Watcher for Recorder {
     fn event(&mut self, event: &Event) {
-        self.sequences.entry(event.cpu).or_default().see(event.sequence);
+        if let Some(sequence) = event.sequence {
+            self.sequences.entry(event.cpu).or_default().see(sequence);
+        }
+        if let EventKind::FlowsDeleted { flows, cause } = &event.kind {
+            return self.flows_deleted(event, flows, *cause);
+        }
         if self.file.is_some() {
             let line = self.json(event);
             self.write(&line);
@@ -244,7 +268,11 @@ impl Watcher for Recorder {
             complain(format_args!("{}", self.text(event, paint)));
         }
         let established = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6].contains(&event.layer);
-        if established && !event.blocked && self.flows.insert(event.flow) && self.file.is_some() {
+        if established && !event.blocked && self.flows.insert(event.flow) {
+            self.flows_made += 1;
+            if self.file.is_none() {
+                return;
+            }
             let mut line = self.json(event);
             line["kind"] = json!("flow-established");
             self.write(&line);

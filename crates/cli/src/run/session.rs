@@ -136,12 +136,12 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
     if without > 0 {
         (plan.notice)(&format!("{without} calls or packets were blocked for want of memory to decide them"));
     }
-    let sequences = enforcement.sequences();
     if let Err(error) = leave(enforcement, group, plan.notice) {
         (plan.notice)(&format!("the command has ended, but not all could be cleared up: {error:#}"));
     }
+    let (outcome, sequences) = watched?;
     Ok(Ended {
-        outcome: watched?,
+        outcome,
         permitted: totals.iter().map(|layer| layer.permitted).sum(),
         blocked: totals.iter().map(|layer| layer.blocked).sum(),
         sequences,
@@ -174,7 +174,7 @@ fn watch(
     child: &mut openwfp_sandbox::Child,
     watcher: &mut dyn Watcher,
     mut source: Option<&mut dyn Source>,
-) -> Result<Outcome> {
+) -> Result<(Outcome, Vec<u64>)> {
     let changes = network_changes();
     if source.is_some() {
         child.keep_hangups();
@@ -209,9 +209,11 @@ fn watch(
             break outcome;
         }
     };
+    // counted before the last look: what comes later is nobody's loss
+    let sequences = enforcement.sequences();
     enforcement.events(|event| watcher.event(&event));
     watcher.looked();
-    Ok(outcome)
+    Ok((outcome, sequences))
 }
 
 /// Takes a policy over, if it is one and can be.
