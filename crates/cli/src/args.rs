@@ -68,7 +68,7 @@ Exit status: the command's; 128+n after signal n; 125 when wfp itself failed, 12
 when it is not found.
 
 SIGHUP to wfp takes the policy files anew, all of them in one switch: each connect, bind or packet is decided by the old policies or by the
-new ones. A file with mistakes changes nothing. Existing connections go on. The hang-up of a terminal is no such signal: it ends
+new ones. A file with mistakes changes nothing. Existing connections are authorized again. The hang-up of a terminal is no such signal: it ends
 the command as ever, and so does every SIGHUP where there is no -p. With --watch the files are taken anew when they
 change, and the run is prepared for what later policies may ask for: without it, they can name no groups that the
 first did not name, and know little of sockets that are older than the filters for their layer.

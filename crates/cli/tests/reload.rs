@@ -286,6 +286,38 @@ while True:
 }
 
 #[test]
+fn a_connection_that_is_no_longer_permitted_is_ended() {
+    if !can_run() {
+        return;
+    }
+    let folder = Folder::new("connection");
+    let (_servers, [a, b], _) = servers();
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = server.local_addr().unwrap().port();
+    let keeper = thread::spawn(move || server.accept().unwrap());
+    let policy = folder.file("policy.toml", &block(a));
+    let script = format!(
+        "import socket,sys,time
+s=socket.socket();s.connect(('127.0.0.1',{port}))
+for i in range(200):
+ try: s.send(b'x')
+ except OSError: sys.exit(9)
+ time.sleep(0.05)"
+    );
+    let mut run = Run::start(&folder, &["-p", &policy], &["python3", "-c", &script]);
+    run.wait_for(|event| event["values"]["IP_REMOTE_PORT"] == port);
+    folder.file("policy.toml", &block(b));
+    run.hang_up();
+    run.wait_for(|event| event["kind"] == "policy" && event["generation"] == 2);
+    thread::sleep(Duration::from_millis(500));
+    assert!(run.child.try_wait().unwrap().is_none(), "it is permitted still");
+    folder.file("policy.toml", &block(port));
+    run.hang_up();
+    assert_eq!(run.child.wait().unwrap().code(), Some(9));
+    drop(keeper.join().unwrap());
+}
+
+#[test]
 fn a_run_that_is_not_watched_can_take_new_layers_too() {
     if !can_run() {
         return;
