@@ -67,13 +67,23 @@ Examples:
 Exit status: the command's; 128+n after signal n; 125 when wfp itself failed, 126 when the command cannot be executed, 127
 when it is not found.
 
+SIGHUP to wfp takes the policy files anew, all of them in one switch: each connect, bind or packet is decided by the old policies or by the
+new ones. A file with mistakes changes nothing. Existing connections are authorized again. The hang-up of a terminal is no such signal: it ends
+the command as ever, and so does every SIGHUP where there is no -p. With --watch the files are taken anew when they
+change, and the run is prepared for what later policies may ask for: without it, they can name no groups that the
+first did not name, and know little of sockets that are older than the filters for their layer.
+
 Examples:
   sudo wfp run --trace -- curl https://example.org       no policy: everything is permitted and shown
-  sudo wfp run -p policy.toml --events log.jsonl -- ./ci")]
+  sudo wfp run -p policy.toml --events log.jsonl -- ./ci
+  sudo wfp run -p policy.toml --watch -- ./server        edit policy.toml meanwhile")]
 pub(crate) struct RunArgs {
     /// A policy file; several live side by side as those of independent providers do
     #[arg(short, long, value_name = "POLICY")]
     pub policy: Vec<PathBuf>,
+    /// Take policy files anew when they change (SIGHUP does so once)
+    #[arg(long, requires = "policy")]
+    pub watch: bool,
     /// Show events on standard error as they happen
     #[arg(long)]
     pub trace: bool,

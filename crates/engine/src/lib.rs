@@ -34,8 +34,8 @@ pub use classify::{Callouts, Image, MAX_STEPS, Observer, Silent, State, Step, cl
 pub use compile::{
     Change, Classes, CompileError, CompiledFilter, CompiledLayer, CompiledPolicy, ConditionExplanation, Effect,
     Encoding, Event, EventValue, Explainer, Explanation, FieldWords, FilterExplanation, Finding, Groups, ImageError,
-    OrderedSublayer, Place, PolicyImage, Schema, SublayerAnswer, SublayerExplanation, Unknown, compile,
-    compile_objects, unknown,
+    OrderedSublayer, Place, PolicyImage, Schema, SublayerAnswer, SublayerExplanation, Unknown, compile, compile_after,
+    compile_objects, compile_objects_after, unknown,
 };
 pub use values::{EMPTY, UNKNOWN, Values, WORDS, words};
 pub use verdict::{Action, Reason, Verdict};

@@ -13,8 +13,8 @@ use aya::{
         tc::{TcAttachOptions, TcAttachType},
     },
 };
-use openwfp_model::LayerId;
-use std::{fs::File, path::Path, thread};
+use openwfp_model::{Layer, LayerId};
+use std::{collections::BTreeSet, fs::File, path::Path, thread};
 
 /// Programs of the object file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -140,12 +140,26 @@ impl Hook {
         !layer.name().starts_with("ALE_") && !Self::of_layer(layer).is_empty()
     }
 
-    /// The hooks that these layers need, each once.
-    pub fn of_layers(layers: impl IntoIterator<Item = LayerId>) -> Vec<Self> {
-        let mut hooks: Vec<Self> = layers.into_iter().flat_map(Self::of_layer).collect();
+    /// Every hook of a group, and with `devices` every one of devices too.
+    pub(crate) fn all(devices: bool) -> Vec<Self> {
+        Self::wanted(Layer::all().iter().map(|layer| layer.id), devices)
+    }
+
+    /// The hooks that these layers need, each once; with `devices`, the layers that devices can serve are served there.
+    pub(crate) fn wanted(layers: impl IntoIterator<Item = LayerId>, devices: bool) -> Vec<Self> {
+        let of_layer = |layer| match Self::of_device_layer(layer).filter(|_| devices) {
+            Some(hook) => vec![hook],
+            None => Self::of_layer(layer),
+        };
+        let mut hooks: Vec<Self> = layers.into_iter().flat_map(of_layer).collect();
         hooks.sort_unstable();
         hooks.dedup();
         hooks
+    }
+
+    /// The hooks that these layers need in a group, each once.
+    pub fn of_layers(layers: impl IntoIterator<Item = LayerId>) -> Vec<Self> {
+        Self::wanted(layers, false)
     }
 }
 
@@ -196,24 +210,33 @@ fn cost(name: &str) -> u32 {
 }
 
 fn load_one(program: &mut Program) -> Result<(), ProgramError> {
-    match program {
+    let loaded = match program {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
         Program::SockOps(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    match loaded {
+        // for a policy that could not be enforced after all
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        result => result,
     }
 }
 
-/// Attaches loaded programs to a group. Links stack, in spite of the mode's name.
+/// Attaches loaded programs to a group: all of them, or none. Links stack, in spite of the mode's name.
 pub(crate) fn attach(shims: &mut Shims, hooks: &[Hook], group: &File, folder: Option<&Path>) -> Result<(), LoadError> {
-    for hook in hooks.iter().filter(|hook| !hook.is_of_devices()) {
+    let hooks: Vec<Hook> = hooks.iter().copied().filter(|hook| !hook.is_of_devices()).collect();
+    for (done, &hook) in hooks.iter().enumerate() {
         let name = hook.name();
         let refused = |source| LoadError::Program { name, source: Box::new(source) };
-        let program = shims.ebpf().program_mut(name).ok_or(LoadError::ObjectLacks { name })?;
-        let link = attach_one(program, *hook, group).map_err(refused)?;
-        shims.keep(name, link, folder)?;
+        let program = shims.ebpf().program_mut(name).ok_or(LoadError::ObjectLacks { name });
+        let link = program.and_then(|program| attach_one(program, hook, group).map_err(refused));
+        if let Err(error) = link.and_then(|link| shims.keep(name, link, folder)) {
+            detach(shims, &hooks[..done], &BTreeSet::new(), folder);
+            return Err(error);
+        }
     }
     Ok(())
 }
@@ -238,9 +261,25 @@ pub(crate) fn attach_to_device(
             .map_err(refused)?
             .try_into()
             .map_err(|_| refused(ProgramError::UnexpectedProgramType))?;
-        shims.keep(&format!("{name}_{}", device.index), link, folder)?;
+        shims.keep(&on_device(*hook, device.index), link, folder)?;
     }
     Ok(())
+}
+
+/// The name of a link of a program of devices.
+fn on_device(hook: Hook, index: u32) -> String {
+    format!("{}_{index}", hook.name())
+}
+
+/// Detaches programs that were attached, those of devices from these.
+pub(crate) fn detach(shims: &mut Shims, hooks: &[Hook], devices: &BTreeSet<u32>, folder: Option<&Path>) {
+    for hook in hooks {
+        if hook.is_of_devices() {
+            devices.iter().for_each(|index| shims.let_go(&on_device(*hook, *index), folder));
+        } else {
+            shims.let_go(hook.name(), folder);
+        }
+    }
 }
 
 fn attach_one(program: &mut Program, hook: Hook, group: &File) -> Result<FdLink, ProgramError> {

@@ -20,6 +20,11 @@ use std::{
     os::fd::AsRawFd,
 };
 
+/// The interfaces of the caller's network namespace.
+pub(crate) fn of_namespace() -> Result<Vec<Link>, LoadError> {
+    links::links().map_err(|source| LoadError::System { what: "cannot list network interfaces", source })
+}
+
 /// The cookie of the network namespace that this thread is in: that of the interfaces and addresses.
 pub(crate) fn namespace() -> Result<u64, LoadError> {
     let system = |source| LoadError::System { what: "cannot tell the network namespace", source };
@@ -57,7 +62,7 @@ pub(crate) fn write(ebpf: &mut Ebpf) -> Result<usize, LoadError> {
         let (kind, tunnel) = link.kind();
         (link.index, Interface::new(link.index, kind, tunnel, link.address))
     };
-    let interfaces: StdHashMap<u32, Interface> = links::links().map_err(system)?.iter().map(entry).collect();
+    let interfaces: StdHashMap<u32, Interface> = of_namespace()?.iter().map(entry).collect();
     let addresses: StdHashMap<[u32; 4], u32> =
         links::addresses().map_err(system)?.into_iter().map(|(address, index)| (words(address), index)).collect();
 

@@ -4,14 +4,15 @@
 //! classification as the hooks.
 
 use crate::{
-    enforcement::{failed, map_cells, write_config},
+    config,
+    enforcement::map_cells,
     group::{Group, GroupError, hierarchy},
     image::Cells,
     load::{LEAST_CELLS, LoadError, Settings, Shims},
     records::Record,
 };
 use aya::{
-    maps::{Array, MapData},
+    maps::{Array, MapData, MapError},
     programs::{ProgramError, RawTracePoint, RawTracePointRunOptions, TestRun},
 };
 use openwfp_abi::{
@@ -21,6 +22,10 @@ use openwfp_abi::{
 use openwfp_engine::{Action, CompiledPolicy, Reason, Values};
 use openwfp_model::LayerId;
 use thiserror::Error;
+
+fn failed(source: MapError) -> LoadError {
+    LoadError::Map { name: MEASUREMENTS, source: Box::new(source) }
+}
 
 /// Why nothing can be classified in the kernel.
 #[derive(Debug, Error)]
@@ -77,7 +82,7 @@ impl KernelClassifier {
         program.load().map_err(refused)?;
         let cells = map_cells(&mut shims, room)?;
         let map = shims.ebpf().take_map(MEASUREMENTS).ok_or(LoadError::ObjectLacks { name: MEASUREMENTS })?;
-        let measurements = Array::try_from(map).map_err(failed(MEASUREMENTS))?;
+        let measurements = Array::try_from(map).map_err(failed)?;
         Ok(Self { shims, cells, measurements, run: 0 })
     }
 
@@ -86,7 +91,7 @@ impl KernelClassifier {
         let image = policy.image();
         self.cells.write(0, image.cells())?;
         let config = Config { image: Config::image_word(0, image.generation()), ..Config::default() };
-        Ok(write_config(&mut self.shims, config)?)
+        Ok(config::write(&mut self.shims, config)?)
     }
 
     /// Classifies the values of these events at a layer, one after the other.
@@ -94,11 +99,11 @@ impl KernelClassifier {
         let mut all = Vec::with_capacity(events.len());
         for batch in events.chunks(BATCH as usize) {
             for (index, values) in (0..).zip(batch) {
-                self.measurements.set(index, Record(question(values)), 0).map_err(failed(MEASUREMENTS))?;
+                self.measurements.set(index, Record(question(values)), 0).map_err(failed)?;
             }
             self.run(layer, batch.len() as u64)?;
             for index in (0..).take(batch.len()) {
-                let Record(record) = self.measurements.get(&index, 0).map_err(failed(MEASUREMENTS))?;
+                let Record(record) = self.measurements.get(&index, 0).map_err(failed)?;
                 // another run's answer would be none
                 let answer = (record.run == self.run).then(|| answer(&record)).flatten();
                 all.push(answer.ok_or(MeasureError::Run(None))?);

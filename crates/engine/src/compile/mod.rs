@@ -20,6 +20,7 @@ mod findings;
 mod forest;
 mod image;
 mod lower;
+mod next;
 mod question;
 mod rule;
 mod schema;
@@ -34,6 +35,7 @@ pub use explain::{
 };
 pub use findings::Finding;
 pub use image::{ImageError, PolicyImage};
+pub use next::{compile_after, compile_objects_after};
 pub use schema::{Encoding, FieldWords, Schema, Unknown, unknown};
 pub use users::Groups;
 
@@ -111,6 +113,8 @@ pub struct CompiledPolicy {
     classes: Classes,
     groups: Groups,
     registered: Vec<Guid>,
+    /// The highest id that a filter of this policy or of one before it has had.
+    last_id: u64,
 }
 
 /// How many filters of a sublayer may test the same field before one marker stands for all of them.
@@ -133,6 +137,24 @@ pub fn compile_objects(
     filters: Vec<(u64, Filter)>,
     registered: &[Guid],
 ) -> Result<CompiledPolicy, CompileError> {
+    build(generation, sublayers, filters, registered, Given::default())
+}
+
+/// What was given to values and filters before.
+#[derive(Default)]
+struct Given {
+    classes: Classes,
+    groups: Groups,
+    last_id: u64,
+}
+
+fn build(
+    generation: u32,
+    sublayers: &[Sublayer],
+    filters: Vec<(u64, Filter)>,
+    registered: &[Guid],
+    given: Given,
+) -> Result<CompiledPolicy, CompileError> {
     let builtin = openwfp_model::builtin::sublayers().iter().map(|sublayer| OrderedSublayer {
         key: sublayer.key,
         name: sublayer.name.into(),
@@ -154,10 +176,11 @@ pub fn compile_objects(
         image: PolicyImage::default(),
         layers: vec![CompiledLayer::default(); Layer::all().len()],
         by_id: filters.iter().enumerate().map(|(index, filter)| (filter.id, index)).collect(),
+        last_id: filters.iter().map(|filter| filter.id).fold(given.last_id, u64::max),
         filters,
         sublayers: all,
-        classes: Classes::default(),
-        groups: Groups::default(),
+        classes: given.classes,
+        groups: given.groups,
         registered: registered.to_vec(),
     };
     compiled.note_values()?;
