@@ -57,6 +57,46 @@ fn a_route_to_a_permitted_address_does_not_lead_by_a_refused_one() {
     let Some(world) = World::new("routes") else { return };
     let attacks = ["udp-source-route", "udp-source-route-connected", "udp-source-route-in-control", "tcp-source-route"];
     world.defeats(PEER, &attacks, NOBODY, &[ONE_ADDRESS]);
+    // a routing header of IPv6 needs no capability
+    let attacks = ["udp-source-route", "udp-source-route-connected", "tcp-source-route"];
+    world.defeats(PEER_V6, &attacks, NOBODY, &[ONE_ADDRESS]);
+}
+
+/// One of this machine's addresses may not be spoken from.
+const NOT_FROM_ONE: &str = r#"
+[[filter]]
+name   = "not from here"
+layer  = "ALE_AUTH_CONNECT"
+action = "block"
+when   = { IP_LOCAL_ADDRESS = ["10.77.0.1", "fd77::1"] }
+"#;
+
+#[test]
+fn a_socket_that_may_speak_from_one_address_may_not_from_another() {
+    let Some(world) = World::new("sources") else { return };
+    world.receive([FIRST]);
+    for peer in [PEER, PEER_V6] {
+        let attack = [line("udp-other-source", peer, FIRST)];
+        assert!(world.look_for(world.command(None, &attack), &[FIRST]).reached(FIRST));
+        let seen = world.look(world.command(Some((NOBODY, NOT_FROM_ONE)), &attack));
+        assert!(!seen.reached(FIRST), "{peer}: {seen:?}");
+    }
+}
+
+#[test]
+fn a_socket_that_may_speak_through_one_interface_may_not_through_another() {
+    let Some(world) = World::new("interfaces") else { return };
+    let policy = format!(
+        "[[filter]]\nname = \"not there\"\nlayer = \"ALE_AUTH_CONNECT_V4\"\naction = \"block\"\n\
+         when = {{ INTERFACE_INDEX = {} }}\n",
+        openwfp_attacks::device_index().unwrap()
+    );
+    let attack = [line("udp-other-interface", PEER, FIRST)];
+    assert!(world.look_for(world.command(None, &attack), &[FIRST]).reached(FIRST));
+    // alone it is refused
+    world.defeats(PEER, &["udp-multicast"], NOBODY, &[&policy]);
+    let seen = world.look(world.command(Some((NOBODY, &policy)), &attack));
+    assert!(!seen.reached(FIRST), "{seen:?}");
 }
 
 #[test]

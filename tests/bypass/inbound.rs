@@ -70,6 +70,18 @@ const FASTOPEN: i32 = 0x2000_0000;
 
 /// What the servers have heard, and how often the peer was answered.
 fn heard(world: &World, v4: bool, under: Option<(&[&str], &str)>, kinds: &[&'static str]) -> (Vec<String>, usize) {
+    let knocks: Vec<(&'static str, u16)> = kinds.iter().copied().zip(FIRST..).collect();
+    heard_when(world, v4, under, kinds, move || knock(v4, &knocks))
+}
+
+/// The same, when the peer does something.
+fn heard_when(
+    world: &World,
+    v4: bool,
+    under: Option<(&[&str], &str)>,
+    kinds: &[&'static str],
+    knock: impl FnOnce() + Send + 'static,
+) -> (Vec<String>, usize) {
     let kinds: Vec<(&'static str, u16)> = kinds.iter().copied().zip(FIRST..).collect();
     let words: Vec<String> = kinds.iter().map(|(kind, port)| format!("{kind}:{port}")).collect();
     let peer = if v4 { PEER } else { PEER_V6 };
@@ -79,7 +91,7 @@ fn heard(world: &World, v4: bool, under: Option<(&[&str], &str)>, kinds: &[&'sta
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
     assert!(lines.by_ref().any(|line| line == "ready"), "the servers are ready");
     world.frames();
-    world.outside(move || knock(v4, &kinds));
+    world.outside(knock);
     thread::sleep(Duration::from_millis(100));
     // packets that take up a connection
     let takes_up = |frame: &&Vec<u8>| {
@@ -148,4 +160,26 @@ fn nobody_binds_and_no_datagram_is_sent_without() {
         return;
     }
     assert_eq!(heard(&world, true, Some((NOBODY, NO_BIND)), unbound).0, each(unbound, "EPERM"));
+}
+
+/// Nothing may be heard at one of this machine's addresses.
+const NOT_AT_ONE: &str = r#"
+[[filter]]
+name   = "not here"
+layer  = "ALE_AUTH_RECV_ACCEPT_V4"
+action = "block"
+when   = { IP_LOCAL_ADDRESS = "10.77.0.1" }
+"#;
+
+#[test]
+fn a_socket_that_may_hear_at_one_address_may_not_at_another() {
+    let Some(world) = World::new("heard-at") else { return };
+    let at_both = || {
+        let socket = std::net::UdpSocket::bind("10.77.0.2:0").unwrap();
+        socket.send_to(b"permitted", ("198.51.100.9", FIRST)).unwrap();
+        socket.send_to(&token(FIRST), ("10.77.0.1", FIRST)).unwrap();
+    };
+    let kinds = &["udp-anywhere"];
+    assert_eq!(heard_when(&world, true, None, kinds, at_both).0, each(kinds, "heard"));
+    assert_eq!(heard_when(&world, true, Some((NOBODY, NOT_AT_ONE)), kinds, at_both).0, each(kinds, "nothing"));
 }
