@@ -162,6 +162,17 @@ fn nobody_binds_and_no_datagram_is_sent_without() {
     assert_eq!(heard(&world, true, Some((NOBODY, NO_BIND)), unbound).0, each(unbound, "EPERM"));
 }
 
+/// Connections are accepted, and refused once they are established.
+const NOT_ESTABLISHED: &str = "[[filter]]\nname = \"no\"\nlayer = \"ALE_FLOW_ESTABLISHED\"\naction = \"block\"\nwhen = { IP_PROTOCOL = \"tcp\" }\n";
+
+#[test]
+fn nothing_is_heard_before_a_flow_is_established() {
+    let Some(world) = World::new("inbound-established") else { return };
+    let options = [NOBODY, &["--io-uring"]].concat();
+    let (results, _) = heard(&world, true, Some((&options, NOT_ESTABLISHED)), STREAMS);
+    assert_eq!(results, each(STREAMS, "nothing"));
+}
+
 /// Nothing may be heard at one of this machine's addresses.
 const NOT_AT_ONE: &str = r#"
 [[filter]]
