@@ -194,3 +194,15 @@ fn a_socket_that_may_hear_at_one_address_may_not_at_another() {
     assert_eq!(heard_when(&world, true, None, kinds, at_both).0, each(kinds, "heard"));
     assert_eq!(heard_when(&world, true, Some((NOBODY, NOT_AT_ONE)), kinds, at_both).0, each(kinds, "nothing"));
 }
+
+#[test]
+fn nobody_listens_at_a_port_that_was_not_bound() {
+    let Some(world) = World::new("unbound") else { return };
+    let unbound = &["tcp-unbound"];
+    if heard(&world, true, None, unbound).0 != each(unbound, "heard") {
+        skipped("a range of one local port: the kernel has no such option");
+        return;
+    }
+    let found = heard(&world, true, Some((NOBODY, NO_BIND)), unbound);
+    assert_eq!(found, (each(unbound, "nothing"), 0));
+}
