@@ -51,6 +51,8 @@ impl Family {
     pub const INET6: Self = Self(libc::AF_INET6.cast_unsigned());
     /// `AF_NETLINK`
     pub const NETLINK: Self = Self(libc::AF_NETLINK.cast_unsigned());
+    /// `AF_PACKET`
+    pub const PACKET: Self = Self(libc::AF_PACKET.cast_unsigned());
     /// `AF_SMC`
     pub const SMC: Self = Self(43);
 

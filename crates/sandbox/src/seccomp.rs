@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `socket`, `socketpair` of another family | `EAFNOSUPPORT` | the programs of a control group never see packet, XDP, vsock and other sockets |
 //! | `socket(AF_INET, …, IPPROTO_SMC)` | `EPROTONOSUPPORT` | its data leaves through RDMA, past every filter |
+//! | `socket(AF_INET, SOCK_PACKET, …)` | `EAFNOSUPPORT` | a packet socket, as it was asked for before there was a family for it |
 //! | `io_uring_*` | `ENOSYS` | it makes sockets without `socket()`; programs fall back to ordinary calls |
 //! | `bpf` | `EPERM` | it opens maps, programs and links by their ids |
 //! | `unshare`, `clone` with `CLONE_NEWUSER` | `EPERM` | in a user namespace of its own the command may mount, and owns network namespaces |
@@ -126,6 +127,9 @@ const CLONE3: u32 = 435;
 const CLONE_NEWCGROUP: u32 = libc::CLONE_NEWCGROUP.cast_unsigned();
 const CLONE_NEWUSER: u32 = libc::CLONE_NEWUSER.cast_unsigned();
 const IPPROTO_SMC: u32 = 256;
+const SOCK_PACKET: u32 = 10;
+/// What of a socket's type is not flags.
+const SOCK_TYPE_MASK: u32 = 15;
 const SOCKETCALL_SOCKET: u32 = 1;
 const SOCKETCALL_SOCKETPAIR: u32 = 8;
 const TIOCSTI: u32 = 0x5412;
@@ -155,7 +159,7 @@ fn rules(abi: &Abi, isolation: &Isolation) -> Vec<sock_filter> {
         rules.extend([when(AT_LEAST, end, 0, 1), refuse(libc::ENOSYS)]);
     }
     let mut rule = |number: u32, body: &[sock_filter]| {
-        let length = u8::try_from(body.len()).expect("64 families make the longest rule: 133 instructions");
+        let length = u8::try_from(body.len()).expect("64 families make the longest rule: fewer than 140 instructions");
         rules.push(when(EQUAL, number, 0, length));
         rules.extend(body);
     };
@@ -196,18 +200,23 @@ fn rules(abi: &Abi, isolation: &Isolation) -> Vec<sock_filter> {
     rules
 }
 
-/// `socket(family, …, protocol)`: the listed families, and no SMC in the clothes of TCP.
+/// `socket(family, type, protocol)`: the listed families, and no others in the clothes of TCP and IP.
 fn socket(families: &[Family]) -> Vec<sock_filter> {
-    let smc = families.contains(&Family::SMC);
-    let internet = |family: &Family| !smc && [Family::INET, Family::INET6].contains(family);
+    let (smc, packet) = (families.contains(&Family::SMC), families.contains(&Family::PACKET));
     let mut body = vec![load(argument(0))];
-    for family in families {
-        if internet(family) {
-            body.extend([when(EQUAL, family.number(), 0, 4), load(argument(2))]);
-            body.extend([when(EQUAL, IPPROTO_SMC, 0, 1), refuse(libc::EPROTONOSUPPORT), allow()]);
-        } else {
-            body.extend([when(EQUAL, family.number(), 0, 1), allow()]);
+    for &family in families {
+        let mut answers = Vec::new();
+        if family == Family::INET && !packet {
+            answers.extend([load(argument(1)), and(SOCK_TYPE_MASK)]);
+            answers.extend([when(EQUAL, SOCK_PACKET, 0, 1), refuse(libc::EAFNOSUPPORT)]);
         }
+        if [Family::INET, Family::INET6].contains(&family) && !smc {
+            answers.extend([load(argument(2)), when(EQUAL, IPPROTO_SMC, 0, 1), refuse(libc::EPROTONOSUPPORT)]);
+        }
+        answers.push(allow());
+        // eight instructions at most
+        body.push(when(EQUAL, family.number(), 0, answers.len() as u8));
+        body.extend(answers);
     }
     body.push(refuse(libc::EAFNOSUPPORT));
     body
@@ -270,6 +279,11 @@ fn load(offset: u32) -> sock_filter {
 /// Skips `yes` instructions when the loaded word compares so with the value, else `no`.
 fn when(comparison: u32, value: u32, yes: u8, no: u8) -> sock_filter {
     instruction(libc::BPF_JMP | comparison | libc::BPF_K, yes, no, value)
+}
+
+/// Keeps these bits of the loaded word.
+fn and(bits: u32) -> sock_filter {
+    instruction(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, bits)
 }
 
 fn jump(length: usize) -> sock_filter {

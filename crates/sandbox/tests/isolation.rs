@@ -130,6 +130,10 @@ fn sockets_of_other_families_are_refused() {
     assert!(place.call(OFF, &packet).parse::<i32>().is_ok());
     assert_eq!(place.call(&["--keep-cap", "net_raw"], &packet), "EAFNOSUPPORT");
     assert!(place.call(&["--keep-cap", "net_raw", "--family", "packet"], &packet).parse::<i32>().is_ok());
+    // by its old name, among those of IP
+    let old = ["syscall", &socket, "2", "10", "8"];
+    assert!(place.call(OFF, &old).parse::<i32>().is_ok());
+    assert_eq!(place.call(&["--keep-cap", "net_raw"], &old), "EAFNOSUPPORT");
     for family in ["1", "2", "10"] {
         assert!(place.call(NOBODY, &["syscall", &socket, family, "2", "0"]).parse::<i32>().is_ok(), "{family}");
     }

@@ -31,6 +31,7 @@ fn run(program: &[sock_filter], architecture: u32, number: u32, arguments: [u64;
             0x15 => branch(accumulator == k),
             0x35 => branch(accumulator >= k),
             0x45 => branch(accumulator & k != 0),
+            0x54 => accumulator &= k,
             0x05 => at += k as usize,
             0x06 => return k,
             other => panic!("instruction {other:#x} is not used here"),
@@ -96,6 +97,22 @@ fn smc_is_refused_unless_asked_for() {
     }
     let answers = Answers::of(&Isolation { families: vec![Family::SMC], ..Isolation::default() });
     answers.expect(|abi| abi.socket, [2, 1, 256], ALLOW);
+}
+
+#[test]
+fn packet_sockets_are_refused_by_their_old_name_too() {
+    let answers = Answers::of(&Isolation::default());
+    for flags in [0, libc::SOCK_CLOEXEC, libc::SOCK_NONBLOCK] {
+        let kind = u64::from((10 | flags).cast_unsigned());
+        answers.expect(|abi| abi.socket, [2, kind, 8], errno(libc::EAFNOSUPPORT));
+        answers.expect(|abi| abi.socket, [2, kind | 0xdead_beef_0000_0000, 8], errno(libc::EAFNOSUPPORT));
+    }
+    for kind in [1, 2, 3, 5, 6] {
+        answers.expect(|abi| abi.socket, [2, kind, 8], ALLOW);
+    }
+    let answers = Answers::of(&Isolation { families: vec![Family::PACKET], ..Isolation::default() });
+    answers.expect(|abi| abi.socket, [2, 10, 8], ALLOW);
+    answers.expect(|abi| abi.socket, [2, 10, 256], errno(libc::EPROTONOSUPPORT));
 }
 
 #[test]
