@@ -16,6 +16,10 @@ pub const LISTEN_FILTERS: u64 = 1 << 4;
 pub const PACKET_LAYERS: u64 = 1 << 5;
 /// IP packets and transport layers are met at the devices of the network namespace, not at sockets.
 pub const AT_DEVICES: u64 = 1 << 7;
+/// Filters that authorize look at the local address or port: flows of datagrams that differ there are different flows.
+pub const BY_LOCAL: u64 = 1 << 8;
+/// Filters that authorize look at interfaces: likewise.
+pub const BY_INTERFACE: u64 = 1 << 9;
 /// The ends of flows are to be reported.
 pub const FLOWS_RECORDED: u64 = 1 << 6;
 

@@ -9,7 +9,7 @@ pub const FLOWS_ENTRIES: u32 = 65536;
 /// A flow of datagrams that was not used for so long has ended: 60 seconds.
 pub const IDLE_NANOSECONDS: u64 = 60_000_000_000;
 
-/// Names an authorization: a socket and the remote endpoint.
+/// Names an authorization: a socket and the remote endpoint; and the local one, where filters look at it.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowKey {
@@ -17,16 +17,29 @@ pub struct FlowKey {
     pub socket: u64,
     /// The remote address, as the words of incoming values; IPv4 in the first, the others 0.
     pub address: [u32; 4],
+    /// The local address, likewise; all 0 where no filter looks at it ([`BY_LOCAL`](crate::config::BY_LOCAL)).
+    pub local: [u32; 4],
+    /// The interface; 0 where no filter looks at it ([`BY_INTERFACE`](crate::config::BY_INTERFACE)).
+    pub interface: u32,
     /// The remote port; type (high byte) and code of an ICMP message, of the request where it is an echo reply from
     /// outside; 0 for other protocols.
     pub port: u16,
+    /// The local port; 0 as the local address.
+    pub local_port: u16,
     /// The IP protocol.
     pub protocol: u8,
     /// 4 or 6.
     pub version: u8,
-    /// 1: an ICMP message from outside that answers none of the socket's own; it opens no way out. Else 0.
-    pub inbound: u32,
+    /// Bits such as [`INBOUND_ALONE`].
+    pub kind: u16,
+    /// Always 0.
+    pub zero: u32,
 }
+
+/// An ICMP message from outside that answers none of the socket's own: it opens no way out.
+pub const INBOUND_ALONE: u16 = 1;
+/// The next hop of packets that are sent to somewhere else by way of it.
+pub const BY_WAY: u16 = 2;
 
 /// An authorization.
 #[repr(C)]

@@ -8,11 +8,11 @@ use crate::{
 };
 use aya::maps::{Array, MapError};
 use openwfp_abi::config::{
-    AT_DEVICES, AUTHORIZATIONS, CHANGED, Config, DRY_RUN, FLOWS_RECORDED, LATE, LISTEN_FILTERS, PACKET_LAYERS,
-    REFUSED_FLOWS,
+    AT_DEVICES, AUTHORIZATIONS, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, FLOWS_RECORDED, LATE, LISTEN_FILTERS,
+    PACKET_LAYERS, REFUSED_FLOWS,
 };
 use openwfp_engine::{CompiledPolicy, Unknown};
-use openwfp_model::{Layer, LayerId};
+use openwfp_model::{FieldId, Layer, LayerId};
 use std::time::Duration;
 
 /// Bits that stay once they were set. Sockets and flows were marked under them, which only they let be looked at: connects
@@ -22,6 +22,42 @@ const LASTING: u64 = LATE | REFUSED_FLOWS | CHANGED;
 /// The layers at which a policy has filters.
 pub(crate) fn used_layers(policy: &CompiledPolicy) -> impl Iterator<Item = LayerId> {
     Layer::all().iter().map(|layer| layer.id).filter(|layer| !policy.layer_of(*layer).places.is_empty())
+}
+
+/// The layers that authorize flows of datagrams.
+const AUTHORIZE: [LayerId; 6] = [
+    LayerId::ALE_AUTH_CONNECT_V4,
+    LayerId::ALE_AUTH_CONNECT_V6,
+    LayerId::ALE_AUTH_RECV_ACCEPT_V4,
+    LayerId::ALE_AUTH_RECV_ACCEPT_V6,
+    LayerId::ALE_FLOW_ESTABLISHED_V4,
+    LayerId::ALE_FLOW_ESTABLISHED_V6,
+];
+const LOCAL_SIDE: [FieldId; 3] = [FieldId::IP_LOCAL_ADDRESS, FieldId::IP_LOCAL_ADDRESS_TYPE, FieldId::IP_LOCAL_PORT];
+const INTERFACES: [FieldId; 14] = [
+    FieldId::INTERFACE_INDEX,
+    FieldId::INTERFACE_TYPE,
+    FieldId::TUNNEL_TYPE,
+    FieldId::IP_LOCAL_INTERFACE,
+    FieldId::SUB_INTERFACE_INDEX,
+    FieldId::ARRIVAL_INTERFACE_INDEX,
+    FieldId::ARRIVAL_INTERFACE_TYPE,
+    FieldId::ARRIVAL_TUNNEL_TYPE,
+    FieldId::IP_ARRIVAL_INTERFACE,
+    FieldId::NEXTHOP_INTERFACE_INDEX,
+    FieldId::NEXTHOP_INTERFACE_TYPE,
+    FieldId::NEXTHOP_TUNNEL_TYPE,
+    FieldId::IP_NEXTHOP_INTERFACE,
+    FieldId::NEXTHOP_SUB_INTERFACE_INDEX,
+];
+
+/// Whether a filter that authorizes flows tests one of these fields. (Type and code of ICMP are the ports' fields, but are
+/// part of what a flow is anyway.)
+fn tests(policy: &CompiledPolicy, fields: &[FieldId]) -> bool {
+    let filters = policy.filters().iter().map(|filter| &filter.filter);
+    let mut conditions =
+        filters.filter(|filter| AUTHORIZE.contains(&filter.layer)).flat_map(|filter| &filter.conditions);
+    conditions.any(|condition| fields.contains(&condition.field))
 }
 
 /// The settings for a policy whose image is at `base`.
@@ -57,6 +93,12 @@ pub(crate) fn of_policy(
         .any(|layer| policy.layer_of(layer).places.iter().any(|place| place.marker == Some(Unknown::Late)));
     if late {
         config.flags |= LATE;
+    }
+    if tests(policy, &LOCAL_SIDE) {
+        config.flags |= BY_LOCAL;
+    }
+    if tests(policy, &INTERFACES) {
+        config.flags |= BY_INTERFACE;
     }
     let at_socket = |layer: LayerId| !options.devices || Hook::of_device_layer(layer).is_none();
     if layers.iter().any(|layer| Hook::is_packet_layer(*layer) && at_socket(*layer)) {

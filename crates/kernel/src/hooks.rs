@@ -91,11 +91,14 @@ impl Hook {
         let name = name.strip_suffix("_DISCARD").unwrap_or(name);
         let Some(family) = name.strip_suffix("_V4").or_else(|| name.strip_suffix("_V6")) else { return vec![] };
         let more: &[Self] = match family {
-            "ALE_BIND_REDIRECT" => return [&CALLS[..], &[Redirect4, Redirect6, Bind4, Bind6, Stream]].concat(),
+            // a refused listen of a socket without a bind is carried out on its SYNs
+            "ALE_BIND_REDIRECT" => {
+                return [&CALLS[..], &[Redirect4, Redirect6, Bind4, Bind6, Stream, Ingress]].concat();
+            }
             "ALE_CONNECT_REDIRECT" => return CALLS.to_vec(),
             "ALE_AUTH_LISTEN" => return vec![Stream, Ingress, Bind4, Bind6],
             "ALE_AUTH_CONNECT" => return [&CALLS[..], &[Create, Egress]].concat(),
-            "ALE_RESOURCE_ASSIGNMENT" => return [&CALLS[..], &[Bind4, Bind6, Stream]].concat(),
+            "ALE_RESOURCE_ASSIGNMENT" => return [&CALLS[..], &[Bind4, Bind6, Stream, Ingress]].concat(),
             "ALE_RESOURCE_RELEASE" | "ALE_ENDPOINT_CLOSURE" => &[Release],
             // without the calls, a reply to a datagram of our own would look like somebody's call
             "ALE_AUTH_RECV_ACCEPT"

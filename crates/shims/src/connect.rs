@@ -21,7 +21,10 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use openwfp_abi::flow::{ASSIGNED, CONNECT_LATE, Endpoint, FLOW_REFUSED, FlowKey, OWNED};
+use openwfp_abi::{
+    config::{BY_INTERFACE, BY_LOCAL},
+    flow::{ASSIGNED, CONNECT_LATE, Endpoint, FLOW_REFUSED, FlowKey, OWNED},
+};
 use openwfp_engine::words;
 
 #[cgroup_sock_addr(connect4)]
@@ -163,14 +166,11 @@ impl Call {
             // SAFETY: the socket of a call is a full socket; the verifier checks the member.
             port = u16::from_be(unsafe { (*self.socket()).dst_port });
         }
-        let key = FlowKey {
-            socket: cookie,
-            address: remote.key(),
-            port,
-            protocol: protocol as u8,
-            version: if remote.is_v6() { 6 } else { 4 },
-            inbound: 0,
-        };
+        let version = if remote.is_v6() { 6 } else { 4 };
+        let mut key = flows::key(cookie, &remote, protocol as u8, version);
+        key.port = port;
+        // which local side a datagram has, its packet says
+        let certain = certain && (protocol == protocol::SOCKET_TCP || !by_local_side());
         let Some(work) = work::begin() else { return refused(work::CLOSED) };
         let outcome = self.decide(work, &key, remote, certain, protocol);
         refused(work.give_back(outcome))
@@ -380,6 +380,12 @@ pub unsafe extern "C" fn write_call(work: *mut Work, ends: *const Ends) -> u32 {
     work.values.copy(words::INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
     work.values.copy(words::INTERFACE_INDEX, words::NEXTHOP_SUB_INTERFACE_INDEX);
     1
+}
+
+/// Whether datagrams to one remote endpoint are different flows by their local sides.
+#[inline(always)]
+fn by_local_side() -> bool {
+    work::config().is_none_or(|config| config.flags & (BY_LOCAL | BY_INTERFACE) != 0)
 }
 
 /// Keeps the identity in `work` with an endpoint, unless its owner is known already or this one is nobody's. Sets flags.

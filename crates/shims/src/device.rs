@@ -2,7 +2,7 @@
 //! transport layers of what is this machine's own.
 //!
 //! A frame that comes in meets INBOUND_MAC_FRAME_ETHERNET and INBOUND_IPPACKET; if it is for this machine, INBOUND_TRANSPORT
-//! or INBOUND_ICMP_ERROR too. What is sent by this machine meets OUTBOUND_ICMP_ERROR or OUTBOUND_TRANSPORT, then
+//! and for an error INBOUND_ICMP_ERROR too. What is sent by this machine meets OUTBOUND_ICMP_ERROR or OUTBOUND_TRANSPORT, then
 //! OUTBOUND_IPPACKET; what is forwarded meets IPFORWARD; both then OUTBOUND_MAC_FRAME_ETHERNET. Fragments are met as they
 //! are, one by one: those without a transport header do not meet transport layers, for which the first one stands.
 
@@ -106,8 +106,11 @@ impl Frame {
             if outcome != Outcome::Permitted || !own || !header.first {
                 return outcome;
             }
-            let transport = if header.is_icmp_error() { INBOUND_ICMP_ERROR } else { INBOUND_TRANSPORT };
-            return self.meets(work, transport, v6);
+            let outcome = self.meets(work, INBOUND_TRANSPORT, v6);
+            if outcome != Outcome::Permitted || !header.is_icmp_error() {
+                return outcome;
+            }
+            return self.meets(work, INBOUND_ICMP_ERROR, v6);
         }
         if from != 0 && !header.source.is_local(work, work.namespace()) {
             return self.forwarded(work, &header, from, v6);
@@ -186,7 +189,8 @@ impl Frame {
         work.values.set(mac::MAC_REMOTE_ADDRESS_TYPE, kind(remote));
         work.values.set(mac::ETHER_TYPE, u16::from_be(protocol as u16) as u32);
         if tagged != 0 {
-            work.values.set(mac::VLAN_ID, tag & 0xfff);
+            // with its priority, as the field has it
+            work.values.set(mac::VLAN_ID, tag & 0xffff);
         }
         work.values.set(mac::NDIS_PORT, 0);
         work.values.set(mac::L2_FLAGS, IS_NATIVE_ETHERNET);

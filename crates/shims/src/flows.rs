@@ -5,6 +5,7 @@
 //! next packet is authorized again, whichever way it goes.
 
 use crate::{
+    address::Address,
     layers::{FLOW_ESTABLISHED, INBOUND, OUTBOUND},
     maps::FLOWS,
     report::About,
@@ -18,6 +19,25 @@ use openwfp_abi::{
     flow::{Flow, FlowKey, IDLE_NANOSECONDS},
 };
 use openwfp_engine::words;
+
+/// The key of flows of a socket to an address: any port, whatever the local side.
+#[inline(always)]
+pub fn key(socket: u64, remote: &Address, protocol: u8, version: u8) -> FlowKey {
+    // LLVM would make a call to `memset` of zeros that it knows
+    let zero = core::hint::black_box(0u32);
+    FlowKey {
+        socket,
+        address: remote.key(),
+        local: [zero, zero, zero, zero],
+        interface: zero,
+        port: zero as u16,
+        local_port: zero as u16,
+        protocol,
+        version,
+        kind: zero as u16,
+        zero,
+    }
+}
 
 /// What is known of a flow.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -19,6 +19,10 @@ const ACK: u8 = 16;
 /// No packet has more extension headers than this; one that claims to is not read.
 const EXTENSIONS: u32 = 9;
 
+/// `ETH_P_IP`, `ETH_P_IPV6`.
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -42,6 +46,12 @@ pub struct Header {
     pub first: bool,
     /// Whether it is a fragment.
     pub fragment: bool,
+    /// Whether the destination is a hop on the way to another, which the packet names too (a routing header, a source route).
+    pub routed: bool,
+    /// Whether it is a TCP packet with data.
+    pub data: bool,
+    spare: u16,
+    more_spare: u32,
 }
 
 /// `BPF_HDR_START_NET`: offsets count from the network header, whatever stands before it.
@@ -76,6 +86,16 @@ pub fn read(packet: *mut __sk_buff) -> Option<Header> {
     }
 }
 
+/// Whether a packet may go by way of somebody else than its destination: it has options, or extension headers.
+#[inline(always)]
+pub fn may_be_routed(packet: *mut __sk_buff) -> bool {
+    // SAFETY: the context is valid; the verifier checks the member.
+    if u16::from_be(unsafe { (*packet).protocol } as u16) == IPV4 {
+        return load::<u8>(packet, 0) != Some(0x45);
+    }
+    !matches!(load::<u8>(packet, 6), Some(TCP | UDP | UDPLITE | ICMPV6))
+}
+
 /// [`read`], verified once and not at each call; 0: they cannot be read.
 ///
 /// # Safety
@@ -94,20 +114,25 @@ pub unsafe extern "C" fn read_headers(packet: *mut __sk_buff, to: *mut Header) -
 
 #[inline(always)]
 fn parse(packet: *mut __sk_buff) -> Option<Header> {
+    // what the kernel takes it for, which the first byte of a packet from a raw socket need not say
+    // SAFETY: the context is valid; the verifier checks the members.
+    let (kind, length) = unsafe { ((*packet).protocol, (*packet).len) };
     let version = load::<u8>(packet, 0)? >> 4;
-    let (source, destination, protocol, transport, first, fragment) = match version {
-        4 => {
+    let (source, destination, protocol, transport, first, fragment, routed) = match u16::from_be(kind as u16) {
+        IPV4 if version == 4 => {
             let fixed: [u32; 5] = load(packet, 0)?;
-            let length = (u32::from_be(fixed[0]) >> 24 & 15) * 4;
+            let transport = (u32::from_be(fixed[0]) >> 24 & 15) * 4;
+            let routed = transport > 20 && has_source_route(packet, transport);
             let offset = u32::from_be(fixed[1]) & 0x1fff;
             let fragment = u32::from_be(fixed[1]) & 0x3fff != 0;
             let protocol = (u32::from_be(fixed[2]) >> 16) as u8;
             let (source, destination) = (u32::from_be(fixed[3]), u32::from_be(fixed[4]));
-            (Address::v4(source), Address::v4(destination), protocol, length, offset == 0, fragment)
+            (Address::v4(source), Address::v4(destination), protocol, transport, offset == 0, fragment, routed)
         }
-        6 => {
+        IPV6 if version == 6 => {
             let fixed: [u32; 10] = load(packet, 0)?;
-            let (protocol, transport, first, fragment) = extensions(packet, (u32::from_be(fixed[1]) >> 8) as u8)?;
+            let (protocol, transport, first, fragment, routed) =
+                extensions(packet, (u32::from_be(fixed[1]) >> 8) as u8)?;
             (
                 Address::v6([fixed[2], fixed[3], fixed[4], fixed[5]]),
                 Address::v6([fixed[6], fixed[7], fixed[8], fixed[9]]),
@@ -115,11 +140,24 @@ fn parse(packet: *mut __sk_buff) -> Option<Header> {
                 transport,
                 first,
                 fragment,
+                routed,
             )
         }
         _ => return None,
     };
-    let mut header = Header { source, destination, protocol, ports: [0; 2], tcp_flags: 0, first, fragment };
+    let mut header = Header {
+        source,
+        destination,
+        protocol,
+        ports: [0; 2],
+        tcp_flags: 0,
+        first,
+        fragment,
+        routed,
+        data: false,
+        spare: 0,
+        more_spare: 0,
+    };
     if !first {
         return Some(header);
     }
@@ -128,7 +166,10 @@ fn parse(packet: *mut __sk_buff) -> Option<Header> {
             let [a, b]: [u16; 2] = load(packet, transport)?;
             header.ports = [u16::from_be(a), u16::from_be(b)];
             if protocol == TCP {
-                header.tcp_flags = load(packet, transport + 13)?;
+                let [offset, flags]: [u8; 2] = load(packet, transport + 12)?;
+                header.tcp_flags = flags;
+                // at the devices the length counts the frame's header too, but there nobody asks
+                header.data = length > transport + (offset >> 4) as u32 * 4;
             }
         }
         ICMP | ICMPV6 => {
@@ -138,6 +179,60 @@ fn parse(packet: *mut __sk_buff) -> Option<Header> {
         _ => {}
     }
     Some(header)
+}
+
+/// A walk along the options of IPv4.
+struct Options {
+    packet: *mut __sk_buff,
+    /// Where the next option begins, and where they end.
+    offset: u32,
+    end: u32,
+    routed: bool,
+}
+
+/// Whether the options hold a source route. Options that cannot be read may hold one.
+#[inline(always)]
+fn has_source_route(packet: *mut __sk_buff, end: u32) -> bool {
+    let mut walk = Options { packet, offset: 20, end, routed: false };
+    // SAFETY: the callback gets a pointer to `walk`, which lives until the call returns. An option has a byte at least.
+    unsafe { bpf_loop(40, one_option as *mut c_void, (&raw mut walk).cast(), 0) };
+    walk.routed
+}
+
+/// One option: 1 ends the walk.
+extern "C" fn one_option(_: u32, walk: *mut c_void) -> i64 {
+    const END: u8 = 0;
+    const NOTHING: u8 = 1;
+    const LOOSE_SOURCE_ROUTE: u8 = 131;
+    const STRICT_SOURCE_ROUTE: u8 = 137;
+    // SAFETY: `has_source_route` hands over a valid walk.
+    let walk = unsafe { &mut *walk.cast::<Options>() };
+    if walk.offset >= walk.end {
+        return 1;
+    }
+    let Some(kind) = load::<u8>(walk.packet, walk.offset) else { return 1 };
+    match kind {
+        END => return 1,
+        NOTHING => {
+            walk.offset += 1;
+            return 0;
+        }
+        LOOSE_SOURCE_ROUTE | STRICT_SOURCE_ROUTE => {
+            walk.routed = true;
+            return 1;
+        }
+        _ => {}
+    }
+    match load::<u8>(walk.packet, walk.offset + 1) {
+        Some(length @ 2..) => {
+            walk.offset += length as u32;
+            0
+        }
+        _ => {
+            walk.routed = true;
+            1
+        }
+    }
 }
 
 /// A walk along the extension headers of IPv6.
@@ -151,18 +246,20 @@ struct Extensions {
     first: bool,
     /// Whether it is a fragment.
     fragment: bool,
+    /// Whether there is a routing header with segments that are left.
+    routed: bool,
     /// Whether the transport header was reached.
     ended: bool,
 }
 
 /// Follows the extension headers: the transport protocol, where its header begins, whether this is the first (or
-/// only) fragment, and whether it is one at all.
+/// only) fragment, whether it is one at all, and whether it goes by way of somebody.
 #[inline(always)]
-fn extensions(packet: *mut __sk_buff, next: u8) -> Option<(u8, u32, bool, bool)> {
-    let mut walk = Extensions { packet, offset: 40, next, first: true, fragment: false, ended: false };
+fn extensions(packet: *mut __sk_buff, next: u8) -> Option<(u8, u32, bool, bool, bool)> {
+    let mut walk = Extensions { packet, offset: 40, next, first: true, fragment: false, routed: false, ended: false };
     // SAFETY: the callback gets a pointer to `walk`, which lives until the call returns.
     unsafe { bpf_loop(EXTENSIONS, one_extension as *mut c_void, (&raw mut walk).cast(), 0) };
-    if walk.ended { Some((walk.next, walk.offset, walk.first, walk.fragment)) } else { None }
+    if walk.ended { Some((walk.next, walk.offset, walk.first, walk.fragment, walk.routed)) } else { None }
 }
 
 /// One extension header: 1 ends the walk. In a loop of its own kind, because the verifier follows it once, where it would
@@ -179,6 +276,10 @@ extern "C" fn one_extension(_: u32, walk: *mut c_void) -> i64 {
     };
     let Some([next, length, high, low]) = length else { return 1 };
     let mut answer = 0;
+    // the fourth byte of a routing header: how many segments are left
+    if walk.next == ROUTING && low != 0 {
+        walk.routed = true;
+    }
     let bytes = match walk.next {
         AUTHENTICATION => (length as u32 + 2) * 4,
         FRAGMENT => {
@@ -209,6 +310,16 @@ impl Header {
             }
             (_, true) => first,
             (_, false) => second,
+        }
+    }
+
+    /// The local port; 0 for protocols without ports.
+    #[inline(always)]
+    pub fn local_port(&self, inbound: bool) -> u16 {
+        match (self.protocol, inbound) {
+            (ICMP | ICMPV6, _) => 0,
+            (_, true) => self.ports[1],
+            (_, false) => self.ports[0],
         }
     }
 

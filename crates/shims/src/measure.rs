@@ -4,8 +4,8 @@
 //! [`work::classify`] as the hooks, so that what it takes and what it answers is what a hook would take and answer.
 
 use crate::{
-    work::{self, Outcome, Work},
     words,
+    work::{self, Outcome, Work},
 };
 use aya_ebpf::{
     helpers::generated::{bpf_ktime_get_ns, bpf_loop},

@@ -8,7 +8,7 @@
 use crate::{
     address::LOOPBACK_INTERFACE,
     flows::{self, Standing},
-    header::{Header, read},
+    header::{Header, may_be_routed, read},
     layers::{
         AUTH_CONNECT, AUTH_RECV_ACCEPT, DATAGRAM_DATA, INBOUND, INBOUND_ICMP_ERROR, INBOUND_IPPACKET,
         INBOUND_TRANSPORT, IS_FRAGMENT, IS_LOOPBACK, IS_RAW_ENDPOINT, IS_REAUTHORIZE, Layers, OUTBOUND,
@@ -29,8 +29,13 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use openwfp_abi::{
-    config::{AT_DEVICES, CHANGED, DRY_RUN, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS},
-    flow::{CONNECT_LATE, FLOW_REFUSED, FlowKey, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED, RAW},
+    config::{
+        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, DRY_RUN, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS,
+    },
+    flow::{
+        BY_WAY, CONNECT_LATE, FLOW_REFUSED, FlowKey, INBOUND_ALONE, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED,
+        RAW,
+    },
 };
 use openwfp_engine::words;
 
@@ -41,7 +46,8 @@ const LISTEN: u32 = 10;
 pub fn egress(context: SkBuffContext) -> i32 {
     let packet = Packet { context: context.skb.skb, inbound: false };
     let Some(config) = config() else { return 0 };
-    if config.flags & (LATE | REFUSED_FLOWS | CHANGED | PACKET_LAYERS) == 0 && !others() {
+    let watched = config.flags & (LATE | REFUSED_FLOWS | CHANGED | PACKET_LAYERS) != 0 || others();
+    if !watched && !may_be_routed(packet.context) {
         return 1;
     }
     packet.leaves(config.flags)
@@ -145,9 +151,13 @@ impl Packet {
             return if asked || settings & (PACKET_LAYERS | CHANGED) != 0 { 0 } else { 1 };
         };
         let stream = is_stream(&header, kept);
+        if stream && settings & REFUSED_FLOWS != 0 && header.opens_connection() && header.data {
+            // Fast Open: no data before the flow is established. The kernel sends the SYN again without.
+            return 0;
+        }
         let mut need = Need::Nothing;
         let mut flow = kept.flow;
-        let key = self.key(&header);
+        let key = self.key(&header, settings);
         if stream {
             if kept.flags & CONNECT_LATE != 0 {
                 need = Need::Authorize;
@@ -157,11 +167,17 @@ impl Packet {
         } else if asked || settings & CHANGED != 0 {
             (need, flow) = self.standing(&header, &key);
         }
-        if need == Need::Nothing && settings & PACKET_LAYERS == 0 {
+        if need == Need::Nothing && settings & PACKET_LAYERS == 0 && !header.routed {
             return 1;
         }
         dropped(work::with(|work| {
             self.write(work, &header, &kept);
+            if header.routed {
+                let outcome = self.goes_by_way(work, &key);
+                if outcome != Outcome::Permitted {
+                    return outcome;
+                }
+            }
             match need {
                 Need::Nothing => {}
                 Need::Authorize => {
@@ -206,7 +222,7 @@ impl Packet {
         let stream = tcp && is_stream(&header, kept);
         let mut need = Need::Nothing;
         let mut flow = kept.flow;
-        let key = self.key(&header);
+        let key = self.key(&header, settings);
         if stream {
             if kept.flags & FLOW_REFUSED != 0 {
                 return 0;
@@ -214,6 +230,10 @@ impl Packet {
             if self.is_listening() {
                 flow = 0;
                 let undecided = kept.flags & LISTEN_DECIDED == 0;
+                if header.data && settings & (REFUSED_FLOWS | DRY_RUN) == REFUSED_FLOWS {
+                    // no data before the flow is established: the other side sends it again
+                    return 0;
+                }
                 if opens {
                     if kept.flags & LISTEN_REFUSED != 0
                         || undecided && settings & (LISTEN_FILTERS | DRY_RUN) == LISTEN_FILTERS
@@ -400,16 +420,43 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn key(&self, header: &Header) -> FlowKey {
-        let remote = if self.inbound { header.source } else { header.destination };
-        FlowKey {
-            socket: self.cookie(),
-            address: remote.key(),
-            port: header.remote_port(self.inbound),
-            protocol: header.protocol,
-            version: if remote.is_v6() { 6 } else { 4 },
-            inbound: (self.inbound && header.is_unasked()) as u32,
+    fn key(&self, header: &Header, settings: u64) -> FlowKey {
+        let (local, remote) = match self.inbound {
+            true => (header.destination, header.source),
+            false => (header.source, header.destination),
+        };
+        let version = if remote.is_v6() { 6 } else { 4 };
+        let mut key = FlowKey { kind: 0, ..flows::key(self.cookie(), &remote, header.protocol, version) };
+        key.port = header.remote_port(self.inbound);
+        if self.inbound && header.is_unasked() {
+            key.kind = INBOUND_ALONE;
         }
+        if settings & BY_LOCAL != 0 {
+            key.local = local.key();
+            key.local_port = header.local_port(self.inbound);
+        }
+        if settings & BY_INTERFACE != 0 {
+            // SAFETY: the context is valid; the verifier checks the member.
+            key.interface = unsafe { (*self.context).ifindex };
+        }
+        key
+    }
+
+    /// ALE_AUTH_CONNECT of a hop by way of which a packet goes somewhere else. That was, or will be, asked for by itself.
+    #[inline(always)]
+    fn goes_by_way(&self, work: &mut Work, key: &FlowKey) -> Outcome {
+        let mut hop = *key;
+        hop.kind = BY_WAY;
+        let mut flow = 0;
+        if flows::standing(&hop, &mut flow) == Standing::CURRENT {
+            return Outcome::Permitted;
+        }
+        let v6 = key.version == 6;
+        let outcome = work.decide(&About { layer: AUTH_CONNECT.of(v6), socket: key.socket, flow: 0, flags: 0 });
+        if outcome == Outcome::Permitted {
+            flows::remember(work, &hop, 0, authorization(false, v6));
+        }
+        outcome
     }
 
     /// The incoming values of a packet, at every layer that it meets.
