@@ -37,7 +37,7 @@ pub fn check(bytes: &[u8]) {
     }
     assert!(reader.next_record().is_none(), "the end is the end");
     assert!(reader.position() <= bytes.len() as u64);
-    for audit in &audits {
+    for audit in &mut audits {
         audit.finish();
     }
 }

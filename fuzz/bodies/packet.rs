@@ -43,7 +43,7 @@ pub fn check(bytes: &[u8]) {
                 frame,
                 time: Timestamp::from_nanoseconds(seconds * 1_000_000_000),
                 link_type,
-                interface: 0,
+                interface: (frame % 3 == 0).then_some(0),
                 direction: (frame % 5 == 0).then_some(LinkDirection::Incoming),
                 data,
                 original_length: data.len() as u32,

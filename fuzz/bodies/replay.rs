@@ -8,6 +8,10 @@ use openwfp_packet::flow::{FlowChange, FlowEvent, FlowId, FlowSettings};
 use openwfp_packet::fragments::ReassemblySettings;
 use openwfp_packet::local::LocalSide;
 use openwfp_packet::replay::{Classifier, Decision, Outcome, REPLAY_LAYERS, Replay, ReplaySettings, Step};
+use openwfp_packet::stream::StreamSettings;
+
+/// So many bytes wait in streams at most.
+const STREAMS: StreamSettings = StreamSettings { bytes: 1 << 12, all_bytes: 1 << 13 };
 
 /// A replay that looks over its own shoulder. Tables are small, so that few packets fill them.
 pub struct Audit {
@@ -19,7 +23,8 @@ impl Audit {
     /// A replay in which a step is blocked when its number is a multiple of `blocks`; 0: none is.
     pub fn new(local: LocalSide, blocks: u64) -> Self {
         let flows = FlowSettings { capacity: 8, ..FlowSettings::default() };
-        let settings = ReplaySettings { flows, reassembly: ReassemblySettings { datagrams: 4, bytes: 1 << 16 } };
+        let reassembly = ReassemblySettings { datagrams: 4, bytes: 1 << 16 };
+        let settings = ReplaySettings { flows, reassembly, streams: STREAMS };
         let auditor = Auditor { blocks, ..Auditor::default() };
         Self { replay: Replay::new(local, settings), auditor }
     }
@@ -31,8 +36,10 @@ impl Audit {
         self.auditor.end(&outcome);
     }
 
-    /// Checks the account at the end.
-    pub fn finish(&self) {
+    /// Ends the replay and checks its account.
+    pub fn finish(&mut self) {
+        self.auditor.blocked = false;
+        self.replay.finish(&mut self.auditor);
         let summary = self.replay.summary();
         let parts = [
             summary.permitted,
@@ -46,7 +53,10 @@ impl Audit {
         assert_eq!(summary.packets, parts.iter().sum::<u64>(), "{summary:?}");
         assert_eq!(summary.classifications, self.auditor.steps);
         assert!(summary.flow_blocked <= summary.blocked);
-        assert!(self.auditor.established.values().all(|&established| established <= 1));
+        assert!(self.auditor.established.values().all(|&established| established == 0), "every flow is deleted");
+        let met = self.replay.layers().map(|(_, count)| count.permitted + count.blocked).sum::<u64>();
+        assert_eq!(met, summary.classifications, "all layers are asked at");
+        assert!(summary.streams.most_waiting <= STREAMS.all_bytes as u64, "{:?}", summary.streams);
     }
 }
 
@@ -57,6 +67,8 @@ struct Auditor {
     frame: u64,
     blocked: bool,
     told_blocked: bool,
+    /// The layer that blocked last.
+    blocking: &'static str,
     /// Established and not deleted: 1; deleted: 0.
     established: HashMap<FlowId, u8>,
 }
@@ -85,9 +97,24 @@ impl Classifier for Auditor {
             let of_field = fields.iter().any(|field| (field.first..field.first + field.count).contains(&word));
             assert!(of_field || step.values.get(word) == EMPTY, "{} has no word {word}", step.layer);
         }
+        if step.data.is_empty() {
+            // Of a segment that was cut in the capture no data are left to show.
+        } else {
+            assert!(step.layer.name().starts_with("STREAM_V") || step.layer.name().starts_with("DATAGRAM_DATA"));
+        }
         self.steps += 1;
-        self.blocked = self.blocks != 0 && self.steps.is_multiple_of(self.blocks);
-        if self.blocked { Decision::Block } else { Decision::Permit }
+        let block = self.blocks != 0 && self.steps.is_multiple_of(self.blocks);
+        // Neither a closure nor data that were received before stop the packet at hand.
+        self.blocked = block && !step.layer.name().contains("CLOSURE") && !step.layer.name().starts_with("STREAM_V");
+        self.blocking = if block { step.layer.name() } else { "" };
+        if block { Decision::Block } else { Decision::Permit }
+    }
+
+    fn discarded(&mut self, step: &Step<'_>) -> Decision {
+        let (version, discard) = step.layer.name().rsplit_once('_').unwrap();
+        assert_eq!((self.blocking, discard), (version, "DISCARD"), "only what was blocked is discarded");
+        self.steps += 1;
+        if self.steps.is_multiple_of(2) { Decision::Block } else { Decision::Permit }
     }
 
     fn flow_blocked(&mut self, step: &Step<'_>) {

@@ -42,5 +42,6 @@ pub mod link;
 pub mod local;
 pub mod packet;
 pub mod replay;
+pub mod stream;
 pub mod time;
 pub mod wire;

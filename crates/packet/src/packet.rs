@@ -65,8 +65,8 @@ pub enum Transport {
     LaterFragment,
 }
 
-/// What flows need of a TCP segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What flows and streams need of a TCP segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpHeader {
     /// The sender's port.
     pub source: u16,
@@ -76,6 +76,10 @@ pub struct TcpHeader {
     pub flags: TcpFlags,
     /// The sequence number.
     pub sequence: u32,
+    /// The acknowledgment number, which counts where [`TcpFlags::ACK`] is set.
+    pub acknowledgment: u32,
+    /// The length of the header with its options, in bytes.
+    pub header_length: u8,
 }
 
 /// What flows need of an ICMP message.
@@ -216,6 +220,9 @@ impl Transport {
                     destination: segment.destination_port(),
                     flags: segment.flags(),
                     sequence: segment.sequence(),
+                    acknowledgment: segment.acknowledgment(),
+                    // Four bits of words of four bytes.
+                    header_length: segment.header_length() as u8,
                 })
             }
             (protocol::UDP, _) => {

@@ -1,9 +1,10 @@
 //! What a replay came to.
 
-use openwfp_model::LayerId;
+use openwfp_model::{Layer, LayerId};
 
 use crate::fragments::FragmentCounts;
 use crate::link::LinkType;
+use crate::stream::StreamCounts;
 use crate::wire::{EtherType, WireError};
 
 /// What became of a packet.
@@ -16,17 +17,17 @@ pub enum Outcome {
         /// The layer.
         layer: LayerId,
     },
-    /// Its flow had been refused before.
+    /// Its flow had been refused before, or it repeats data that STREAM has blocked.
     FlowBlocked,
     /// It is a fragment that was permitted and waits for the rest of its datagram.
     Waiting,
     /// It is a fragment that contradicts another of its datagram, or a leaving one whose first was not seen.
     StrayFragment,
-    /// It is malformed. When its IP header is in order, it was classified at the IPPACKET layer before.
+    /// It is malformed. It was classified at the layers of those headers that are in order: the frame's, the IP header's.
     Malformed(WireError),
-    /// It is between two other machines.
+    /// It is between two other machines, and nothing says that the local one forwards it.
     Elsewhere,
-    /// It is no IP packet.
+    /// It is no IP packet. Frames of Ethernet were classified before.
     NotIp(EtherType),
     /// Frames of this link type cannot be read.
     UnsupportedLinkType(LinkType),
@@ -61,7 +62,7 @@ pub struct Summary {
     pub not_ip: u64,
     /// Frames of a link type that cannot be read.
     pub unsupported: u64,
-    /// Classifications, at all layers together.
+    /// Classifications, at all layers together, those of discard layers included.
     pub classifications: u64,
     /// Flows that were opened, refused ones included.
     pub flows: u64,
@@ -69,6 +70,8 @@ pub struct Summary {
     pub flows_evicted: u64,
     /// What became of fragmented datagrams that arrived.
     pub fragments: FragmentCounts,
+    /// What became of the data of TCP connections.
+    pub streams: StreamCounts,
 }
 
 impl Summary {
@@ -89,5 +92,43 @@ impl Summary {
             Outcome::UnsupportedLinkType(_) => &mut self.unsupported,
         };
         *counter += 1;
+    }
+}
+
+/// How often a layer was met.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LayerCount {
+    /// What it permitted, or let pass without being asked.
+    pub permitted: u64,
+    /// What it blocked.
+    pub blocked: u64,
+}
+
+/// How often each layer was met.
+pub(super) struct LayerCounts(Vec<LayerCount>);
+
+impl LayerCounts {
+    pub(super) fn new() -> Self {
+        Self(vec![LayerCount::default(); Layer::all().len()])
+    }
+
+    #[inline]
+    pub(super) fn permit(&mut self, layer: LayerId) {
+        if let Some(count) = self.0.get_mut(usize::from(layer.get())) {
+            count.permitted += 1;
+        }
+    }
+
+    #[inline]
+    pub(super) fn block(&mut self, layer: LayerId) {
+        if let Some(count) = self.0.get_mut(usize::from(layer.get())) {
+            count.blocked += 1;
+        }
+    }
+
+    /// Those that were met, in the order of their numbers.
+    pub(super) fn met(&self) -> impl Iterator<Item = (LayerId, LayerCount)> {
+        let met = |count: &LayerCount| *count != LayerCount::default();
+        Layer::all().iter().map(|layer| layer.id).zip(self.0.iter().copied()).filter(move |(_, count)| met(count))
     }
 }

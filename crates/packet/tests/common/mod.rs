@@ -38,7 +38,7 @@ impl Owned {
             frame,
             time: self.time,
             link_type: self.link_type,
-            interface: 0,
+            interface: None,
             direction: None,
             data: &self.data,
             original_length: self.data.len() as u32,
@@ -72,11 +72,13 @@ pub fn local(prefixes: &[&str]) -> LocalSide {
 pub struct Recorder {
     pub blocks: Vec<LayerId>,
     pub lines: Vec<String>,
+    pub data: Vec<(LayerId, Vec<u8>)>,
 }
 
 impl Classifier for Recorder {
     fn classify(&mut self, step: &Step<'_>) -> Decision {
         let blocked = self.blocks.contains(&step.layer);
+        self.data.push((step.layer, step.data.to_vec()));
         let flow = step.flow.map(|flow| format!(" #{flow}")).unwrap_or_default();
         self.lines.push(format!("{}{flow}{}", step.layer, if blocked { " blocked" } else { "" }));
         if blocked { Decision::Block } else { Decision::Permit }
@@ -98,11 +100,27 @@ impl Classifier for Recorder {
 /// What a replay did: for each packet its number, what it met, and what became of it unless it was permitted.
 pub struct Replayed {
     pub lines: Vec<String>,
+    /// What is told at the end of the capture.
+    pub end: Vec<String>,
+    /// The data that layers were shown, those of each step.
+    pub data: Vec<(LayerId, Vec<u8>)>,
     pub summary: Summary,
 }
 
+impl Replayed {
+    /// The data that STREAM was shown, each time.
+    pub fn stream(&self) -> Vec<String> {
+        let of_stream = self.data.iter().filter(|(layer, _)| layer.name().starts_with("STREAM_V"));
+        of_stream.map(|(_, data)| String::from_utf8_lossy(data).into_owned()).collect()
+    }
+}
+
 pub fn replay(packets: &[Owned], local: LocalSide, blocks: &[LayerId]) -> Replayed {
-    let mut replay = Replay::new(local, ReplaySettings::default());
+    replay_with(packets, local, blocks, ReplaySettings::default())
+}
+
+pub fn replay_with(packets: &[Owned], local: LocalSide, blocks: &[LayerId], settings: ReplaySettings) -> Replayed {
+    let mut replay = Replay::new(local, settings);
     let mut recorder = Recorder { blocks: blocks.to_vec(), ..Recorder::default() };
     let mut lines = Vec::new();
     for (packet, frame) in packets.iter().zip(1..) {
@@ -119,12 +137,13 @@ pub fn replay(packets: &[Owned], local: LocalSide, blocks: &[LayerId]) -> Replay
         }
         lines.push(format!("{frame} {}", parts.join(", ")));
     }
-    Replayed { lines, summary: replay.summary() }
+    replay.finish(&mut recorder);
+    Replayed { lines, end: recorder.lines, data: recorder.data, summary: replay.summary() }
 }
 
-/// Layers without their version, which each test states once.
+/// Layers without their version, which each test states once, and in short where they are long.
 fn short(line: &str) -> String {
-    line.replace("_V4", "").replace("_V6", "")
+    line.replace("_V4", "").replace("_V6", "").replace("_MAC_FRAME_ETHERNET", "_MAC")
 }
 
 /// Compares line by line; the expected text may be indented.
@@ -163,6 +182,14 @@ pub mod build {
         segment.extend(destination.to_be_bytes());
         segment.extend(sequence.to_be_bytes());
         segment.extend([0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        segment
+    }
+
+    /// A TCP segment with data.
+    pub fn tcp_data(source: u16, destination: u16, flags: u8, numbers: [u32; 2], data: &[u8]) -> Vec<u8> {
+        let mut segment = tcp(source, destination, flags, numbers[0]);
+        segment[8..12].copy_from_slice(&numbers[1].to_be_bytes());
+        segment.extend(data);
         segment
     }
 
