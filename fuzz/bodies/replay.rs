@@ -89,7 +89,10 @@ impl Auditor {
 
 impl Classifier for Auditor {
     fn classify(&mut self, step: &Step<'_>) -> Decision {
-        assert!(!self.blocked && !self.told_blocked, "a blocked packet goes on to {}", step.layer);
+        let name = step.layer.name();
+        // A connection that a packet ends is over, even when the packet is stopped below.
+        let of_packet = !name.contains("CLOSURE");
+        assert!(!of_packet || !self.blocked && !self.told_blocked, "a blocked packet goes on to {name}");
         assert_eq!(step.packet, self.frame);
         assert!(REPLAY_LAYERS.contains(&step.layer));
         let fields = Schema::of(step.layer).fields();
@@ -97,16 +100,13 @@ impl Classifier for Auditor {
             let of_field = fields.iter().any(|field| (field.first..field.first + field.count).contains(&word));
             assert!(of_field || step.values.get(word) == EMPTY, "{} has no word {word}", step.layer);
         }
-        if step.data.is_empty() {
-            // Of a segment that was cut in the capture no data are left to show.
-        } else {
-            assert!(step.layer.name().starts_with("STREAM_V") || step.layer.name().starts_with("DATAGRAM_DATA"));
-        }
+        let sees_data = name.starts_with("STREAM_V") || name.starts_with("DATAGRAM_DATA");
+        assert!(sees_data || step.data.is_empty(), "{name} sees no data");
         self.steps += 1;
         let block = self.blocks != 0 && self.steps.is_multiple_of(self.blocks);
-        // Neither a closure nor data that were received before stop the packet at hand.
-        self.blocked = block && !step.layer.name().contains("CLOSURE") && !step.layer.name().starts_with("STREAM_V");
-        self.blocking = if block { step.layer.name() } else { "" };
+        // Data that were received before do not stop the packet at hand.
+        self.blocked |= block && of_packet && !name.starts_with("STREAM_V");
+        self.blocking = if block { name } else { "" };
         if block { Decision::Block } else { Decision::Permit }
     }
 

@@ -182,7 +182,13 @@ mod tests {
     const RST: u8 = 0x04;
 
     fn segment(flags: u8, sequence: u32) -> TcpHeader {
-        TcpHeader { source: 40072, destination: 80, flags: TcpFlags::from_bits(flags), sequence, ..TcpHeader::default() }
+        TcpHeader {
+            source: 40072,
+            destination: 80,
+            flags: TcpFlags::from_bits(flags),
+            sequence,
+            ..TcpHeader::default()
+        }
     }
 
     fn changes(local: Sender, mut state: TcpState, segments: &[(Sender, u8)]) -> Vec<TcpChange> {

@@ -159,8 +159,12 @@ impl Facts {
     fn see_transport(&mut self, sight: &Sight<'_>) {
         let words = &mut self.words;
         let (protocol, source, destination) = match sight.transport {
-            Some((protocol, Transport::Tcp(segment))) => (protocol.into(), segment.source.into(), segment.destination.into()),
-            Some((protocol, Transport::Ports { source, destination })) => (protocol.into(), source.into(), destination.into()),
+            Some((protocol, Transport::Tcp(segment))) => {
+                (protocol.into(), segment.source.into(), segment.destination.into())
+            }
+            Some((protocol, Transport::Ports { source, destination })) => {
+                (protocol.into(), source.into(), destination.into())
+            }
             Some((protocol, _)) => (protocol.into(), EMPTY, EMPTY),
             None => (EMPTY, EMPTY, EMPTY),
         };

@@ -118,12 +118,7 @@ impl Reassembler {
     }
 
     /// Notes that the receiver has everything before `number`: holes before it are the capture's.
-    pub fn acknowledge<'a>(
-        &mut self,
-        number: u32,
-        counts: &mut StreamCounts,
-        joined: &'a mut Vec<u8>,
-    ) -> Arrival<'a> {
+    pub fn acknowledge<'a>(&mut self, number: u32, counts: &mut StreamCounts, joined: &'a mut Vec<u8>) -> Arrival<'a> {
         let (Some(from), false) = (self.next, self.pieces.is_empty()) else { return Arrival::Nothing };
         joined.clear();
         let mut next = from;
@@ -250,11 +245,8 @@ mod tests {
         }
 
         fn send(&mut self, place: u32, data: &str) -> &'static str {
-            let segment = Segment {
-                sequence: self.base.wrapping_add(place),
-                data: data.as_bytes(),
-                length: data.len() as u32,
-            };
+            let segment =
+                Segment { sequence: self.base.wrapping_add(place), data: data.as_bytes(), length: data.len() as u32 };
             let mut joined = Vec::new();
             let arrival = self.reassembler.arrive(segment, self.room, &mut self.counts, &mut joined);
             Self::note(&mut self.seen, self.base, arrival)

@@ -33,6 +33,11 @@ impl Owned {
         Self { time: Timestamp::from_nanoseconds(seconds * SECOND), link_type: LinkType::RAW, data }
     }
 
+    /// The same packet in an Ethernet frame.
+    pub fn frame(data: Vec<u8>) -> Self {
+        Self { link_type: LinkType::ETHERNET, ..Self::ip(0, data) }
+    }
+
     pub fn record(&self, frame: u64) -> Record<'_> {
         Record {
             frame,
@@ -110,7 +115,7 @@ pub struct Replayed {
 impl Replayed {
     /// The data that STREAM was shown, each time.
     pub fn stream(&self) -> Vec<String> {
-        let of_stream = self.data.iter().filter(|(layer, _)| layer.name().starts_with("STREAM_V"));
+        let of_stream = self.data.iter().filter(|(layer, _)| ["STREAM_V4", "STREAM_V6"].contains(&layer.name()));
         of_stream.map(|(_, data)| String::from_utf8_lossy(data).into_owned()).collect()
     }
 }
@@ -152,8 +157,77 @@ pub fn assert_lines(actual: &[String], expected: &str) {
     assert_eq!(actual, expected, "\n{}", actual.join("\n"));
 }
 
+/// Replays steps of the documentation: what each is called, its packet, and the layers that it meets, in order. Flows
+/// are left out.
+pub fn assert_steps(local_side: &[&str], steps: &[(&str, Vec<u8>, &str)]) {
+    let packets: Vec<_> = steps.iter().map(|(_, packet, _)| Owned::ip(0, packet.clone())).collect();
+    let replayed = replay(&packets, local(local_side), &[]);
+    for (line, (step, _, expected)) in replayed.lines.iter().zip(steps) {
+        let (_, met) = line.split_once(' ').unwrap();
+        let met: Vec<_> = met.split(", ").map(|layer| layer.split(" #").next().unwrap()).collect();
+        assert_eq!(met.join(", "), *expected, "{step}");
+    }
+}
+
 /// Building packets.
 pub mod build {
+    /// A version of IP, for tables that hold for both.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Version {
+        V4,
+        V6,
+    }
+
+    pub const BOTH: [Version; 2] = [Version::V4, Version::V6];
+
+    impl Version {
+        /// A packet between two hosts, by the end of their addresses.
+        pub fn packet(self, from: u8, to: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
+            match self {
+                Self::V4 => ipv4(from, to, protocol, payload),
+                Self::V6 => ipv6(from, to, protocol, payload),
+            }
+        }
+
+        /// An echo request or its reply.
+        pub fn echo(self, from: u8, to: u8, is_reply: bool) -> Vec<u8> {
+            let (protocol, types) = match self {
+                Self::V4 => (1, [8, 0]),
+                Self::V6 => (58, [128, 129]),
+            };
+            self.packet(from, to, protocol, &[types[usize::from(is_reply)], 0, 0, 0, 0, 7, 0, 1])
+        }
+
+        /// The error that a port cannot be reached, about a packet.
+        pub fn port_unreachable(self, from: u8, to: u8, about: &[u8]) -> Vec<u8> {
+            let (protocol, kind, code) = match self {
+                Self::V4 => (1, 3, 3),
+                Self::V6 => (58, 1, 4),
+            };
+            self.packet(from, to, protocol, &[&[kind, code, 0, 0, 0, 0, 0, 0][..], about].concat())
+        }
+    }
+
+    /// An IPv6 packet between addresses of 2001:db8::/64.
+    pub fn ipv6(from: u8, to: u8, next_header: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0];
+        packet.extend((payload.len() as u16).to_be_bytes());
+        packet.extend([next_header, 64]);
+        for host in [from, to] {
+            packet.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]);
+        }
+        packet.extend(payload);
+        packet
+    }
+
+    /// An Ethernet frame between two stations, by the end of their addresses.
+    pub fn ethernet(from: u8, to: u8, ether_type: u16, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from];
+        frame.extend(ether_type.to_be_bytes());
+        frame.extend(payload);
+        frame
+    }
+
     /// An IPv4 packet from 192.0.2.1 or another address that ends in `from`, to one that ends in `to`.
     pub fn ipv4(from: u8, to: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
         ipv4_word(from, to, protocol, 0x4000, 0, payload)

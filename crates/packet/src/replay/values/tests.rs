@@ -67,12 +67,8 @@ const LUID: u128 = 6 << 48 | 3 << 24;
 #[test]
 fn a_tcp_packet_fills_the_fields_of_each_layer() {
     let mut incoming = IncomingValues::new();
-    let link = LinkInfo {
-        interface_index: Some(3),
-        interface_type: Some(6),
-        tunnel_type: Some(0),
-        ..LinkInfo::default()
-    };
+    let link =
+        LinkInfo { interface_index: Some(3), interface_type: Some(6), tunnel_type: Some(0), ..LinkInfo::default() };
     let packet = packet("192.0.2.1", "198.51.100.9", link);
     let header = TcpHeader { source: 40072, destination: 80, flags: TcpFlags::SYN, ..TcpHeader::default() };
     incoming.facts.see(&sight(&packet, Direction::Outbound, Some((6, Transport::Tcp(header)))));
@@ -174,8 +170,7 @@ fn a_forwarded_packet_has_source_and_destination() {
     let mut incoming = IncomingValues::new();
     let link = LinkInfo { interface_index: Some(3), interface_type: Some(6), ..LinkInfo::default() };
     let packet = packet("192.0.2.1", "224.0.0.251", link);
-    let addresses =
-        [(F::IP_SOURCE_ADDRESS, 0xc000_0201), (F::IP_DESTINATION_ADDRESS, 0xe000_00fb), (F::FLAGS, 0)];
+    let addresses = [(F::IP_SOURCE_ADDRESS, 0xc000_0201), (F::IP_DESTINATION_ADDRESS, 0xe000_00fb), (F::FLAGS, 0)];
     let common = [&addresses[..], &[(F::IP_DESTINATION_ADDRESS_TYPE, 3), (F::IP_LOCAL_INTERFACE, LUID)]].concat();
     incoming.facts.see_forwarded(&packet, None, Direction::Inbound);
     let arriving = [(F::SOURCE_INTERFACE_INDEX, 3), (F::IP_PHYSICAL_ARRIVAL_INTERFACE, LUID)];
