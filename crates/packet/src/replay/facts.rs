@@ -3,7 +3,9 @@
 use core::net::IpAddr;
 
 use openwfp_engine::EMPTY;
-use openwfp_model::{ConditionFlags, FieldId, IpVersion, L2Flags};
+use openwfp_model::{ConditionFlags, FieldId, IpVersion, L2Flags, LayerId};
+
+use super::stage::REPLAY_LAYERS;
 
 use crate::flow::{Direction, FlowTuple, Selector};
 use crate::link::LinkInfo;
@@ -97,16 +99,21 @@ pub(super) const FIELDS: [(FieldId, usize); 42] = [
     (FieldId::L2_FLAGS, fact::L2_FLAGS),
 ];
 
-/// Every field that a replay can fill in, where a layer has it and the packet shows it.
-pub const REPLAY_FIELDS: [FieldId; FIELDS.len()] = {
-    let mut fields = [FieldId::IP_PROTOCOL; FIELDS.len()];
-    let mut number = 0;
-    while number < fields.len() {
-        fields[number] = FIELDS[number].0;
-        number += 1;
-    }
-    fields
-};
+/// Whether a replay can fill in a field of a layer, when the packet or the capture shows it.
+#[must_use]
+pub fn fills(layer: LayerId, field: FieldId) -> bool {
+    // Nothing is known of the interface where no packet is at hand, and its identifier needs a type, which Ethernet does not tell.
+    let without_interface = [
+        LayerId::ALE_ENDPOINT_CLOSURE_V4,
+        LayerId::ALE_ENDPOINT_CLOSURE_V6,
+        LayerId::INBOUND_MAC_FRAME_ETHERNET,
+        LayerId::OUTBOUND_MAC_FRAME_ETHERNET,
+    ];
+    REPLAY_LAYERS.contains(&layer)
+        && layer.layer().field(field).is_some()
+        && FIELDS.iter().any(|&(filled, _)| filled == field)
+        && !(field == FieldId::IP_LOCAL_INTERFACE && without_interface.contains(&layer))
+}
 
 /// A packet, as it is seen from the local machine.
 pub(super) struct Sight<'p> {

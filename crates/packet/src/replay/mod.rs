@@ -62,7 +62,7 @@ mod values;
 use openwfp_model::{ConditionFlags, LayerId};
 
 pub use classifier::{Classifier, Decision, Step};
-pub use facts::REPLAY_FIELDS;
+pub use facts::fills;
 pub use stage::{LayerSet, REPLAY_LAYERS};
 pub use summary::{LayerCount, Outcome, Summary};
 
