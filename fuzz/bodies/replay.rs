@@ -24,7 +24,8 @@ impl Audit {
     pub fn new(local: LocalSide, blocks: u64) -> Self {
         let flows = FlowSettings { capacity: 8, ..FlowSettings::default() };
         let reassembly = ReassemblySettings { datagrams: 4, bytes: 1 << 16 };
-        let settings = ReplaySettings { flows, reassembly, streams: STREAMS };
+        let settings =
+            ReplaySettings { flows, reassembly, streams: STREAMS, group_forwarded_fragments: blocks % 2 == 1 };
         let auditor = Auditor { blocks, ..Auditor::default() };
         Self { replay: Replay::new(local, settings), auditor }
     }

@@ -12,7 +12,10 @@ use openwfp_packet::replay::ReplaySettings;
 
 const LOCAL: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
 
-fn at(packets: &[(u64, Vec<u8>)]) -> Vec<Owned> {
+/// A packet and when it comes, in seconds.
+type Timed = (u64, Vec<u8>);
+
+fn at(packets: &[Timed]) -> Vec<Owned> {
     packets.iter().map(|(seconds, data)| Owned::ip(*seconds, data.clone())).collect()
 }
 
@@ -82,7 +85,7 @@ fn a_flow_to_a_group_lives_four_seconds() {
 }
 
 /// A connection from the local host: its handshake.
-fn handshake(port: u16) -> Vec<(u64, Vec<u8>)> {
+fn handshake(port: u16) -> Vec<Timed> {
     vec![
         (0, ipv4(1, 9, 6, &tcp(port, 80, SYN, 100))),
         (0, ipv4(9, 1, 6, &tcp(80, port, SYN_ACK, 500))),
@@ -104,7 +107,7 @@ fn a_connection_is_deleted_when_it_is_closed_reset_or_replaced_and_not_for_being
     let reset = [(1, ipv4(9, 1, 6, &tcp(80, 40000, RST, 501))), (2, ipv4(9, 1, 6, &tcp(80, 40000, RST, 501)))];
     let replaced = [(1, ipv4(1, 9, 6, &tcp(40000, 80, SYN, 9000)))];
     let idle = [(1_000_000, ipv4(1, 9, 6, &tcp(40000, 80, ACK, 101)))];
-    let cases: [(&[(u64, Vec<u8>)], &str); 4] = [
+    let cases: [(&[Timed], &str); 4] = [
         (
             &close,
             "2 flow-established #1\n6 flow-deleted (closed) #1\n9 flow-established #2\nend flow-deleted (end-of-capture) #2",

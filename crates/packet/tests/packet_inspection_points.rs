@@ -4,7 +4,7 @@
 mod common;
 
 use common::build::{BOTH, SYN, ethernet, ipv4, ipv4_fragment, tcp, udp};
-use common::{Owned, assert_lines, assert_steps, infer, local, packets, replay};
+use common::{Owned, assert_lines, assert_steps, infer, local, packets, replay, replay_with};
 use openwfp_packet::link::LinkDirection;
 use openwfp_packet::local::{Inference, LocalSide};
 use openwfp_packet::replay::{Decision, Replay, ReplaySettings, Step};
@@ -65,6 +65,38 @@ fn what_is_between_others_is_forwarded_when_the_local_side_was_given() {
     assert_lines(&replay(&fragments, local(&LOCAL), &[]).lines, "1 IPFORWARD\n2 IPFORWARD");
     let inferred = LocalSide::Inferred(Inference::new().conclude());
     assert_lines(&replay(&fragments, inferred, &[]).lines, "1 Elsewhere\n2 Elsewhere");
+}
+
+#[test]
+fn forwarded_fragments_can_be_grouped() {
+    let settings = ReplaySettings { group_forwarded_fragments: true, ..ReplaySettings::default() };
+    let fragments = [
+        Owned::ip(0, ipv4_fragment(7, 9, 5, 0, true, &[0; 8])),
+        Owned::ip(0, ipv4_fragment(7, 9, 5, 8, true, &[0; 8])),
+        Owned::ip(0, ipv4_fragment(7, 9, 5, 16, false, &[0; 8])),
+        Owned::ip(0, ipv4_fragment(7, 9, 6, 0, true, &[0; 16])),
+        Owned::ip(0, ipv4_fragment(7, 9, 6, 8, true, &[0; 16])),
+    ];
+    let replayed = replay_with(&fragments, local(&LOCAL), &[], settings);
+    assert_lines(
+        &replayed.lines,
+        "1 IPFORWARD, waiting
+         2 IPFORWARD, waiting
+         3 IPFORWARD, IPFORWARD
+         4 IPFORWARD, waiting
+         5 IPFORWARD, StrayFragment",
+    );
+    assert_eq!((replayed.summary.fragments.reassembled, replayed.summary.fragments.contradictory), (1, 1));
+    let mut flags = Vec::new();
+    let mut replay = Replay::new(local(&LOCAL), settings);
+    for (packet, frame) in fragments[..3].iter().zip(1..) {
+        replay.packet(&packet.record(frame), &mut |step: &Step<'_>| {
+            flags.push(step.values.get(openwfp_engine::words::FLAGS));
+            Decision::Permit
+        });
+    }
+    let group = u64::from(openwfp_model::ConditionFlags::IS_FRAGMENT_GROUP.bits());
+    assert_eq!(flags, [0, 0, 0, group]);
 }
 
 /// Replays frames with the direction that the capture notes.

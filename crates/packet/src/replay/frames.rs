@@ -2,11 +2,14 @@
 
 use core::net::IpAddr;
 
+use openwfp_model::ConditionFlags;
+
 use super::pass::{NO_FLAGS, Pass};
 use super::stage::Stage;
 use super::{Classifier, Outcome};
 use crate::capture::Record;
 use crate::flow::Direction;
+use crate::fragments::Arrival;
 use crate::link::{LinkDirection, LinkType};
 use crate::local::LocalSide;
 use crate::packet::Packet;
@@ -139,18 +142,35 @@ impl<C: Classifier> Pass<'_, '_, C> {
             Direction::Outbound => self.ask_forward(packet).and_then(|()| self.ask_frame(Stage::OutboundFrame)),
         };
         match (asked, packet.transport) {
-            (Err(blocked), _) => blocked,
+            (Err(stopped), _) => stopped,
             (Ok(()), Err(error)) => Outcome::Malformed(error),
             (Ok(()), Ok(_)) => Outcome::Permitted,
         }
     }
 
+    /// Asks about a packet; about a fragment, where they are grouped, once more when its group is whole.
     fn ask_forward(&mut self, packet: &Packet<'_>) -> Result<(), Outcome> {
+        self.ask_forward_once(packet, NO_FLAGS)?;
+        match packet.fragment {
+            Some(fragment)
+                if self.replay.settings.group_forwarded_fragments && fragment.check(packet.payload_length).is_ok() =>
+            {
+                match self.replay.groups.arrive(packet, self.replay.now) {
+                    Arrival::Waiting => Err(Outcome::Waiting),
+                    Arrival::Contradiction => Err(Outcome::StrayFragment),
+                    Arrival::Complete(_) => self.ask_forward_once(packet, ConditionFlags::IS_FRAGMENT_GROUP),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn ask_forward_once(&mut self, packet: &Packet<'_>, flags: ConditionFlags) -> Result<(), Outcome> {
         let (interface, direction) = (self.record.interface, self.direction);
         if self.wants(Stage::Forward) {
             self.replay.incoming.facts.see_forwarded(packet, interface, direction);
             self.seen = true;
         }
-        self.ask(Stage::Forward, NO_FLAGS)
+        self.ask(Stage::Forward, flags)
     }
 }

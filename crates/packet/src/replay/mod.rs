@@ -34,6 +34,8 @@
 //!   more, with `IS_REASSEMBLED`, and then at the layers above, with the same flag. The platform indicates each fragment
 //!   once more without any flag, which is left out here: such an indication tells nothing new. Leaving fragments are seen as
 //!   the datagram that they were cut from (MS docs: WFP Layer Requirements and Restrictions), and each as a frame.
+//! - Forwarded fragments are seen at IPFORWARD one by one, and, where [`ReplaySettings::group_forwarded_fragments`] says so, once
+//!   more together, with `IS_FRAGMENT_GROUP`.
 //! - STREAM sees each byte once and in order ([`crate::stream`]). Data that it blocks are taken out of the stream; a
 //!   segment that repeats them is blocked like them.
 //! - What a layer blocks is not seen by later layers, but by the layer's discard layer, where it has one, whose decision changes
@@ -88,6 +90,9 @@ pub struct ReplaySettings {
     pub reassembly: ReassemblySettings,
     /// Data of TCP connections that wait for what is missing before them.
     pub streams: StreamSettings,
+    /// Whether the forwarding layer holds fragments until their datagram is whole, and then sees them once more as a group. Off by
+    /// default, as on the platform.
+    pub group_forwarded_fragments: bool,
 }
 
 /// A replay.
@@ -96,6 +101,8 @@ pub struct Replay {
     settings: ReplaySettings,
     flows: FlowTable,
     reassembly: Reassembly,
+    /// Forwarded fragments that wait for their group.
+    groups: Reassembly,
     sent: SentDatagrams<Outcome>,
     stations: Stations,
     incoming: IncomingValues,
@@ -124,6 +131,7 @@ impl Replay {
             settings,
             flows: FlowTable::new(settings.flows),
             reassembly: Reassembly::new(settings.reassembly),
+            groups: Reassembly::new(settings.reassembly),
             sent: SentDatagrams::default(),
             stations: Stations::default(),
             incoming: IncomingValues::new(),
@@ -148,6 +156,7 @@ impl Replay {
             self.conclude(classifier, classifier.layers(), slot, DeleteReason::Idle, &moment);
         }
         self.reassembly.expire(self.now);
+        self.groups.expire(self.now);
         let outcome = match Packet::parse(record.link_type, record.data) {
             Ok(Frame::Ip(packet)) => self.ip_packet(record, &packet, classifier),
             Ok(Frame::Other(ether_type)) => self.frame_alone(record, Outcome::NotIp(ether_type), classifier),
@@ -279,7 +288,7 @@ impl Replay {
         Summary {
             flows: self.flows.opened(),
             flows_evicted: self.flows.evicted(),
-            fragments: self.reassembly.counts(),
+            fragments: self.reassembly.counts().plus(self.groups.counts()),
             streams: self.flows.streams(),
             ..self.summary
         }

@@ -68,7 +68,7 @@ pub struct Summary {
     pub flows: u64,
     /// Flows that were given up because the table was full.
     pub flows_evicted: u64,
-    /// What became of fragmented datagrams that arrived.
+    /// What became of fragmented datagrams that arrived, and of groups of forwarded fragments.
     pub fragments: FragmentCounts,
     /// What became of the data of TCP connections.
     pub streams: StreamCounts,
