@@ -2,8 +2,8 @@
 
 /// Block nothing; decide and report as if.
 pub const DRY_RUN: u64 = 1;
-/// Keep the identity of an endpoint's owner with its socket, for decisions that are made when packets come.
-pub const KEEP_IDENTITY: u64 = 1 << 1;
+/// The policy has changed: authorized flows are to be looked at.
+pub const CHANGED: u64 = 1 << 1;
 /// Connects may have been left to their first packet.
 pub const LATE: u64 = 1 << 2;
 /// Established flows may have been refused: look at every packet's socket.
@@ -11,6 +11,11 @@ pub const REFUSED_FLOWS: u64 = 1 << 3;
 /// A socket must not accept before its listen was permitted: the policy has filters at AUTH_LISTEN, or needs memory with
 /// each accepted socket, which comes from the listening one.
 pub const LISTEN_FILTERS: u64 = 1 << 4;
+
+/// Packets meet layers of their own.
+pub const PACKET_LAYERS: u64 = 1 << 5;
+/// The ends of flows are to be reported.
+pub const FLOWS_RECORDED: u64 = 1 << 6;
 
 /// How many layers can be switched on and off for recording.
 pub const LAYERS: usize = 128;
@@ -26,7 +31,19 @@ pub struct Config {
     pub flags: u64,
     /// A bit for each layer, by its runtime id: classifications there are reported as events.
     pub recorded: [u64; LAYERS / 64],
+    /// A bit for each layer that has filters or is recorded. At the others everything is permitted.
+    pub active: [u64; LAYERS / 64],
+    /// The cookie of the network namespace whose interfaces and addresses the programs know.
+    pub namespace: u64,
+    /// For each of [`AUTHORIZATIONS`]: the generation in which the filters there changed last. Flows that were authorized
+    /// before have to be authorized again.
+    pub changed: [u32; AUTHORIZATIONS],
+    /// When the policy changed last, in nanoseconds of the monotonic clock; 0: never.
+    pub changed_at: u64,
 }
+
+/// The layers that authorize flows: AUTH_CONNECT of IPv4 and IPv6, AUTH_RECV_ACCEPT of both.
+pub const AUTHORIZATIONS: usize = 4;
 
 impl Config {
     /// The word for an image at `base`.
@@ -38,6 +55,12 @@ impl Config {
     /// Switches recording of a layer on.
     pub const fn record(&mut self, layer: u16) {
         self.recorded[layer as usize / 64 % (LAYERS / 64)] |= 1 << (layer % 64);
+        self.activate(layer);
+    }
+
+    /// Lets the programs classify at a layer.
+    pub const fn activate(&mut self, layer: u16) {
+        self.active[layer as usize / 64 % (LAYERS / 64)] |= 1 << (layer % 64);
     }
 }
 

@@ -37,6 +37,15 @@ macro_rules! kernel_members {
             SB_DEV = "super_block.s_dev";
             SB_ROOT = "super_block.s_root";
             SOCK_BOUND_DEVICE = "sock_common.skc_bound_dev_if";
+            SOCK_LOCAL_V4 = "sock_common.skc_rcv_saddr";
+            SOCK_LOCAL_V6 = "sock_common.skc_v6_rcv_saddr";
+            SOCK_LOCAL_PORT = "sock_common.skc_num";
+            SOCK_REMOTE_V4 = "sock_common.skc_daddr";
+            SOCK_REMOTE_V6 = "sock_common.skc_v6_daddr";
+            SOCK_REMOTE_PORT = "sock_common.skc_dport";
+            SOCK_ROUTE = "sock.sk_dst_cache";
+            ROUTE_DEVICE = "dst_entry.dev";
+            DEVICE_INDEX = "net_device.ifindex";
         }
     };
 }

@@ -3,16 +3,26 @@
 use crate::identity::Identity;
 
 /// How many words of the incoming values an event carries: those that mean the same at every layer.
-pub const VALUES: usize = 28;
+pub const VALUES: usize = 40;
 
 /// The event is to be shown: its layer is recorded.
 pub const SHOWN: u8 = 1;
 /// A connect was refused by its first packet: the socket is still waiting and has to be told.
 pub const FAIL_SOCKET: u8 = 2;
+/// What an event is about, besides the outcome of a classification.
+pub mod kind {
+    /// A classification.
+    pub const CLASSIFY: u8 = 0;
+    /// A flow has ended: its socket is closed.
+    pub const FLOW_DELETED: u8 = 1;
+    /// A socket without connections is closed: whatever flows it had have ended.
+    pub const SOCKET_CLOSED: u8 = 2;
+}
+
 /// The event was blocked in truth; without it, only in a dry run.
 pub const ENFORCED: u8 = 4;
 
-/// One classification.
+/// One classification, or the end of something.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct EventRecord {
@@ -36,8 +46,8 @@ pub struct EventRecord {
     pub cpu: u16,
     /// Bits such as [`FAIL_SOCKET`].
     pub flags: u8,
-    /// Always zero.
-    pub zero: u8,
+    /// A number of [`kind`].
+    pub kind: u8,
     /// The generation of the image that decided.
     pub generation: u64,
     /// Who acts, or owns the endpoint.

@@ -6,6 +6,9 @@ use crate::identity::Identity;
 /// packet is classified again.
 pub const FLOWS_ENTRIES: u32 = 65536;
 
+/// A flow of datagrams that was not used for so long has ended: 60 seconds.
+pub const IDLE_NANOSECONDS: u64 = 60_000_000_000;
+
 /// Names an authorization: a socket and the remote endpoint.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -25,9 +28,6 @@ pub struct FlowKey {
     pub inbound: u32,
 }
 
-/// The flow was authorized.
-pub const PERMITTED: u32 = 1;
-
 /// An authorization.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,8 +36,10 @@ pub struct Flow {
     pub id: u64,
     /// The generation of the image that authorized it.
     pub generation: u32,
-    /// [`PERMITTED`].
-    pub state: u32,
+    /// Which layer authorized it: its place among [`AUTHORIZATIONS`](crate::config::AUTHORIZATIONS).
+    pub authorization: u32,
+    /// When it was used last, in nanoseconds of the monotonic clock.
+    pub used: u64,
 }
 
 /// The socket's owner is known.
@@ -56,6 +58,13 @@ pub const RAW: u64 = 1 << 5;
 /// Its listen was permitted. Without it a listening socket may have been given no memory to be refused in.
 pub const LISTEN_DECIDED: u64 = 1 << 6;
 
+/// Its local endpoint was assigned: ALE_RESOURCE_ASSIGNMENT has permitted it.
+pub const ASSIGNED: u64 = 1 << 7;
+/// A local endpoint of a kind that has no `bind()`, or one of IPv6 too: what is released is of both versions.
+pub const DUAL: u64 = 1 << 8;
+/// It is TCP, and its flow was established: the end is reported.
+pub const ESTABLISHED: u64 = 1 << 9;
+
 /// What is kept with a socket. An accepted socket inherits it from the listening one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +73,10 @@ pub struct Endpoint {
     pub flags: u64,
     /// The flow that a stream socket carries.
     pub flow: u64,
+    /// The generation of the image that authorized it; 0: it has to be authorized again.
+    pub generation: u32,
+    /// Which layer authorized it, as in [`Flow`].
+    pub authorization: u32,
     /// The network namespace's cookie.
     pub compartment: u64,
     /// Who owns the endpoint: taken when it was bound, connected or told to listen.

@@ -1,7 +1,7 @@
 //! What a person should know about valid policies: filters that cannot decide, or that decide otherwise than one would
 //! think.
 
-use crate::{filled, live::LIVE_LAYERS};
+use crate::{filled, live::is_live};
 use openwfp_engine::{CompiledFilter, CompiledPolicy, Finding};
 use openwfp_model::{Action, CalloutKind, FieldId, Filter, FilterFlags, LayerId, Value};
 use std::{
@@ -144,7 +144,7 @@ fn of_filter(filter: &Filter) -> Vec<(&'static str, String)> {
 
 /// What a filter tests that live traffic does not have yet, although its layer is met.
 pub(crate) fn not_live(filter: &Filter) -> Option<String> {
-    if !LIVE_LAYERS.contains(&filter.layer) {
+    if !is_live(filter.layer) {
         return None;
     }
     let live = |field: FieldId| filled::field(filter.layer, field).iter().any(|where_| *where_ != "replay");
@@ -170,6 +170,10 @@ fn returns_errno(layer: LayerId) -> bool {
             | LayerId::ALE_RESOURCE_ASSIGNMENT_V6
             | LayerId::ALE_AUTH_CONNECT_V4
             | LayerId::ALE_AUTH_CONNECT_V6
+            | LayerId::ALE_BIND_REDIRECT_V4
+            | LayerId::ALE_BIND_REDIRECT_V6
+            | LayerId::ALE_CONNECT_REDIRECT_V4
+            | LayerId::ALE_CONNECT_REDIRECT_V6
     )
 }
 

@@ -1,17 +1,14 @@
 //! The layers that are met live.
 
-use openwfp_model::LayerId;
+use openwfp_kernel::hooks::Hook;
+use openwfp_model::{Layer, LayerId};
 
-/// Layers at which `wfp run` classifies.
-pub(crate) const LIVE_LAYERS: [LayerId; 10] = [
-    LayerId::ALE_RESOURCE_ASSIGNMENT_V4,
-    LayerId::ALE_RESOURCE_ASSIGNMENT_V6,
-    LayerId::ALE_AUTH_LISTEN_V4,
-    LayerId::ALE_AUTH_LISTEN_V6,
-    LayerId::ALE_AUTH_CONNECT_V4,
-    LayerId::ALE_AUTH_CONNECT_V6,
-    LayerId::ALE_AUTH_RECV_ACCEPT_V4,
-    LayerId::ALE_AUTH_RECV_ACCEPT_V6,
-    LayerId::ALE_FLOW_ESTABLISHED_V4,
-    LayerId::ALE_FLOW_ESTABLISHED_V6,
-];
+/// Whether `wfp run` classifies at a layer.
+pub(crate) fn is_live(layer: LayerId) -> bool {
+    !Hook::of_layer(layer).is_empty()
+}
+
+/// The layers at which `wfp run` classifies.
+pub(crate) fn layers() -> impl Iterator<Item = LayerId> {
+    Layer::all().iter().map(|layer| layer.id).filter(|layer| is_live(*layer))
+}

@@ -57,8 +57,33 @@ pub mod words {
     pub const DIRECTION: usize = 25;
     /// `REAUTHORIZE_REASON`.
     pub const REAUTHORIZE_REASON: usize = 26;
+    /// `ALE_ORIGINAL_APP_ID`: a class number, as [`ALE_APP_ID`].
+    pub const ALE_ORIGINAL_APP_ID: usize = 27;
+    /// `ARRIVAL_INTERFACE_INDEX`; where a packet is forwarded, `SOURCE_INTERFACE_INDEX`. Its type, tunnel type and LUID follow
+    /// in [`INTERFACE_WORDS`] words, in the order of those from [`INTERFACE_INDEX`] on.
+    pub const ARRIVAL_INTERFACE_INDEX: usize = 28;
+    /// `ARRIVAL_INTERFACE_TYPE`.
+    pub const ARRIVAL_INTERFACE_TYPE: usize = 29;
+    /// `ARRIVAL_TUNNEL_TYPE`.
+    pub const ARRIVAL_TUNNEL_TYPE: usize = 30;
+    /// `IP_ARRIVAL_INTERFACE`, or `IP_PHYSICAL_ARRIVAL_INTERFACE`: a LUID, high word first.
+    pub const IP_ARRIVAL_INTERFACE: usize = 31;
+    /// `NEXTHOP_INTERFACE_INDEX`, or `DESTINATION_INTERFACE_INDEX`. The others follow as above.
+    pub const NEXTHOP_INTERFACE_INDEX: usize = 33;
+    /// `NEXTHOP_INTERFACE_TYPE`.
+    pub const NEXTHOP_INTERFACE_TYPE: usize = 34;
+    /// `NEXTHOP_TUNNEL_TYPE`.
+    pub const NEXTHOP_TUNNEL_TYPE: usize = 35;
+    /// `IP_NEXTHOP_INTERFACE`, or `IP_PHYSICAL_NEXTHOP_INTERFACE`: a LUID, high word first.
+    pub const IP_NEXTHOP_INTERFACE: usize = 36;
+    /// `NEXTHOP_SUB_INTERFACE_INDEX`, or `DESTINATION_SUB_INTERFACE_INDEX`.
+    pub const NEXTHOP_SUB_INTERFACE_INDEX: usize = 38;
+    /// `ORIGINAL_ICMP_TYPE`.
+    pub const ORIGINAL_ICMP_TYPE: usize = 39;
+    /// How many words an interface has: index, type, tunnel type, LUID.
+    pub const INTERFACE_WORDS: usize = 5;
     /// The first word that means something else at every layer.
-    pub const LAYER_OWN: usize = 28;
+    pub const LAYER_OWN: usize = 40;
 }
 
 /// The incoming values of one event at one layer.
@@ -94,6 +119,12 @@ impl Values {
     #[inline(always)]
     pub fn set(&mut self, word: usize, value: u32) {
         self.words[word % WORDS] = value as u64;
+    }
+
+    /// Sets one word to what another is.
+    #[inline(always)]
+    pub fn copy(&mut self, from: usize, to: usize) {
+        self.words[to % WORDS] = self.words[from % WORDS];
     }
 
     /// Sets one word to [`EMPTY`].

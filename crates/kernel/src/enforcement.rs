@@ -3,7 +3,8 @@
 use crate::{
     applications::{Application, ApplicationError},
     bpffs,
-    events::{Event, Events},
+    events::{self, EndOfFlow, Event, EventKind, Events},
+    flows::FlowTable,
     group::Group,
     hooks::{self, Hook},
     image::{self, Cells},
@@ -16,10 +17,10 @@ use crate::{
 };
 use aya::maps::{Array, HashMap, Map, MapError};
 use openwfp_abi::{
-    config::{Config, DRY_RUN, KEEP_IDENTITY, LATE, LISTEN_FILTERS, REFUSED_FLOWS},
+    config::{Config, DRY_RUN, FLOWS_RECORDED, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS},
     counters::{NO_STORAGE, NO_WORK},
 };
-use openwfp_engine::{CompiledPolicy, Unknown};
+use openwfp_engine::{CompiledPolicy, Unknown, words};
 use openwfp_model::{FieldId, Layer, LayerId, Value};
 use std::{
     fs::File,
@@ -112,6 +113,7 @@ pub struct Enforcement {
     totals: TotalsMap,
     layers: Vec<LayerId>,
     events: Events,
+    flows: FlowTable,
     pins: Option<PathBuf>,
     warnings: Vec<Warning>,
     sockets_not_ended: u64,
@@ -144,13 +146,18 @@ impl Enforcement {
         if refused > 0 {
             warnings.push(Warning::Interfaces(refused));
         }
-        let config = config(policy, &options);
+        let config = config(policy, &options, interfaces::namespace()?);
         write_config(&mut shims, config)?;
         let mut phases = Phases { policy: started.elapsed(), ..Phases::default() };
 
         let started = Instant::now();
         let layers: Vec<LayerId> = used_layers(policy).chain(options.recorded.iter().copied()).collect();
-        let hooks = Hook::of_layers(layers.iter().copied());
+        let mut hooks = Hook::of_layers(layers.iter().copied());
+        if config.flags & FLOWS_RECORDED != 0 {
+            hooks.push(Hook::Release);
+            hooks.sort_unstable();
+            hooks.dedup();
+        }
         hooks::load(shims.ebpf(), &hooks)?;
         phases.programs = started.elapsed();
         if let Some(pins) = &options.pins {
@@ -158,6 +165,7 @@ impl Enforcement {
         }
         let labels = Labels::take(&mut shims)?;
         let totals = TotalsMap::new(take(&mut shims, "TOTALS")?)?;
+        let flows = FlowTable::new(take(&mut shims, "FLOWS")?)?;
         let events = Events::new(take(&mut shims, "EVENTS")?, take(&mut shims, "SEQUENCE")?)?;
         Ok(Self {
             shims,
@@ -167,6 +175,7 @@ impl Enforcement {
             totals,
             layers,
             events,
+            flows,
             pins: options.pins,
             warnings,
             sockets_not_ended: 0,
@@ -219,7 +228,43 @@ impl Enforcement {
                 Err(_) => self.sockets_not_ended += 1,
             }
         }
-        events.into_iter().filter(|event| event.shown).for_each(&mut each);
+        for mut event in events {
+            let ended = self.follow_flow(&mut event);
+            if event.shown {
+                each(event);
+            }
+            ended.into_iter().for_each(&mut each);
+        }
+        let now = u64::try_from(events::monotonic().as_nanos()).unwrap_or(u64::MAX);
+        for (flow, cause) in self.flows.sweep(now) {
+            each(Event::flows_deleted(vec![flow], cause, None));
+        }
+    }
+
+    /// Keeps account of the flows of datagrams; what follows from the event.
+    fn follow_flow(&mut self, event: &mut Event) -> Option<Event> {
+        let connection = event.values.get(words::IP_PROTOCOL) == u64::from(libc::IPPROTO_TCP.unsigned_abs());
+        match &mut event.kind {
+            EventKind::FlowsDeleted { flows, .. } => {
+                if flows.is_empty() {
+                    flows.extend(self.flows.closed(event.socket));
+                }
+                None
+            }
+            EventKind::Classify if connection || event.flow == 0 => None,
+            EventKind::Classify if event.blocked => {
+                let ended = event.enforced && event.reauthorizes() && self.flows.ended(event.flow);
+                ended.then(|| Event::flows_deleted(vec![event.flow], EndOfFlow::Refused, Some(event)))
+            }
+            EventKind::Classify => {
+                let established = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6];
+                if established.contains(&event.layer) {
+                    let now = u64::try_from(events::monotonic().as_nanos()).unwrap_or(u64::MAX);
+                    self.flows.established(event.flow, event.socket, now);
+                }
+                None
+            }
+        }
     }
 
     /// How many events each CPU has made: what was not read of them is lost, once no event is under way.
@@ -251,6 +296,11 @@ impl Enforcement {
         &self.labels
     }
 
+    /// Forgets the authorizations of datagrams, as the programs do when they need room: each flow is asked for again.
+    pub fn forget_flows(&mut self) {
+        self.flows.forget();
+    }
+
     /// Network interfaces or addresses have changed: tells the programs.
     pub fn refresh_interfaces(&mut self) -> Result<(), EnforceError> {
         interfaces::write(self.shims.ebpf())?;
@@ -280,9 +330,11 @@ fn used_layers(policy: &CompiledPolicy) -> impl Iterator<Item = LayerId> {
     Layer::all().iter().map(|layer| layer.id).filter(|layer| !policy.layer_of(*layer).places.is_empty())
 }
 
-fn config(policy: &CompiledPolicy, options: &Options) -> Config {
-    let mut config = Config { image: Config::image_word(0, policy.image().generation()), ..Config::default() };
+fn config(policy: &CompiledPolicy, options: &Options, namespace: u64) -> Config {
+    let generation = policy.image().generation();
+    let mut config = Config { image: Config::image_word(0, generation), namespace, ..Config::default() };
     options.recorded.iter().for_each(|layer| config.record(layer.get()));
+    used_layers(policy).for_each(|layer| config.activate(layer.get()));
     let layers: Vec<LayerId> = used_layers(policy).chain(options.recorded.iter().copied()).collect();
     let any = |wanted: &[LayerId]| layers.iter().any(|layer| wanted.contains(layer));
     if options.dry_run {
@@ -292,24 +344,21 @@ fn config(policy: &CompiledPolicy, options: &Options) -> Config {
     if any(&established) {
         config.flags |= REFUSED_FLOWS;
     }
+    if options.recorded.iter().any(|layer| established.contains(layer)) {
+        config.flags |= FLOWS_RECORDED;
+    }
     let auth_listen = [LayerId::ALE_AUTH_LISTEN_V4, LayerId::ALE_AUTH_LISTEN_V6];
     if used_layers(policy).any(|layer| auth_listen.contains(&layer) || established.contains(&layer)) {
         config.flags |= LISTEN_FILTERS;
-    }
-    let listening = [
-        LayerId::ALE_AUTH_LISTEN_V4,
-        LayerId::ALE_AUTH_LISTEN_V6,
-        LayerId::ALE_AUTH_RECV_ACCEPT_V4,
-        LayerId::ALE_AUTH_RECV_ACCEPT_V6,
-    ];
-    if any(&established) || any(&listening) {
-        config.flags |= KEEP_IDENTITY;
     }
     let late = [LayerId::ALE_AUTH_CONNECT_V4, LayerId::ALE_AUTH_CONNECT_V6]
         .into_iter()
         .any(|layer| policy.layer_of(layer).places.iter().any(|place| place.marker == Some(Unknown::Late)));
     if late {
         config.flags |= LATE;
+    }
+    if layers.iter().any(|layer| Hook::is_packet_layer(*layer)) {
+        config.flags |= PACKET_LAYERS;
     }
     config
 }

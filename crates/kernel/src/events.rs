@@ -3,12 +3,12 @@
 use crate::{labels::Labels, load::LoadError, mounts};
 use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
 use openwfp_abi::{
-    event::{ENFORCED, EventRecord, FAIL_SOCKET, SHOWN},
+    event::{ENFORCED, EventRecord, FAIL_SOCKET, SHOWN, kind},
     file::FileKey,
     identity::Identity,
     label::{Label, LabelState},
 };
-use openwfp_engine::{EMPTY, Reason, UNKNOWN, Values};
+use openwfp_engine::{EMPTY, Reason, UNKNOWN, Values, words};
 use openwfp_model::LayerId;
 use std::{
     collections::HashMap,
@@ -17,15 +17,57 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// One classification.
+/// What an event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    /// A classification.
+    Classify,
+    /// Flows have ended.
+    FlowsDeleted {
+        /// Their ids.
+        flows: Vec<u64>,
+        /// Why.
+        cause: EndOfFlow,
+    },
+}
+
+/// Why a flow has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndOfFlow {
+    /// Its connection or its socket is closed.
+    Closed,
+    /// It was not used for too long.
+    Idle,
+    /// The policy has changed, and no longer permits it.
+    Refused,
+    /// It was forgotten to make room for others.
+    Evicted,
+}
+
+impl EndOfFlow {
+    /// The word for it in events.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Idle => "idle",
+            Self::Refused => "refused",
+            Self::Evicted => "evicted",
+        }
+    }
+}
+
+/// One classification, or the end of flows.
 #[derive(Clone, Debug)]
 pub struct Event {
+    /// What it is about. The end of a flow has no layer, outcome or filter that would mean anything.
+    pub kind: EventKind,
     /// When it was made.
     pub time: SystemTime,
-    /// The CPU, and the event's number among those of that CPU.
+    /// The CPU.
     pub cpu: u16,
-    /// See `cpu`.
-    pub sequence: u64,
+    /// The event's number among those of that CPU; `None` for what was not told by the programs.
+    pub sequence: Option<u64>,
     /// The layer.
     pub layer: LayerId,
     /// Whether it was blocked, or would have been.
@@ -147,10 +189,18 @@ impl Events {
                 value => values.set(word, u32::try_from(value).ok()?),
             }
         }
+        let kind = match record.kind {
+            kind::CLASSIFY => EventKind::Classify,
+            kind::FLOW_DELETED => EventKind::FlowsDeleted { flows: vec![record.flow], cause: EndOfFlow::Closed },
+            // which flows it had is known to the table of flows
+            kind::SOCKET_CLOSED => EventKind::FlowsDeleted { flows: vec![], cause: EndOfFlow::Closed },
+            _ => return None,
+        };
         Some(Event {
+            kind,
             time: UNIX_EPOCH + boot + Duration::from_nanos(record.time),
             cpu: record.cpu,
-            sequence: record.sequence,
+            sequence: Some(record.sequence),
             layer: LayerId::new(record.layer)?,
             blocked: record.action != 0,
             enforced: record.flags & ENFORCED != 0,
@@ -195,12 +245,48 @@ fn record(bytes: &[u8]) -> Option<EventRecord> {
 
 /// What has to be added to the monotonic clock for the time since 1970.
 fn clock_difference() -> Duration {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.saturating_sub(monotonic())
+}
+
+/// The monotonic clock.
+pub(crate) fn monotonic() -> Duration {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the function writes to our own structure.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    let monotonic = Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0));
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.saturating_sub(monotonic)
+    Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+}
+
+impl Event {
+    /// That flows have ended which nobody told about, in the place of an event that was told or now.
+    pub(crate) fn flows_deleted(flows: Vec<u64>, cause: EndOfFlow, like: Option<&Self>) -> Self {
+        Self {
+            kind: EventKind::FlowsDeleted { flows, cause },
+            time: like.map_or_else(SystemTime::now, |event| event.time),
+            cpu: like.map_or(0, |event| event.cpu),
+            sequence: None,
+            layer: LayerId::ALE_FLOW_ESTABLISHED_V4,
+            blocked: false,
+            enforced: true,
+            reason: Reason::None,
+            filter: 0,
+            flow: 0,
+            socket: like.map_or(0, |event| event.socket),
+            generation: like.map_or(0, |event| event.generation),
+            identity: like.map_or_else(Identity::default, |event| event.identity),
+            program: like.map_or_else(|| Arc::from(""), |event| event.program.clone()),
+            values: Values::new(),
+            shown: true,
+            fail_socket: false,
+        }
+    }
+
+    /// Whether this is the outcome of a reauthorization.
+    pub(crate) fn reauthorizes(&self) -> bool {
+        // FWP_CONDITION_FLAG_IS_REAUTHORIZE
+        let flags = self.values.get(words::FLAGS);
+        self.kind == EventKind::Classify && flags <= u64::from(u32::MAX) && flags & 4 != 0
+    }
 }
 
 impl AsFd for Events {

@@ -27,8 +27,14 @@ pub enum Hook {
     Bind4,
     /// `bind()` of an IPv6 socket.
     Bind6,
+    /// `bind()` of an IPv4 socket, before anything is chosen.
+    Redirect4,
+    /// The same for IPv6 sockets.
+    Redirect6,
     /// `socket()`.
     Create,
+    /// The last `close()` of a socket.
+    Release,
     /// `listen()`, and TCP connections that are established.
     Stream,
     /// Packets that arrive.
@@ -37,10 +43,16 @@ pub enum Hook {
     Egress,
 }
 
-use Hook::{Bind4, Bind6, Connect4, Connect6, Create, Egress, Ingress, Sendmsg4, Sendmsg6, Stream};
+use Hook::{
+    Bind4, Bind6, Connect4, Connect6, Create, Egress, Ingress, Redirect4, Redirect6, Release, Sendmsg4, Sendmsg6,
+    Stream,
+};
 
 /// The programs that see connects. Both versions of IP, because an IPv6 socket can connect to a mapped IPv4 endpoint.
 const CALLS: [Hook; 4] = [Connect4, Connect6, Sendmsg4, Sendmsg6];
+
+/// The programs that see every socket that comes to be used: what they keep with it, its packets and its end are judged by.
+const SOCKETS: [Hook; 8] = [Connect4, Connect6, Sendmsg4, Sendmsg6, Create, Bind4, Bind6, Stream];
 
 impl Hook {
     /// The program's name in the object file.
@@ -52,28 +64,48 @@ impl Hook {
             Sendmsg6 => "sendmsg6",
             Bind4 => "bind4",
             Bind6 => "bind6",
+            Redirect4 => "redirect4",
+            Redirect6 => "redirect6",
             Create => "create",
+            Release => "release",
             Stream => "stream",
             Ingress => "ingress",
             Egress => "egress",
         }
     }
 
-    /// The hooks that a layer needs; none for a layer that is not enforced in the kernel.
+    /// The hooks that a layer needs; none for a layer that is not enforced in the kernel. A _DISCARD layer needs those of
+    /// the layer whose events it gets.
     pub fn of_layer(layer: LayerId) -> Vec<Self> {
-        match layer {
-            LayerId::ALE_RESOURCE_ASSIGNMENT_V4 | LayerId::ALE_RESOURCE_ASSIGNMENT_V6 => vec![Bind4, Bind6],
-            LayerId::ALE_AUTH_LISTEN_V4 | LayerId::ALE_AUTH_LISTEN_V6 => vec![Stream, Ingress, Bind4, Bind6],
-            LayerId::ALE_AUTH_CONNECT_V4 | LayerId::ALE_AUTH_CONNECT_V6 => [&CALLS[..], &[Create, Egress]].concat(),
+        let name = layer.name();
+        let name = name.strip_suffix("_DISCARD").unwrap_or(name);
+        let Some(family) = name.strip_suffix("_V4").or_else(|| name.strip_suffix("_V6")) else { return vec![] };
+        let more: &[Self] = match family {
+            "ALE_BIND_REDIRECT" => return vec![Redirect4, Redirect6],
+            "ALE_CONNECT_REDIRECT" => return CALLS.to_vec(),
+            "ALE_AUTH_LISTEN" => return vec![Stream, Ingress, Bind4, Bind6],
+            "ALE_AUTH_CONNECT" => return [&CALLS[..], &[Create, Egress]].concat(),
+            "ALE_RESOURCE_ASSIGNMENT" => return [&CALLS[..], &[Bind4, Bind6, Stream]].concat(),
+            "ALE_RESOURCE_RELEASE" | "ALE_ENDPOINT_CLOSURE" => &[Release],
             // without the calls, a reply to a datagram of our own would look like somebody's call
-            LayerId::ALE_AUTH_RECV_ACCEPT_V4 | LayerId::ALE_AUTH_RECV_ACCEPT_V6 => {
-                [&CALLS[..], &[Create, Bind4, Bind6, Ingress, Egress, Stream]].concat()
-            }
-            LayerId::ALE_FLOW_ESTABLISHED_V4 | LayerId::ALE_FLOW_ESTABLISHED_V6 => {
-                [&CALLS[..], &[Create, Bind4, Bind6, Stream, Ingress, Egress]].concat()
-            }
-            _ => vec![],
-        }
+            "ALE_AUTH_RECV_ACCEPT"
+            | "ALE_FLOW_ESTABLISHED"
+            | "INBOUND_IPPACKET"
+            | "INBOUND_TRANSPORT"
+            | "INBOUND_ICMP_ERROR"
+            | "OUTBOUND_IPPACKET"
+            | "OUTBOUND_TRANSPORT"
+            | "OUTBOUND_ICMP_ERROR"
+            | "DATAGRAM_DATA"
+            | "STREAM_PACKET" => &[Ingress, Egress],
+            _ => return vec![],
+        };
+        [&SOCKETS[..], more].concat()
+    }
+
+    /// Whether a layer is one that each packet meets.
+    pub fn is_packet_layer(layer: LayerId) -> bool {
+        !layer.name().starts_with("ALE_") && !Self::of_layer(layer).is_empty()
     }
 
     /// The hooks that these layers need, each once.
@@ -125,7 +157,7 @@ fn cost(name: &str) -> u32 {
     match name {
         "stream" => 5,
         "connect6" | "sendmsg6" | "egress" => 4,
-        "ingress" | "bind6" => 3,
+        "ingress" | "bind6" | "release" => 3,
         "connect4" | "sendmsg4" => 2,
         _ => 1,
     }
@@ -188,6 +220,7 @@ mod tests {
         let hooks = Hook::of_layers([LayerId::ALE_AUTH_CONNECT_V4]);
         assert_eq!(hooks, Hook::of_layers([LayerId::ALE_AUTH_CONNECT_V6, LayerId::ALE_AUTH_CONNECT_V4]));
         assert!(hooks.contains(&Hook::Connect6) && !hooks.contains(&Hook::Stream));
-        assert!(Hook::of_layers([LayerId::OUTBOUND_TRANSPORT_V4]).is_empty());
+        assert!(Hook::of_layers([LayerId::RPC_UM, LayerId::STREAM_V4]).is_empty());
+        assert!(Hook::of_layer(LayerId::OUTBOUND_TRANSPORT_V6_DISCARD).contains(&Hook::Egress));
     }
 }

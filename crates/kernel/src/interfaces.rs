@@ -1,7 +1,7 @@
 //! Network interfaces and addresses of the caller's network namespace, as incoming values name them.
 //!
 //! An interface that appears later is unknown to the programs (unreadable) until [`write`] is called again. In another
-//! network namespace indexes mean other interfaces; the programs do not tell the namespaces apart.
+//! network namespace indexes and addresses mean others; to its sockets, interfaces are unknown.
 
 use crate::{load::LoadError, records::Record};
 use aya::{
@@ -12,7 +12,8 @@ use openwfp_abi::flow::Interface;
 use std::{
     collections::HashMap as StdHashMap,
     fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
+    os::fd::AsRawFd,
     path::Path,
     ptr,
 };
@@ -71,8 +72,8 @@ pub fn list() -> io::Result<Vec<(u32, Interface)>> {
     Ok(all)
 }
 
-/// The addresses of the interfaces.
-pub fn addresses() -> io::Result<Vec<IpAddr>> {
+/// The addresses of the interfaces, and the index of the interface that has each.
+pub fn addresses() -> io::Result<Vec<(IpAddr, u32)>> {
     let mut first = ptr::null_mut();
     // SAFETY: the function writes a pointer to a list, which is given back below.
     if unsafe { libc::getifaddrs(&raw mut first) } != 0 {
@@ -85,16 +86,18 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
         next = entry.ifa_next;
         // SAFETY: null, or the entry's address; its family says which kind.
         let Some(address) = (unsafe { entry.ifa_addr.as_ref() }) else { continue };
+        // SAFETY: the entry's name. 0: the interface is gone.
+        let index = unsafe { libc::if_nametoindex(entry.ifa_name) };
         match i32::from(address.sa_family) {
             libc::AF_INET => {
                 // SAFETY: an address of this family.
                 let address = unsafe { &*ptr::from_ref(address).cast::<libc::sockaddr_in>() };
-                all.push(Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)).into());
+                all.push((Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)).into(), index));
             }
             libc::AF_INET6 => {
                 // SAFETY: as above.
                 let address = unsafe { &*ptr::from_ref(address).cast::<libc::sockaddr_in6>() };
-                all.push(Ipv6Addr::from(address.sin6_addr.s6_addr).into());
+                all.push((Ipv6Addr::from(address.sin6_addr.s6_addr).into(), index));
             }
             _ => {}
         }
@@ -103,6 +106,25 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
     unsafe { libc::freeifaddrs(first) };
     Ok(all)
 }
+
+/// The cookie of the network namespace that this thread is in: that of the interfaces and addresses.
+pub(crate) fn namespace() -> Result<u64, LoadError> {
+    let system = |source| LoadError::System { what: "cannot tell the network namespace", source };
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
+        .or_else(|_| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)))
+        .map_err(system)?;
+    let mut cookie = 0u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: a socket of our own; the option is one number of this length (Linux 5.14).
+    let result = unsafe {
+        let place = (&raw mut cookie).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_NETNS_COOKIE, place, &raw mut length)
+    };
+    if result == 0 { Ok(cookie) } else { Err(system(io::Error::last_os_error())) }
+}
+
+/// The socket option that tells the namespace's cookie (asm-generic/socket.h).
+const SO_NETNS_COOKIE: libc::c_int = 71;
 
 /// An address as the words of incoming values, IPv4 in the first.
 fn words(address: IpAddr) -> [u32; 4] {
@@ -120,7 +142,7 @@ pub(crate) fn write(ebpf: &mut Ebpf) -> Result<usize, LoadError> {
     let system = |source| LoadError::System { what: "cannot list network interfaces", source };
     let interfaces: StdHashMap<u32, Interface> = list().map_err(system)?.into_iter().collect();
     let addresses: StdHashMap<[u32; 4], u32> =
-        addresses().map_err(system)?.into_iter().map(|address| (words(address), 1)).collect();
+        addresses().map_err(system)?.into_iter().map(|(address, index)| (words(address), index)).collect();
 
     let name = "INTERFACES";
     let failed = |source: MapError| LoadError::Map { name, source: Box::new(source) };
@@ -140,8 +162,8 @@ pub(crate) fn write(ebpf: &mut Ebpf) -> Result<usize, LoadError> {
     let gone: Vec<[u32; 4]> =
         map.keys().filter_map(Result::ok).filter(|address| !addresses.contains_key(address)).collect();
     gone.iter().for_each(|address| drop(map.remove(address)));
-    for (address, one) in &addresses {
-        refused += usize::from(map.insert(address, one, 0).is_err());
+    for (address, index) in &addresses {
+        refused += usize::from(map.insert(address, index, 0).is_err());
     }
     Ok(refused)
 }

@@ -17,6 +17,7 @@ pub mod btf;
 pub mod enforcement;
 pub mod events;
 pub mod features;
+mod flows;
 pub mod group;
 pub mod hooks;
 pub mod image;

@@ -4,7 +4,7 @@ use aya::Pod;
 use openwfp_abi::{
     config::{Config, Totals},
     file::{FileKey, PathRecord},
-    flow::Interface,
+    flow::{Flow, FlowKey, Interface},
     label::Label,
     process::ProcessKey,
 };
@@ -20,4 +20,4 @@ macro_rules! records {
         unsafe impl Pod for Record<$record> {}
     )* };
 }
-records!(ProcessKey, Label, FileKey, PathRecord, Config, Totals, Interface);
+records!(ProcessKey, Label, FileKey, PathRecord, Config, Totals, Interface, Flow, FlowKey);

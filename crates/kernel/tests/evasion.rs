@@ -95,10 +95,7 @@ fn a_socket_whose_datagrams_wait_does_not_go_free_when_the_table_of_flows_forget
     let to = peer.local_addr().unwrap();
     let Some(mut live) = Live::new(vec![by(CONNECT, "127.0.0.1")], &[CONNECT]) else { return };
     let (mut child, mut results) = waiting(&live, &format!("udp-hold {to}\nwait\nsend-held"));
-    let map = live.enforcement.shims().ebpf().map_mut("FLOWS").unwrap();
-    let mut flows = aya::maps::HashMap::<_, [u64; 4], [u64; 2]>::try_from(map).unwrap();
-    let all: Vec<[u64; 4]> = flows.keys().filter_map(Result::ok).collect();
-    all.iter().for_each(|key| flows.remove(key).unwrap());
+    live.enforcement.forget_flows();
     drop(child.stdin.take());
     assert_eq!(results.next().unwrap(), "ok");
     assert_eq!(results.next().unwrap(), "EPERM");

@@ -7,12 +7,17 @@ use openwfp_engine::words;
 ///
 /// A structure rather than an enum: every word has a value in either case, and the verifier refuses to copy one that has
 /// none.
+#[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Address {
     /// IPv6: the most significant word first; IPv4: in the first word, the others 0. Each in host order.
     words: [u32; 4],
-    v6: bool,
+    /// 1: IPv6. Not a truth value: those are read from memory with a test.
+    v6: u32,
 }
+
+/// The index of the loopback interface, in every network namespace.
+pub const LOOPBACK_INTERFACE: u32 = 1;
 
 /// `NlatUnicast` and so on.
 const UNICAST: u32 = 1;
@@ -25,14 +30,21 @@ impl Address {
     pub fn v4(address: u32) -> Self {
         // LLVM would make a call to `memset` of three zeros that it knows
         let zero = core::hint::black_box(0);
-        Self { words: [address, zero, zero, zero], v6: false }
+        Self { words: [address, zero, zero, zero], v6: 0 }
+    }
+
+    /// No address.
+    #[inline(always)]
+    pub fn unspecified(v6: bool) -> Self {
+        let zero = core::hint::black_box(0);
+        Self { words: [zero, zero, zero, zero], v6: v6 as u32 }
     }
 
     /// IPv6 words as a packet has them, in network order.
     #[inline(always)]
     pub fn v6(network: [u32; 4]) -> Self {
         let [a, b, c, d] = network;
-        Self { words: [u32::from_be(a), u32::from_be(b), u32::from_be(c), u32::from_be(d)], v6: true }
+        Self { words: [u32::from_be(a), u32::from_be(b), u32::from_be(c), u32::from_be(d)], v6: 1 }
     }
 
     /// IPv6 words as a socket has them, in network order. A mapped IPv4 address is IPv4.
@@ -48,7 +60,7 @@ impl Address {
     /// Whether it is IPv6.
     #[inline(always)]
     pub fn is_v6(&self) -> bool {
-        self.v6
+        self.v6 != 0
     }
 
     /// Whether no address is given.
@@ -68,7 +80,7 @@ impl Address {
     #[inline(always)]
     pub fn kind(&self) -> u32 {
         let first = self.words[0];
-        if self.v6 {
+        if self.is_v6() {
             return if first >> 24 == 0xff { MULTICAST } else { UNICAST };
         }
         match first {
@@ -88,7 +100,7 @@ impl Address {
     #[inline(always)]
     pub fn loopback(v6: bool) -> Self {
         let zero = core::hint::black_box(0);
-        if v6 { Self { words: [zero, zero, zero, 1], v6 } } else { Self::v4(0x7f00_0001) }
+        if v6 { Self { words: [zero, zero, zero, 1], v6: 1 } } else { Self::v4(0x7f00_0001) }
     }
 
     /// Whether it is known as an address of this machine.
@@ -97,23 +109,40 @@ impl Address {
         ADDRESSES.get_ptr(&self.words).is_some()
     }
 
+    /// Writes the interface that has this address of the machine; one that no interface has is unknown.
+    #[inline(always)]
+    pub fn write_interface(&self, work: &mut Work, namespace: u64) {
+        let index = match ADDRESSES.get_ptr(&self.words) {
+            // SAFETY: a valid map value.
+            Some(index) => unsafe { *index },
+            None if self.is_loopback() => LOOPBACK_INTERFACE,
+            None => 0,
+        };
+        if index == 0 {
+            work.unknown_interface(words::INTERFACE_INDEX);
+        } else {
+            work.write_interface(words::INTERFACE_INDEX, index, namespace);
+        }
+    }
+
     /// Whether it is an address of the loopback interface.
     #[inline(always)]
     pub fn is_loopback(&self) -> bool {
         let [a, b, c, d] = self.words;
-        if self.v6 { a | b | c == 0 && d == 1 } else { a >> 24 == 127 }
+        if self.is_v6() { a | b | c == 0 && d == 1 } else { a >> 24 == 127 }
     }
 
-    /// Whether what is sent there stays on this machine.
+    /// Whether what is sent there from a network namespace stays on this machine. Of other namespaces than that whose
+    /// addresses are known, only the addresses that are local everywhere are.
     #[inline(always)]
-    pub fn is_local(&self) -> bool {
-        self.is_loopback() || self.is_unspecified() || self.is_own()
+    pub fn is_local(&self, work: &Work, namespace: u64) -> bool {
+        self.is_loopback() || self.is_unspecified() || (work.knows(namespace) && self.is_own())
     }
 
     /// Writes it into four words.
     #[inline(always)]
     pub fn write(&self, work: &mut Work, word: usize) {
-        if self.v6 {
+        if self.is_v6() {
             work.values.set_v6(word, self.words);
         } else {
             work.values.set_v4(word, self.words[0]);

@@ -1,28 +1,64 @@
-//! ALE_RESOURCE_ASSIGNMENT: `bind()`, when the port is chosen and before the call returns. The owner of an endpoint is
-//! taken here, for whoever connects to it later.
+//! ALE_BIND_REDIRECT and ALE_RESOURCE_ASSIGNMENT: `bind()`, before and after the port is chosen. The owner of an endpoint
+//! is taken here, for whoever connects to it later.
 
 use crate::{
     address::Address,
     connect::keep,
-    layers::{IS_LOOPBACK, IS_RAW_ENDPOINT, IS_WILDCARD_BIND, RESOURCE_ASSIGNMENT},
+    layers::{BIND_REDIRECT, IS_IMPLICIT_BIND, IS_LOOPBACK, IS_RAW_ENDPOINT, IS_WILDCARD_BIND, RESOURCE_ASSIGNMENT},
     maps::ENDPOINTS,
     protocol,
     refuse::refused,
-    report::{About, report},
+    report::About,
     socket,
+    storage::bits,
     work::{self, Outcome, Work, watch_packets},
 };
 use aya_ebpf::{
-    bindings::bpf_sock,
+    bindings::{bpf_sock, bpf_sock_addr},
     helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
-    macros::cgroup_sock,
-    programs::SockContext,
+    macros::{cgroup_sock, cgroup_sock_addr},
+    programs::{SockAddrContext, SockContext},
 };
-use openwfp_abi::{
-    config::KEEP_IDENTITY,
-    flow::{PACKET_AUTHORIZED, RAW},
-};
+use openwfp_abi::flow::{ASSIGNED, DUAL, Endpoint, PACKET_AUTHORIZED, RAW};
 use openwfp_engine::words;
+
+#[cgroup_sock_addr(bind4)]
+pub fn redirect4(context: SockAddrContext) -> i32 {
+    let context = context.sock_addr;
+    // SAFETY: the context is valid; the verifier checks the member.
+    let address = Address::v4(u32::from_be(unsafe { (*context).user_ip4 }));
+    refused(work::with(|work| redirect(work, context, address)))
+}
+
+#[cgroup_sock_addr(bind6)]
+pub fn redirect6(context: SockAddrContext) -> i32 {
+    let context = context.sock_addr;
+    // SAFETY: as above; volatile, because the verifier wants each word read by itself.
+    let word = |n: usize| unsafe { (&raw const (*context).user_ip6[n]).read_volatile() };
+    let address = Address::of_socket([word(0), word(1), word(2), word(3)]);
+    refused(work::with(|work| redirect(work, context, address)))
+}
+
+/// ALE_BIND_REDIRECT: what is asked for, before anything is chosen.
+#[inline(always)]
+fn redirect(work: &mut Work, context: *mut bpf_sock_addr, address: Address) -> Outcome {
+    work.clear();
+    // SAFETY: the context is valid; the verifier checks the members.
+    let (socket, protocol, port, cookie, namespace) = unsafe {
+        (
+            (*context).__bindgen_anon_1.sk,
+            (*context).protocol,
+            u16::from_be((*context).user_port as u16),
+            bpf_get_socket_cookie(context.cast()),
+            bpf_get_netns_cookie(context.cast()),
+        )
+    };
+    work.identify_caller(socket);
+    work.write_identity();
+    write_endpoint(work, address, port as u32, 0, namespace);
+    work.values.set(words::IP_PROTOCOL, protocol);
+    work.decide(&About { layer: BIND_REDIRECT.of(address.is_v6()), socket: cookie, flow: 0, flags: 0 })
+}
 
 #[cgroup_sock(post_bind4)]
 pub fn bind4(context: SockContext) -> i32 {
@@ -42,7 +78,14 @@ pub fn bind6(context: SockContext) -> i32 {
         let outcome = assign(work, socket, address);
         // an endpoint on :: that serves IPv4 too is asked for as 0.0.0.0 as well
         let both = address.is_v6() && address.is_unspecified() && !socket::bound::is_v6_only(socket);
-        if both && outcome == Outcome::Permitted { assign(work, socket, Address::v4(0)) } else { outcome }
+        if !both || outcome != Outcome::Permitted {
+            return outcome;
+        }
+        if let Some(endpoint) = ENDPOINTS.get(socket) {
+            // SAFETY: a valid map value.
+            unsafe { bits::set(&raw mut (*endpoint).flags, DUAL) };
+        }
+        assign(work, socket, Address::v4(0))
     }))
 }
 
@@ -67,11 +110,12 @@ pub fn create(context: SockContext) -> i32 {
 }
 
 #[inline(always)]
-fn compartment(socket: *mut bpf_sock) -> u64 {
+pub fn compartment(socket: *mut bpf_sock) -> u64 {
     // SAFETY: the socket is the context.
     unsafe { bpf_get_netns_cookie(socket.cast()) }
 }
 
+/// ALE_RESOURCE_ASSIGNMENT of an explicit bind.
 #[inline(always)]
 fn assign(work: &mut Work, socket: *mut bpf_sock, address: Address) -> Outcome {
     work.clear();
@@ -87,30 +131,76 @@ fn assign(work: &mut Work, socket: *mut bpf_sock, address: Address) -> Outcome {
         )
     };
     let namespace = compartment(socket);
-    if work.flags & KEEP_IDENTITY != 0 {
-        let Some(endpoint) = ENDPOINTS.get_or_insert(socket) else { return work::CLOSED };
-        keep(work, endpoint, 0, namespace, 0);
+    let Some(endpoint) = ENDPOINTS.get_or_insert(socket) else { return work::CLOSED };
+    keep(work, endpoint, 0, namespace, 0);
+    let flags = if kind == protocol::SOCK_RAW { IS_RAW_ENDPOINT } else { 0 };
+    let local = Local { address, port, protocol, device, flags, spare: 0 };
+    assigned(work, endpoint, &local, cookie)
+}
+
+/// A local endpoint that is asked for.
+#[repr(C)]
+pub struct Local {
+    pub address: Address,
+    /// 0: the kernel chooses one later.
+    pub port: u32,
+    pub protocol: u32,
+    /// The interface that the socket is bound to; 0: none.
+    pub device: u32,
+    /// Flags beyond those that follow from the address.
+    pub flags: u32,
+    pub spare: u32,
+}
+
+impl Local {
+    /// What a socket gets that connects, sends or listens without having been bound.
+    #[inline(always)]
+    pub fn implicit(address: Address, port: u32, protocol: u32, device: u32) -> Self {
+        Self { address, port, protocol, device, flags: IS_IMPLICIT_BIND, spare: 0 }
     }
+}
+
+/// ALE_RESOURCE_ASSIGNMENT, with the identity in `work`.
+#[inline(always)]
+pub fn assigned(work: &mut Work, endpoint: *mut Endpoint, local: &Local, cookie: u64) -> Outcome {
+    // SAFETY: memory that is claimed, a valid map value, and our own.
+    Outcome::of_number(unsafe { assign_resource(work, endpoint, local, cookie) })
+}
+
+/// [`assigned`], verified once.
+///
+/// # Safety
+/// `work` is claimed memory; the others are valid.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn assign_resource(
+    work: *mut Work,
+    endpoint: *mut Endpoint,
+    local: *const Local,
+    cookie: u64,
+) -> u32 {
+    if work.is_null() || endpoint.is_null() || local.is_null() {
+        return work::CLOSED.number();
+    }
+    // SAFETY: the caller's.
+    let (work, local, namespace) = unsafe { (&mut *work, &*local, (*endpoint).compartment) };
     work.write_identity();
-    write_endpoint(work, address, port, device);
-    work.values.set(words::IP_PROTOCOL, protocol);
-    work.values.set(words::COMPARTMENT_ID, namespace as u32);
-    if kind == protocol::SOCK_RAW {
-        let flags = work.values.get(words::FLAGS) as u32;
-        work.values.set(words::FLAGS, flags | IS_RAW_ENDPOINT);
+    write_endpoint(work, local.address, local.port, local.device, namespace);
+    work.values.set(words::IP_PROTOCOL, local.protocol);
+    let flags = work.values.get(words::FLAGS) as u32 | local.flags;
+    work.values.set(words::FLAGS, flags);
+    let layer = RESOURCE_ASSIGNMENT.of(local.address.is_v6());
+    let outcome = work.decide(&About { layer, socket: cookie, flow: 0, flags: 0 });
+    if outcome == Outcome::Permitted {
+        // SAFETY: a valid map value.
+        unsafe { bits::set(&raw mut (*endpoint).flags, ASSIGNED) };
     }
-    let layer = RESOURCE_ASSIGNMENT.of(address.is_v6());
-    let outcome = match work.classify(layer) {
-        Outcome::Late => work.close_late(layer),
-        outcome => outcome,
-    };
-    report(work, &About { layer, socket: cookie, flow: 0, flags: 0 });
-    outcome
+    outcome.number()
 }
 
 /// The values of a local endpoint.
 #[inline(always)]
-pub fn write_endpoint(work: &mut Work, address: Address, port: u32, device: u32) {
+pub fn write_endpoint(work: &mut Work, address: Address, port: u32, device: u32, namespace: u64) {
     address.write(work, words::IP_LOCAL_ADDRESS);
     work.values.set(words::IP_LOCAL_PORT, port);
     let mut flags = 0;
@@ -123,7 +213,10 @@ pub fn write_endpoint(work: &mut Work, address: Address, port: u32, device: u32)
         }
     }
     work.values.set(words::FLAGS, flags);
+    work.values.set(words::COMPARTMENT_ID, namespace as u32);
     if device != 0 {
-        work.write_interface(device);
+        work.write_interface(words::INTERFACE_INDEX, device, namespace);
+    } else if !address.is_unspecified() {
+        address.write_interface(work, namespace);
     }
 }

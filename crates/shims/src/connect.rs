@@ -5,13 +5,18 @@
 
 use crate::{
     address::{Address, unknown_local},
-    layers::{AUTH_CONNECT, FLOW_ESTABLISHED, IS_LOOPBACK, IS_RAW_ENDPOINT, OUTBOUND},
+    bind::{Local, assigned},
+    flows::{self, Standing},
+    layers::{
+        AUTH_CONNECT, CONNECT_REDIRECT, IS_LOOPBACK, IS_RAW_ENDPOINT, RESOURCE_ASSIGNMENT, RESOURCE_RELEASE,
+        authorization,
+    },
     maps::{ENDPOINTS, FLOWS},
     protocol,
     refuse::refused,
-    report::{About, report},
+    report::About,
     storage::bits,
-    work::{self, Outcome, Work, next_flow, watch_packets},
+    work::{self, MAY_WAIT, Outcome, PROVISIONAL, Work, next_flow, watch_packets},
 };
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
@@ -19,10 +24,7 @@ use aya_ebpf::{
     macros::cgroup_sock_addr,
     programs::SockAddrContext,
 };
-use openwfp_abi::{
-    config::KEEP_IDENTITY,
-    flow::{CONNECT_LATE, Endpoint, FLOW_REFUSED, Flow, FlowKey, OWNED, PERMITTED},
-};
+use openwfp_abi::flow::{ASSIGNED, CONNECT_LATE, Endpoint, FLOW_REFUSED, FlowKey, OWNED};
 use openwfp_engine::words;
 
 #[cgroup_sock_addr(connect4)]
@@ -172,36 +174,85 @@ impl Call {
             version: if remote.is_v6() { 6 } else { 4 },
             inbound: 0,
         };
-        refused(work::with(|work| {
-            if self.message && certain && is_authorized(&key, work.generation()) {
-                return Outcome::Permitted;
-            }
-            work.clear();
-            work.identify_caller(self.socket());
-            if protocol != protocol::SOCKET_TCP && protocol != protocol::SOCKET_UDP {
-                // what an ICMP message is, its packet says
-                return self.wait(work, &key, true);
-            }
-            self.write(work, remote, port, protocol);
-            let v6 = remote.is_v6();
-            let outcome = work.classify(AUTH_CONNECT.of(v6));
-            match outcome {
-                Outcome::Permitted if certain => self.permitted(work, &key, v6),
-                Outcome::Permitted | Outcome::Late => self.wait(work, &key, !certain),
-                Outcome::Blocked(_) => {
-                    let about = About { layer: AUTH_CONNECT.of(v6), socket: cookie, flow: 0, flags: 0 };
-                    report(work, &about);
-                    outcome
-                }
-            }
-        }))
+        let Some(work) = work::begin() else { return refused(work::CLOSED) };
+        let outcome = self.decide(work, &key, remote, certain, protocol);
+        refused(work.give_back(outcome))
+    }
+
+    /// ALE_RESOURCE_ASSIGNMENT, ALE_CONNECT_REDIRECT and ALE_AUTH_CONNECT.
+    #[inline(always)]
+    fn decide(&self, work: &mut Work, key: &FlowKey, remote: Address, certain: bool, protocol: u32) -> Outcome {
+        let (cookie, port) = (key.socket, key.port);
+        // one that was authorized by a policy before is asked again by its packet
+        if self.message && certain && flows::standing(key, &mut 0) != Standing::UNKNOWN {
+            return Outcome::Permitted;
+        }
+        work.clear();
+        work.identify_caller(self.socket());
+        let assigned = self.assign(work, remote.is_v6(), protocol, cookie);
+        if assigned != Outcome::Permitted {
+            return assigned;
+        }
+        if protocol != protocol::SOCKET_TCP && protocol != protocol::SOCKET_UDP {
+            // what an ICMP message is, its packet says
+            return self.wait(work, key, true);
+        }
+        self.write(work, remote, port, protocol);
+        let v6 = remote.is_v6();
+        let about = About { layer: CONNECT_REDIRECT.of(v6), socket: cookie, flow: 0, flags: 0 };
+        let redirected = work.decide(&about);
+        if redirected != Outcome::Permitted {
+            return redirected;
+        }
+        let flow = if certain { next_flow() } else { 0 };
+        let flags = if certain { MAY_WAIT } else { MAY_WAIT | PROVISIONAL };
+        let about = About { layer: AUTH_CONNECT.of(v6), socket: cookie, flow, flags };
+        match work.decide(&about) {
+            Outcome::Permitted if certain => self.permitted(work, key, flow, v6),
+            Outcome::Permitted | Outcome::Late => self.wait(work, key, !certain),
+            blocked => blocked,
+        }
+    }
+
+    /// ALE_RESOURCE_ASSIGNMENT of a socket that was not bound: it gets an address and a port by calling.
+    #[inline(always)]
+    fn assign(&self, work: &mut Work, v6: bool, protocol: u32, cookie: u64) -> Outcome {
+        if !work.is_active(RESOURCE_ASSIGNMENT.of(v6)) && !work.is_active(RESOURCE_RELEASE.of(v6)) {
+            return Outcome::Permitted;
+        }
+        let Some(endpoint) = ENDPOINTS.get_or_insert(self.socket()) else { return work::CLOSED };
+        // SAFETY: a valid map value.
+        if unsafe { (*endpoint).flags } & ASSIGNED != 0 {
+            return Outcome::Permitted;
+        }
+        // SAFETY: the context is valid; the socket of a call is a full socket; the verifier checks the members.
+        let (namespace, port, device, raw) = unsafe {
+            let socket = self.socket();
+            (
+                bpf_get_netns_cookie(self.context.cast()),
+                (*socket).src_port,
+                (*socket).bound_dev_if,
+                (*socket).type_ == protocol::SOCK_RAW,
+            )
+        };
+        keep(work, endpoint, 0, namespace, 0);
+        // bound without a port (IP_BIND_ADDRESS_NO_PORT), or to nothing
+        let bound = if v6 { self.bound_v6() } else { self.bound_v4() };
+        let address = if bound.is_v6() == v6 { bound } else { Address::unspecified(v6) };
+        let mut local = Local::implicit(address, port, protocol, device);
+        if raw {
+            local.flags |= IS_RAW_ENDPOINT;
+        }
+        let outcome = assigned(work, endpoint, &local, cookie);
+        work.clear();
+        outcome
     }
 
     /// Leaves the call to its packets; refuses it where that cannot be kept with the socket. `always`: whatever the policy
     /// says, because what the call is about is not known yet.
     #[inline(always)]
     fn wait(&self, work: &mut Work, key: &FlowKey, always: bool) -> Outcome {
-        if !self.keep(work, 0, CONNECT_LATE) {
+        if !self.keep(work, 0, CONNECT_LATE, key.version == 6) {
             return work::CLOSED;
         }
         if always {
@@ -215,78 +266,44 @@ impl Call {
     }
 
     #[inline(always)]
-    fn permitted(&self, work: &mut Work, key: &FlowKey, v6: bool) -> Outcome {
-        let flow = next_flow();
-        // kept before anything is let through: the flow of a stream is judged by it later
-        if work.flags & KEEP_IDENTITY != 0 && !self.keep(work, flow, 0) {
+    fn permitted(&self, work: &mut Work, key: &FlowKey, flow: u64, v6: bool) -> Outcome {
+        // kept before anything is let through: the flow is judged by it later
+        if !self.keep(work, flow, 0, v6) {
             return work::CLOSED;
         }
-        let about = About { layer: AUTH_CONNECT.of(v6), socket: key.socket, flow, flags: 0 };
-        report(work, &about);
         if key.protocol as u32 == protocol::SOCKET_TCP {
             return Outcome::Permitted;
         }
         // datagrams have no handshake: the flow is established with its authorization
-        work.values.set(words::DIRECTION, OUTBOUND);
-        let outcome = established(work, v6, key.socket, flow);
-        if outcome == Outcome::Permitted {
-            remember(key, flow, work.generation());
-        }
-        outcome
+        flows::establish(work, key, flow, authorization(false, v6), true)
     }
 
     /// The incoming values of a connect.
     #[inline(always)]
     fn write(&self, work: &mut Work, remote: Address, port: u16, protocol: u32) {
-        let v6 = remote.is_v6();
         let socket = self.socket();
-        // SAFETY: the socket of a call is a full socket; the verifier checks the members.
-        let (local_port, device, kind) = unsafe { ((*socket).src_port, (*socket).bound_dev_if, (*socket).type_) };
-        work.write_identity();
-        work.values.set(words::IP_PROTOCOL, protocol);
-        remote.write(work, words::IP_REMOTE_ADDRESS);
-        work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, remote.kind());
-        work.values.set(words::IP_LOCAL_ADDRESS_TYPE, 1);
-        work.values.set(words::IP_REMOTE_PORT, port as u32);
-        if local_port != 0 {
-            work.values.set(words::IP_LOCAL_PORT, local_port);
-        } else {
-            work.values.set_unknown(words::IP_LOCAL_PORT);
-        }
-        let local = match (self.message, v6) {
+        // SAFETY: the socket of a call is a full socket; the verifier checks the members. The context is valid.
+        let (local_port, device, kind, namespace) = unsafe {
+            let namespace = bpf_get_netns_cookie(self.context.cast());
+            ((*socket).src_port, (*socket).bound_dev_if, (*socket).type_, namespace)
+        };
+        let local = match (self.message, remote.is_v6()) {
             (true, _) => self.source,
             (false, true) => self.bound_v6(),
             (false, false) => self.bound_v4(),
         };
-        // what is bound to a multicast address receives from there, and sends from elsewhere
-        if local.is_unspecified() || local.is_v6() != v6 || !local.is_unicast() {
-            unknown_local(work, v6);
-        } else {
-            local.write(work, words::IP_LOCAL_ADDRESS);
-        }
         // a message may name another interface than its socket is bound to (IP_PKTINFO)
-        if device != 0 && !self.message {
-            work.write_interface(device);
-        } else {
-            work.values.set_unknown(words::INTERFACE_INDEX);
-            work.unknown_interface();
-        }
-        let mut flags = 0;
-        if remote.is_local() {
-            flags |= IS_LOOPBACK;
-        }
-        if kind == protocol::SOCK_RAW {
-            flags |= IS_RAW_ENDPOINT;
-        }
-        work.values.set(words::FLAGS, flags);
-        // SAFETY: the context is valid.
-        let compartment = unsafe { bpf_get_netns_cookie(self.context.cast()) };
-        work.values.set(words::COMPARTMENT_ID, compartment as u32);
+        let device = if self.message { 0 } else { device };
+        let flags = if kind == protocol::SOCK_RAW { IS_RAW_ENDPOINT } else { 0 };
+        let ends =
+            Ends { namespace, remote, local, remote_port: port as u32, local_port, protocol, device, flags, spare: 0 };
+        // SAFETY: memory that is claimed, and our own.
+        unsafe { write_call(work, &ends) };
     }
 
     /// Keeps the caller's identity with the socket, and the flow that it carries. `false`: there is no memory for it.
     #[inline(always)]
-    fn keep(&self, work: &Work, flow: u64, flags: u64) -> bool {
+    fn keep(&self, work: &Work, flow: u64, flags: u64, v6: bool) -> bool {
         let Some(endpoint) = ENDPOINTS.get_or_insert(self.socket()) else { return false };
         // SAFETY: the context is valid, and so is the map value.
         let compartment = unsafe {
@@ -296,9 +313,76 @@ impl Call {
             }
             bpf_get_netns_cookie(self.context.cast())
         };
-        keep(work, endpoint, flow, compartment as u32 as u64, flags);
+        keep(work, endpoint, flow, compartment, flags);
+        // SAFETY: a valid map value.
+        unsafe {
+            (*endpoint).generation = work.generation();
+            (*endpoint).authorization = authorization(false, v6);
+        }
         true
     }
+}
+
+/// Both ends of a call.
+#[repr(C)]
+pub struct Ends {
+    namespace: u64,
+    remote: Address,
+    /// What the socket is bound to, or a message comes from.
+    local: Address,
+    remote_port: u32,
+    /// 0: not chosen yet.
+    local_port: u32,
+    protocol: u32,
+    /// The interface that it goes by; 0: not chosen yet.
+    device: u32,
+    flags: u32,
+    spare: u32,
+}
+
+/// The incoming values of a call, with the caller's identity in `work`. Verified once.
+///
+/// # Safety
+/// `work` is claimed memory; `ends` is valid.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn write_call(work: *mut Work, ends: *const Ends) -> u32 {
+    if work.is_null() || ends.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's.
+    let (work, ends) = unsafe { (&mut *work, &*ends) };
+    let (remote, local, v6) = (&ends.remote, &ends.local, ends.remote.is_v6());
+    work.write_identity();
+    work.values.set(words::IP_PROTOCOL, ends.protocol);
+    remote.write(work, words::IP_REMOTE_ADDRESS);
+    work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, remote.kind());
+    work.values.set(words::IP_LOCAL_ADDRESS_TYPE, 1);
+    work.values.set(words::IP_REMOTE_PORT, ends.remote_port);
+    if ends.local_port != 0 {
+        work.values.set(words::IP_LOCAL_PORT, ends.local_port);
+    } else {
+        work.values.set_unknown(words::IP_LOCAL_PORT);
+    }
+    // what is bound to a multicast address receives from there, and sends from elsewhere
+    if local.is_unspecified() || local.is_v6() != v6 || !local.is_unicast() {
+        unknown_local(work, v6);
+    } else {
+        local.write(work, words::IP_LOCAL_ADDRESS);
+    }
+    let loopback = if remote.is_local(work, ends.namespace) { IS_LOOPBACK } else { 0 };
+    work.values.set(words::FLAGS, ends.flags | loopback);
+    work.values.set(words::COMPARTMENT_ID, ends.namespace as u32);
+    work.values.set(words::REAUTHORIZE_REASON, 0);
+    if ends.device != 0 {
+        work.write_interface(words::INTERFACE_INDEX, ends.device, ends.namespace);
+    } else {
+        work.unknown_interface(words::INTERFACE_INDEX);
+    }
+    work.copy_interface(words::INTERFACE_INDEX, words::NEXTHOP_INTERFACE_INDEX);
+    work.values.copy(words::INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
+    work.values.copy(words::INTERFACE_INDEX, words::NEXTHOP_SUB_INTERFACE_INDEX);
+    1
 }
 
 /// Keeps the identity in `work` with an endpoint, unless its owner is known already or this one is nobody's. Sets flags.
@@ -316,33 +400,4 @@ pub fn keep(work: &Work, endpoint: *mut Endpoint, flow: u64, compartment: u64, f
         (*endpoint).compartment = compartment;
         bits::set(&raw mut (*endpoint).flags, flags);
     }
-}
-
-/// Whether the flow was authorized by the policy that holds now.
-#[inline(always)]
-pub fn is_authorized(key: &FlowKey, generation: u32) -> bool {
-    match FLOWS.get_ptr(key) {
-        // SAFETY: a valid map value.
-        Some(flow) => unsafe { (*flow).generation == generation && (*flow).state == PERMITTED },
-        None => false,
-    }
-}
-
-/// Remembers a flow that was authorized. A table that cannot take it, or that gives its place to another, only means that
-/// the flow is asked for again.
-#[inline(always)]
-pub fn remember(key: &FlowKey, id: u64, generation: u32) {
-    let _ = FLOWS.insert(key, &Flow { id, generation, state: PERMITTED }, 0);
-}
-
-/// Classifies a flow that was just authorized at ALE_FLOW_ESTABLISHED.
-#[inline(always)]
-pub fn established(work: &mut Work, v6: bool, socket: u64, flow: u64) -> Outcome {
-    let layer = FLOW_ESTABLISHED.of(v6);
-    let outcome = match work.classify(layer) {
-        Outcome::Late => work.close_late(layer),
-        outcome => outcome,
-    };
-    report(work, &About { layer, socket, flow, flags: 0 });
-    outcome
 }

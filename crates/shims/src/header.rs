@@ -3,31 +3,45 @@
 use crate::{
     address::Address,
     protocol::{DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE},
+    words,
     work::Work,
 };
-use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes};
-use core::mem::MaybeUninit;
-use openwfp_engine::words;
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_loop, bpf_skb_load_bytes},
+};
+use core::{ffi::c_void, mem::MaybeUninit};
+use openwfp_engine::words as word;
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
 /// No packet has more extension headers than this; one that claims to is not read.
-const EXTENSIONS: usize = 8;
+const EXTENSIONS: u32 = 9;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION: u8 = 60;
 
 /// What the headers say.
+#[repr(C)]
+#[derive(Clone, Copy)]
 pub struct Header {
     /// The source address.
     pub source: Address,
     /// The destination address.
     pub destination: Address,
-    /// The transport protocol, behind all extension headers.
-    pub protocol: u8,
     /// The first four bytes of the transport header: two ports, or ICMP type and code.
     ports: [u16; 2],
+    /// The transport protocol, behind all extension headers.
+    pub protocol: u8,
     tcp_flags: u8,
     /// Whether this is the first (or only) fragment: the others have no transport header.
     pub first: bool,
+    /// Whether it is a fragment.
+    pub fragment: bool,
 }
 
 /// `count` bytes at `offset`, which both are known numbers to the verifier or bounded.
@@ -43,29 +57,58 @@ fn load<T: Copy>(packet: *mut __sk_buff, offset: u32) -> Option<T> {
 /// Reads the headers. `None`: they are cut, or nest too deep.
 #[inline(always)]
 pub fn read(packet: *mut __sk_buff) -> Option<Header> {
+    let mut header = MaybeUninit::<Header>::uninit();
+    // SAFETY: zeros are a header; the context is valid.
+    unsafe {
+        words::zero(header.as_mut_ptr());
+        if read_headers(packet, header.as_mut_ptr()) == 0 { None } else { Some(header.assume_init()) }
+    }
+}
+
+/// [`read`], verified once and not at each call; 0: they cannot be read.
+///
+/// # Safety
+/// `packet` is the context of a program, `to` is valid.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn read_headers(packet: *mut __sk_buff, to: *mut Header) -> u32 {
+    if to.is_null() {
+        return 0;
+    }
+    let Some(header) = parse(packet) else { return 0 };
+    // SAFETY: the caller's.
+    unsafe { words::copy(&raw const header, to) };
+    1
+}
+
+#[inline(always)]
+fn parse(packet: *mut __sk_buff) -> Option<Header> {
     let version = load::<u8>(packet, 0)? >> 4;
-    let (source, destination, protocol, transport, first) = match version {
+    let (source, destination, protocol, transport, first, fragment) = match version {
         4 => {
             let fixed: [u32; 5] = load(packet, 0)?;
             let length = (u32::from_be(fixed[0]) >> 24 & 15) * 4;
-            let fragment = u32::from_be(fixed[1]) & 0x1fff;
+            let offset = u32::from_be(fixed[1]) & 0x1fff;
+            let fragment = u32::from_be(fixed[1]) & 0x3fff != 0;
             let protocol = (u32::from_be(fixed[2]) >> 16) as u8;
-            (Address::v4(u32::from_be(fixed[3])), Address::v4(u32::from_be(fixed[4])), protocol, length, fragment == 0)
+            let (source, destination) = (u32::from_be(fixed[3]), u32::from_be(fixed[4]));
+            (Address::v4(source), Address::v4(destination), protocol, length, offset == 0, fragment)
         }
         6 => {
             let fixed: [u32; 10] = load(packet, 0)?;
-            let (protocol, transport, first) = extensions(packet, (u32::from_be(fixed[1]) >> 8) as u8)?;
+            let (protocol, transport, first, fragment) = extensions(packet, (u32::from_be(fixed[1]) >> 8) as u8)?;
             (
                 Address::v6([fixed[2], fixed[3], fixed[4], fixed[5]]),
                 Address::v6([fixed[6], fixed[7], fixed[8], fixed[9]]),
                 protocol,
                 transport,
                 first,
+                fragment,
             )
         }
         _ => return None,
     };
-    let mut header = Header { source, destination, protocol, ports: [0; 2], tcp_flags: 0, first };
+    let mut header = Header { source, destination, protocol, ports: [0; 2], tcp_flags: 0, first, fragment };
     if !first {
         return Some(header);
     }
@@ -86,35 +129,61 @@ pub fn read(packet: *mut __sk_buff) -> Option<Header> {
     Some(header)
 }
 
-/// Follows the extension headers: the transport protocol, where its header begins, and whether this is the first (or
-/// only) fragment.
+/// A walk along the extension headers of IPv6.
+struct Extensions {
+    packet: *mut __sk_buff,
+    /// Where the next header begins.
+    offset: u32,
+    /// Which it is.
+    next: u8,
+    /// Whether this is the first (or only) fragment.
+    first: bool,
+    /// Whether it is a fragment.
+    fragment: bool,
+    /// Whether the transport header was reached.
+    ended: bool,
+}
+
+/// Follows the extension headers: the transport protocol, where its header begins, whether this is the first (or
+/// only) fragment, and whether it is one at all.
 #[inline(always)]
-fn extensions(packet: *mut __sk_buff, mut next: u8) -> Option<(u8, u32, bool)> {
-    const HOP_BY_HOP: u8 = 0;
-    const ROUTING: u8 = 43;
-    const FRAGMENT: u8 = 44;
-    const AUTHENTICATION: u8 = 51;
-    const DESTINATION: u8 = 60;
-    let mut offset = 40;
-    for _ in 0..EXTENSIONS {
-        let length = match next {
-            HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => load::<[u8; 4]>(packet, offset)?,
-            _ => return Some((next, offset, true)),
-        };
-        let bytes = match next {
-            AUTHENTICATION => (length[1] as u32 + 2) * 4,
-            FRAGMENT => {
-                if u16::from_be_bytes([length[2], length[3]]) & 0xfff8 != 0 {
-                    return Some((length[0], offset + 8, false));
-                }
-                8
+fn extensions(packet: *mut __sk_buff, next: u8) -> Option<(u8, u32, bool, bool)> {
+    let mut walk = Extensions { packet, offset: 40, next, first: true, fragment: false, ended: false };
+    // SAFETY: the callback gets a pointer to `walk`, which lives until the call returns.
+    unsafe { bpf_loop(EXTENSIONS, one_extension as *mut c_void, (&raw mut walk).cast(), 0) };
+    if walk.ended { Some((walk.next, walk.offset, walk.first, walk.fragment)) } else { None }
+}
+
+/// One extension header: 1 ends the walk. In a loop of its own kind, because the verifier follows it once, where it would
+/// follow each turn of an ordinary loop for each way to get there.
+extern "C" fn one_extension(_: u32, walk: *mut c_void) -> i64 {
+    // SAFETY: `extensions` hands over a valid walk.
+    let walk = unsafe { &mut *walk.cast::<Extensions>() };
+    let length = match walk.next {
+        HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => load::<[u8; 4]>(walk.packet, walk.offset),
+        _ => {
+            walk.ended = true;
+            return 1;
+        }
+    };
+    let Some([next, length, high, low]) = length else { return 1 };
+    let mut answer = 0;
+    let bytes = match walk.next {
+        AUTHENTICATION => (length as u32 + 2) * 4,
+        FRAGMENT => {
+            walk.fragment = true;
+            if u16::from_be_bytes([high, low]) & 0xfff8 != 0 {
+                walk.first = false;
+                walk.ended = true;
+                answer = 1;
             }
-            _ => (length[1] as u32 + 1) * 8,
-        };
-        next = length[0];
-        offset += bytes;
-    }
-    None
+            8
+        }
+        _ => (length as u32 + 1) * 8,
+    };
+    walk.next = next;
+    walk.offset += bytes;
+    answer
 }
 
 impl Header {
@@ -142,6 +211,18 @@ impl Header {
         }
     }
 
+    /// Whether it is an ICMP message about a packet that could not be delivered.
+    #[inline(always)]
+    pub fn is_icmp_error(&self) -> bool {
+        let kind = self.ports[0];
+        // destination unreachable, source quench, redirect, time exceeded, parameter problem; all types of ICMPv6 below 128
+        match self.protocol {
+            ICMP => matches!(kind, 3 | 4 | 5 | 11 | 12),
+            ICMPV6 => kind < 128,
+            _ => false,
+        }
+    }
+
     /// Whether it is an ICMP message that belongs to no exchange which this side began.
     #[inline(always)]
     pub fn is_unasked(&self) -> bool {
@@ -164,12 +245,12 @@ impl Header {
         };
         match self.protocol {
             TCP | UDP | UDPLITE | SCTP | DCCP | ICMP | ICMPV6 if !self.first => {
-                work.values.set_unknown(words::IP_LOCAL_PORT);
-                work.values.set_unknown(words::IP_REMOTE_PORT);
+                work.values.set_unknown(word::IP_LOCAL_PORT);
+                work.values.set_unknown(word::IP_REMOTE_PORT);
             }
             TCP | UDP | UDPLITE | SCTP | DCCP | ICMP | ICMPV6 => {
-                work.values.set(words::IP_LOCAL_PORT, local as u32);
-                work.values.set(words::IP_REMOTE_PORT, remote as u32);
+                work.values.set(word::IP_LOCAL_PORT, local as u32);
+                work.values.set(word::IP_REMOTE_PORT, remote as u32);
             }
             _ => {}
         }

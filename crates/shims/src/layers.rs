@@ -1,4 +1,4 @@
-//! The runtime ids of the layers that the programs classify at.
+//! The runtime ids of the layers that the programs classify at, and the flags and reasons that they fill in.
 
 /// A layer for each version of IP.
 #[derive(Clone, Copy)]
@@ -15,32 +15,63 @@ impl Layers {
     }
 }
 
+pub const INBOUND_IPPACKET: Layers = Layers { v4: 0, v6: 2 };
+pub const OUTBOUND_IPPACKET: Layers = Layers { v4: 4, v6: 6 };
+pub const INBOUND_TRANSPORT: Layers = Layers { v4: 12, v6: 14 };
+pub const OUTBOUND_TRANSPORT: Layers = Layers { v4: 16, v6: 18 };
+pub const DATAGRAM_DATA: Layers = Layers { v4: 24, v6: 26 };
+pub const INBOUND_ICMP_ERROR: Layers = Layers { v4: 28, v6: 30 };
+pub const OUTBOUND_ICMP_ERROR: Layers = Layers { v4: 32, v6: 34 };
 pub const RESOURCE_ASSIGNMENT: Layers = Layers { v4: 36, v6: 38 };
 pub const AUTH_LISTEN: Layers = Layers { v4: 40, v6: 42 };
 pub const AUTH_RECV_ACCEPT: Layers = Layers { v4: 44, v6: 46 };
 pub const AUTH_CONNECT: Layers = Layers { v4: 48, v6: 50 };
 pub const FLOW_ESTABLISHED: Layers = Layers { v4: 52, v6: 54 };
+pub const RESOURCE_RELEASE: Layers = Layers { v4: 62, v6: 63 };
+pub const ENDPOINT_CLOSURE: Layers = Layers { v4: 64, v6: 65 };
+pub const CONNECT_REDIRECT: Layers = Layers { v4: 66, v6: 67 };
+pub const BIND_REDIRECT: Layers = Layers { v4: 68, v6: 69 };
+pub const STREAM_PACKET: Layers = Layers { v4: 70, v6: 71 };
+
+/// Up to here every layer with an even id is followed by its _DISCARD layer.
+const LAST_WITH_DISCARD: u16 = 54;
+
+/// The layer at which is classified what a layer has blocked.
+#[inline(always)]
+pub fn discard(layer: u16) -> Option<u16> {
+    if layer <= LAST_WITH_DISCARD && layer % 2 == 0 { Some(layer + 1) } else { None }
+}
+
+/// Which layer authorizes a flow: as [`Flow::authorization`](openwfp_abi::flow::Flow::authorization) has it.
+#[inline(always)]
+pub fn authorization(inbound: bool, v6: bool) -> u32 {
+    (inbound as u32) << 1 | v6 as u32
+}
+
+/// The layer of an authorization.
+#[inline(always)]
+pub fn authorizes(authorization: u32) -> u16 {
+    let v6 = authorization & 1 != 0;
+    if authorization & 2 != 0 { AUTH_RECV_ACCEPT.of(v6) } else { AUTH_CONNECT.of(v6) }
+}
 
 /// `FWP_CONDITION_FLAG_IS_LOOPBACK`.
 pub const IS_LOOPBACK: u32 = 1;
+/// `FWP_CONDITION_FLAG_IS_REAUTHORIZE`.
+pub const IS_REAUTHORIZE: u32 = 4;
 /// `FWP_CONDITION_FLAG_IS_WILDCARD_BIND`.
 pub const IS_WILDCARD_BIND: u32 = 8;
 /// `FWP_CONDITION_FLAG_IS_RAW_ENDPOINT`.
 pub const IS_RAW_ENDPOINT: u32 = 16;
+/// `FWP_CONDITION_FLAG_IS_FRAGMENT`.
+pub const IS_FRAGMENT: u32 = 32;
+/// `FWP_CONDITION_FLAG_IS_IMPLICIT_BIND`.
+pub const IS_IMPLICIT_BIND: u32 = 512;
+
+/// `FWP_CONDITION_REAUTHORIZE_REASON_POLICY_CHANGE`.
+pub const POLICY_CHANGE: u32 = 1;
 
 /// `FWP_DIRECTION_OUTBOUND`.
 pub const OUTBOUND: u32 = 0;
 /// `FWP_DIRECTION_INBOUND`.
 pub const INBOUND: u32 = 1;
-
-/// Words of AUTH_RECV_ACCEPT alone, the same for both versions of IP: they follow from the order of the layer's fields.
-pub mod recv_accept {
-    /// `IP_ARRIVAL_INTERFACE`: a LUID, high word first.
-    pub const IP_ARRIVAL_INTERFACE: usize = 32;
-    /// `ARRIVAL_INTERFACE_TYPE`.
-    pub const ARRIVAL_INTERFACE_TYPE: usize = 34;
-    /// `ARRIVAL_TUNNEL_TYPE`.
-    pub const ARRIVAL_TUNNEL_TYPE: usize = 35;
-    /// `ARRIVAL_INTERFACE_INDEX`.
-    pub const ARRIVAL_INTERFACE_INDEX: usize = 36;
-}

@@ -10,7 +10,8 @@
 //! - [`words`]: records moved word by word;
 //! - [`counters`]: what went wrong;
 //! - [`work`]: one classification: its memory, the walk over the image;
-//! - [`bind`], [`connect`], [`stream`], [`packets`]: the hooks, each with the layers that it serves;
+//! - [`bind`], [`connect`], [`stream`], [`packets`], [`release`]: the hooks, each with the layers that it serves;
+//! - [`flows`]: what was authorized, until when, and by which policy;
 //! - [`address`], [`header`], [`socket`], [`layers`], [`protocol`]: what the hooks read and name;
 //! - [`report`], [`refuse`]: what comes of it: an event, an errno, a dropped packet;
 //! - [`maps`]: the maps that the hooks share.
@@ -24,6 +25,7 @@ mod address;
 mod bind;
 mod connect;
 mod counters;
+mod flows;
 mod header;
 mod identity;
 mod label;
@@ -34,6 +36,7 @@ mod packets;
 mod path;
 mod protocol;
 mod refuse;
+mod release;
 mod report;
 mod scratch;
 mod socket;

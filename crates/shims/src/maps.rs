@@ -29,7 +29,8 @@ pub static APPLICATIONS: HashMap<FileKey, [u32; 2]> = HashMap::with_max_entries(
 #[map]
 pub static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(4096, 0);
 
-/// The addresses of this machine, as the words of incoming values; IPv4 in the first, the others 0.
+/// The addresses of this machine, as the words of incoming values (IPv4 in the first, the others 0), and the index of the
+/// interface that has each.
 #[map]
 pub static ADDRESSES: HashMap<[u32; 4], u32> = HashMap::with_max_entries(16384, 0);
 

@@ -1,16 +1,26 @@
-//! The packets of the group's sockets: ALE_AUTH_RECV_ACCEPT on the way in; on the way out the connects that had to wait for
-//! their first packet, and the sockets that have no hook at connect.
+//! The packets of the group's sockets: the layers of packets, both ways, and the authorizations that packets bring about:
+//! ALE_AUTH_RECV_ACCEPT on the way in; on the way out the connects that had to wait for their first packet, and the
+//! sockets that have no hook at connect; and both when the policy has changed.
+//!
+//! On the way in, the packet meets INBOUND_IPPACKET and INBOUND_TRANSPORT, then is authorized, then meets the layer of its
+//! data. On the way out it is authorized, then meets the layer of its data, OUTBOUND_TRANSPORT and OUTBOUND_IPPACKET.
 
 use crate::{
-    connect::{established, is_authorized, remember},
+    address::LOOPBACK_INTERFACE,
+    flows::{self, Standing},
     header::{Header, read},
-    layers::{AUTH_CONNECT, AUTH_RECV_ACCEPT, INBOUND, IS_LOOPBACK, IS_RAW_ENDPOINT, OUTBOUND, recv_accept},
-    maps::{ENDPOINTS, SHARED},
+    layers::{
+        AUTH_CONNECT, AUTH_RECV_ACCEPT, DATAGRAM_DATA, INBOUND, INBOUND_ICMP_ERROR, INBOUND_IPPACKET,
+        INBOUND_TRANSPORT, IS_FRAGMENT, IS_LOOPBACK, IS_RAW_ENDPOINT, IS_REAUTHORIZE, Layers, OUTBOUND,
+        OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT, POLICY_CHANGE, STREAM_PACKET, authorization,
+        authorizes,
+    },
+    maps::{ENDPOINTS, FLOWS, SHARED},
     protocol,
     refuse::dropped,
-    report::{About, report},
+    report::About,
     storage::bits,
-    work::{self, Outcome, Work, config, next_flow},
+    work::{self, FAIL_SOCKET, OLD_FLOW, Outcome, Work, config, next_flow},
 };
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
@@ -19,29 +29,28 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use openwfp_abi::{
-    config::{DRY_RUN, LATE, LISTEN_FILTERS, REFUSED_FLOWS},
-    event::FAIL_SOCKET,
+    config::{CHANGED, DRY_RUN, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS},
     flow::{CONNECT_LATE, FLOW_REFUSED, FlowKey, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED, RAW},
 };
 use openwfp_engine::words;
 
 /// The state of a socket that waits for connections.
 const LISTEN: u32 = 10;
-const LOOPBACK_INTERFACE: u32 = 1;
 
 #[cgroup_skb(egress)]
 pub fn egress(context: SkBuffContext) -> i32 {
-    let packet = Packet { context: context.skb.skb };
+    let packet = Packet { context: context.skb.skb, inbound: false };
     let Some(config) = config() else { return 0 };
-    if config.flags & (LATE | REFUSED_FLOWS) == 0 && !others() {
+    if config.flags & (LATE | REFUSED_FLOWS | CHANGED | PACKET_LAYERS) == 0 && !others() {
         return 1;
     }
-    packet.leaves()
+    packet.leaves(config.flags)
 }
 
 #[cgroup_skb(ingress)]
 pub fn ingress(context: SkBuffContext) -> i32 {
-    Packet { context: context.skb.skb }.arrives()
+    let Some(config) = config() else { return 0 };
+    Packet { context: context.skb.skb, inbound: true }.arrives(config.flags)
 }
 
 /// Whether there were sockets whose packets meet the layers whatever the policy asks for.
@@ -57,41 +66,30 @@ fn is_stream(header: &Header, kept: Kept) -> bool {
     header.protocol == protocol::TCP && kept.flags & PACKET_AUTHORIZED == 0
 }
 
-/// The interface by which a packet came, at AUTH_RECV_ACCEPT: the one that is in the values as that of the local side.
-#[inline(always)]
-fn write_arrival(work: &mut Work) {
-    let known = work.values.get(words::INTERFACE_TYPE) <= u32::MAX as u64;
-    for (from, to) in [
-        (words::INTERFACE_INDEX, recv_accept::ARRIVAL_INTERFACE_INDEX),
-        (words::INTERFACE_TYPE, recv_accept::ARRIVAL_INTERFACE_TYPE),
-        (words::TUNNEL_TYPE, recv_accept::ARRIVAL_TUNNEL_TYPE),
-        (words::IP_LOCAL_INTERFACE, recv_accept::IP_ARRIVAL_INTERFACE),
-        (words::IP_LOCAL_INTERFACE + 1, recv_accept::IP_ARRIVAL_INTERFACE + 1),
-    ] {
-        if known || from == words::INTERFACE_INDEX {
-            work.values.set(to, work.values.get(from) as u32);
-        } else {
-            work.values.set_unknown(to);
-        }
-    }
-}
-
-/// These words mean something else at the next layer.
-#[inline(always)]
-fn clear_arrival(work: &mut Work) {
-    for word in recv_accept::IP_ARRIVAL_INTERFACE..=recv_accept::ARRIVAL_INTERFACE_INDEX {
-        work.values.set_empty(word);
-    }
+/// What becomes of a packet before it meets layers of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// It belongs to something that is authorized, or needs no authorization.
+    Nothing,
+    /// It opens something.
+    Authorize,
+    /// What it belongs to was authorized by filters that have changed.
+    Reauthorize,
 }
 
 struct Packet {
     context: *mut __sk_buff,
+    inbound: bool,
 }
 
 /// What is kept with the packet's socket, as far as packets need it.
+#[repr(C)]
 #[derive(Clone, Copy)]
-struct Kept {
+pub struct Kept {
     flags: u64,
+    flow: u64,
+    generation: u32,
+    authorization: u32,
     compartment: u64,
 }
 
@@ -111,135 +109,271 @@ impl Packet {
 
     #[inline(always)]
     fn kept(&self) -> Kept {
-        match self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
+        // LLVM would make a call to `memset` of zeros that it knows
+        let zero = core::hint::black_box(0u64);
+        let (generation, authorization) = (zero as u32, zero as u32);
+        let mut kept = Kept { flags: zero, flow: zero, generation, authorization, compartment: zero };
+        if let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
             // SAFETY: a valid map value.
-            Some(endpoint) => unsafe { Kept { flags: (*endpoint).flags, compartment: (*endpoint).compartment } },
-            None => Kept { flags: 0, compartment: 0 },
+            unsafe {
+                kept.flags = (*endpoint).flags;
+                kept.flow = (*endpoint).flow;
+                kept.generation = (*endpoint).generation;
+                kept.authorization = (*endpoint).authorization;
+                kept.compartment = (*endpoint).compartment;
+            }
         }
+        kept
     }
 
     #[inline(always)]
-    fn leaves(&self) -> i32 {
+    fn leaves(&self, settings: u64) -> i32 {
         let kept = self.kept();
         if kept.flags & FLOW_REFUSED != 0 {
             return 0;
         }
+        let asked = kept.flags & (CONNECT_LATE | PACKET_AUTHORIZED) != 0;
         let Some(header) = read(self.context) else {
             // what cannot be read is let through only where nothing is left to be decided
-            return if kept.flags & (CONNECT_LATE | PACKET_AUTHORIZED) == 0 { 1 } else { 0 };
+            return if asked || settings & (PACKET_LAYERS | CHANGED) != 0 { 0 } else { 1 };
         };
-        if kept.flags & (CONNECT_LATE | PACKET_AUTHORIZED) == 0 {
+        let stream = is_stream(&header, kept);
+        let mut need = Need::Nothing;
+        let mut flow = kept.flow;
+        let key = self.key(&header);
+        if stream {
+            if kept.flags & CONNECT_LATE != 0 {
+                need = Need::Authorize;
+            } else if self.is_old(settings, kept) {
+                need = Need::Reauthorize;
+            }
+        } else if asked || settings & CHANGED != 0 {
+            (need, flow) = self.standing(&header, &key);
+        }
+        if need == Need::Nothing && settings & PACKET_LAYERS == 0 {
             return 1;
         }
-        let key = self.key(&header, false);
-        let stream = is_stream(&header, kept);
         dropped(work::with(|work| {
-            if !stream && header.first && is_authorized(&key, work.generation()) {
+            self.write(work, &header, &kept);
+            match need {
+                Need::Nothing => {}
+                Need::Authorize => {
+                    let (outcome, made) = self.connects(work, &header, &key, stream);
+                    if outcome != Outcome::Permitted {
+                        return outcome;
+                    }
+                    flow = made;
+                }
+                Need::Reauthorize => {
+                    let outcome = self.reauthorize(work, &key, stream, kept, flow);
+                    if outcome != Outcome::Permitted {
+                        return outcome;
+                    }
+                }
+            }
+            if settings & PACKET_LAYERS == 0 {
                 return Outcome::Permitted;
             }
-            self.connects(work, &header, &key, kept)
+            if flow == 0 && !stream && settings & (CHANGED | LATE) == 0 && !asked {
+                // it was authorized by its call
+                flow = self.standing(&header, &key).1;
+            }
+            let data = self.data_layer(&header, stream, OUTBOUND_ICMP_ERROR);
+            self.meets(work, &header, &[data, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET], flow)
         }))
     }
 
-    /// ALE_AUTH_CONNECT, with everything known.
     #[inline(always)]
-    fn connects(&self, work: &mut Work, header: &Header, key: &FlowKey, kept: Kept) -> Outcome {
-        let v6 = header.destination.is_v6();
-        self.write(work, header, kept, false);
-        work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, header.destination.kind());
-        let layer = AUTH_CONNECT.of(v6);
-        let outcome = match work.classify(layer) {
-            Outcome::Late => work.close_late(layer),
-            outcome => outcome,
-        };
-        let waits = is_stream(header, kept);
-        let blocked = matches!(outcome, Outcome::Blocked(_));
-        let flow = if blocked { 0 } else { next_flow() };
-        let flags = if blocked && waits { FAIL_SOCKET } else { 0 };
-        report(work, &About { layer, socket: key.socket, flow, flags });
-        if blocked {
-            return outcome;
-        }
-        if waits {
-            if let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
-                // SAFETY: a valid map value; packets of a connecting socket leave one at a time.
-                unsafe {
-                    (*endpoint).flow = flow;
-                    bits::clear(&raw mut (*endpoint).flags, CONNECT_LATE);
-                }
-            }
-            return outcome;
-        }
-        work.values.set(words::DIRECTION, OUTBOUND);
-        let outcome = established(work, v6, key.socket, flow);
-        if outcome == Outcome::Permitted && header.first {
-            remember(key, flow, work.generation());
-        }
-        outcome
-    }
-
-    #[inline(always)]
-    fn arrives(&self) -> i32 {
+    fn arrives(&self, settings: u64) -> i32 {
         let Some(header) = read(self.context) else { return 0 };
-        let Some(config) = config() else { return 0 };
         let opens = header.opens_connection();
         let tcp = header.protocol == protocol::TCP;
-        let mut kept = Kept { flags: 0, compartment: 0 };
-        if tcp {
-            if !opens && config.flags & REFUSED_FLOWS == 0 && !others() {
-                return 1;
-            }
-            kept = self.kept();
+        if tcp && !opens && settings & (REFUSED_FLOWS | CHANGED | PACKET_LAYERS) == 0 && !others() {
+            return 1;
         }
+        let kept = self.kept();
         let stream = tcp && is_stream(&header, kept);
+        let mut need = Need::Nothing;
+        let mut flow = kept.flow;
+        let key = self.key(&header);
         if stream {
             if kept.flags & FLOW_REFUSED != 0 {
                 return 0;
             }
-            if !opens || !self.is_listening() {
-                return 1;
+            if self.is_listening() {
+                flow = 0;
+                let undecided = kept.flags & LISTEN_DECIDED == 0;
+                if opens {
+                    if kept.flags & LISTEN_REFUSED != 0
+                        || undecided && settings & (LISTEN_FILTERS | DRY_RUN) == LISTEN_FILTERS
+                    {
+                        return 0;
+                    }
+                    need = Need::Authorize;
+                }
+            } else if self.is_old(settings, kept) {
+                need = Need::Reauthorize;
             }
-            let undecided = kept.flags & LISTEN_DECIDED == 0;
-            if kept.flags & LISTEN_REFUSED != 0
-                || undecided && config.flags & (LISTEN_FILTERS | DRY_RUN) == LISTEN_FILTERS
-            {
-                return 0;
-            }
+        } else {
+            (need, flow) = self.standing(&header, &key);
         }
-        let key = self.key(&header, true);
+        if need == Need::Nothing && settings & PACKET_LAYERS == 0 {
+            return 1;
+        }
         dropped(work::with(|work| {
-            if !stream && header.first && is_authorized(&key, work.generation()) {
+            self.write(work, &header, &kept);
+            if settings & PACKET_LAYERS != 0 {
+                let outcome = self.meets(work, &header, &[INBOUND_IPPACKET, INBOUND_TRANSPORT], flow);
+                if outcome != Outcome::Permitted {
+                    return outcome;
+                }
+            }
+            match need {
+                Need::Nothing => {}
+                Need::Authorize => {
+                    let (outcome, made) = self.accepts(work, &header, &key, stream);
+                    if outcome != Outcome::Permitted {
+                        return outcome;
+                    }
+                    flow = made;
+                }
+                Need::Reauthorize => {
+                    let outcome = self.reauthorize(work, &key, stream, kept, flow);
+                    if outcome != Outcome::Permitted {
+                        return outcome;
+                    }
+                }
+            }
+            if settings & PACKET_LAYERS == 0 {
                 return Outcome::Permitted;
             }
-            if !tcp {
-                kept = self.kept();
-            }
-            self.accepts(work, &header, &key, kept)
+            let data = self.data_layer(&header, stream, INBOUND_ICMP_ERROR);
+            self.meets(work, &header, &[data], flow)
         }))
     }
 
-    /// ALE_AUTH_RECV_ACCEPT.
+    /// How the flow of datagrams stands to which a packet belongs, and its id.
     #[inline(always)]
-    fn accepts(&self, work: &mut Work, header: &Header, key: &FlowKey, kept: Kept) -> Outcome {
-        let v6 = header.source.is_v6();
-        self.write(work, header, kept, true);
-        write_arrival(work);
-        let layer = AUTH_RECV_ACCEPT.of(v6);
-        let outcome = match work.classify(layer) {
-            Outcome::Late => work.close_late(layer),
-            outcome => outcome,
+    fn standing(&self, header: &Header, key: &FlowKey) -> (Need, u64) {
+        if !header.first {
+            // without ports it cannot be told which flow it belongs to
+            return (Need::Authorize, 0);
+        }
+        let mut flow = 0;
+        let need = match flows::standing(key, &mut flow) {
+            Standing::CURRENT => Need::Nothing,
+            Standing::OLD => Need::Reauthorize,
+            _ => Need::Authorize,
         };
-        let stream = is_stream(header, kept);
-        let flow = if stream || outcome != Outcome::Permitted { 0 } else { next_flow() };
-        report(work, &About { layer, socket: key.socket, flow, flags: 0 });
+        (need, flow)
+    }
+
+    /// Whether the connection was authorized by filters that have changed.
+    #[inline(always)]
+    fn is_old(&self, settings: u64, kept: Kept) -> bool {
+        settings & CHANGED != 0 && kept.flow != 0 && flows::is_old(kept.generation, kept.authorization)
+    }
+
+    /// The layer of what the packet carries.
+    #[inline(always)]
+    fn data_layer(&self, header: &Header, stream: bool, errors: Layers) -> Layers {
+        if stream {
+            STREAM_PACKET
+        } else if header.is_icmp_error() {
+            errors
+        } else {
+            DATAGRAM_DATA
+        }
+    }
+
+    /// The packet meets layers, one after the other, until one blocks it.
+    #[inline(always)]
+    fn meets(&self, work: &mut Work, header: &Header, layers: &[Layers], flow: u64) -> Outcome {
+        let v6 = header.source.is_v6();
+        let direction = if self.inbound { INBOUND } else { OUTBOUND };
+        work.values.set(words::DIRECTION, direction);
+        let socket = self.cookie();
+        for layer in layers {
+            let outcome = work.decide(&About { layer: layer.of(v6), socket, flow, flags: OLD_FLOW });
+            if outcome != Outcome::Permitted {
+                return outcome;
+            }
+        }
+        Outcome::Permitted
+    }
+
+    /// ALE_AUTH_CONNECT, with everything known: the outcome, and the flow.
+    #[inline(always)]
+    fn connects(&self, work: &mut Work, header: &Header, key: &FlowKey, stream: bool) -> (Outcome, u64) {
+        let v6 = header.destination.is_v6();
+        let flow = next_flow();
+        let flags = if stream { FAIL_SOCKET } else { 0 };
+        let outcome = work.decide(&About { layer: AUTH_CONNECT.of(v6), socket: key.socket, flow, flags });
+        if outcome != Outcome::Permitted {
+            return (outcome, 0);
+        }
+        if !stream {
+            return (flows::establish(work, key, flow, authorization(false, v6), header.first), flow);
+        }
+        if let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
+            // SAFETY: a valid map value; packets of a connecting socket leave one at a time.
+            unsafe {
+                (*endpoint).flow = flow;
+                (*endpoint).generation = work.generation();
+                (*endpoint).authorization = authorization(false, v6);
+                bits::clear(&raw mut (*endpoint).flags, CONNECT_LATE);
+            }
+        }
+        (outcome, flow)
+    }
+
+    /// ALE_AUTH_RECV_ACCEPT: the outcome, and the flow.
+    #[inline(always)]
+    fn accepts(&self, work: &mut Work, header: &Header, key: &FlowKey, stream: bool) -> (Outcome, u64) {
+        let v6 = header.source.is_v6();
+        let flow = if stream { 0 } else { next_flow() };
+        let outcome = work.decide(&About { layer: AUTH_RECV_ACCEPT.of(v6), socket: key.socket, flow, flags: 0 });
         if stream || outcome != Outcome::Permitted {
+            return (outcome, 0);
+        }
+        (flows::establish(work, key, flow, authorization(true, v6), header.first), flow)
+    }
+
+    /// Asks again, at the layer that authorized the flow, whichever way the packet goes.
+    #[inline(always)]
+    fn reauthorize(&self, work: &mut Work, key: &FlowKey, stream: bool, kept: Kept, flow: u64) -> Outcome {
+        let authorization = match FLOWS.get_ptr(key) {
+            _ if stream => kept.authorization,
+            // SAFETY: a valid map value.
+            Some(flow) => unsafe { (*flow).authorization },
+            None => return Outcome::Permitted,
+        };
+        let before = work.values.get(words::FLAGS) as u32;
+        work.values.set(words::FLAGS, before | IS_REAUTHORIZE);
+        work.values.set(words::REAUTHORIZE_REASON, POLICY_CHANGE);
+        let flags = OLD_FLOW | if stream { FAIL_SOCKET } else { 0 };
+        let about = About { layer: authorizes(authorization), socket: key.socket, flow, flags };
+        let outcome = work.decide(&about);
+        work.values.set(words::FLAGS, before);
+        work.values.set(words::REAUTHORIZE_REASON, 0);
+        let permitted = outcome == Outcome::Permitted;
+        if !stream {
+            if permitted {
+                flows::remember(work, key, flow, authorization);
+            } else {
+                let _ = FLOWS.remove(key);
+            }
             return outcome;
         }
-        clear_arrival(work);
-        work.values.set(words::DIRECTION, INBOUND);
-        let outcome = established(work, v6, key.socket, flow);
-        if outcome == Outcome::Permitted && header.first {
-            remember(key, flow, work.generation());
+        if let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
+            // SAFETY: a valid map value.
+            unsafe {
+                if permitted {
+                    (*endpoint).generation = work.generation();
+                } else if work.flags & DRY_RUN == 0 {
+                    bits::set(&raw mut (*endpoint).flags, FLOW_REFUSED);
+                }
+            }
         }
         outcome
     }
@@ -255,44 +389,78 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn key(&self, header: &Header, inbound: bool) -> FlowKey {
-        let remote = if inbound { header.source } else { header.destination };
+    fn key(&self, header: &Header) -> FlowKey {
+        let remote = if self.inbound { header.source } else { header.destination };
         FlowKey {
             socket: self.cookie(),
             address: remote.key(),
-            port: header.remote_port(inbound),
+            port: header.remote_port(self.inbound),
             protocol: header.protocol,
             version: if remote.is_v6() { 6 } else { 4 },
-            inbound: (inbound && header.is_unasked()) as u32,
+            inbound: (self.inbound && header.is_unasked()) as u32,
         }
     }
 
-    /// The incoming values of a packet at an authorization layer.
+    /// The incoming values of a packet, at every layer that it meets.
     #[inline(always)]
-    fn write(&self, work: &mut Work, header: &Header, kept: Kept, inbound: bool) {
-        let (local, remote) = match inbound {
-            true => (header.destination, header.source),
-            false => (header.source, header.destination),
-        };
-        work.clear();
+    fn write(&self, work: &mut Work, header: &Header, kept: &Kept) {
         work.identify_owner(self.socket());
-        work.write_identity();
-        work.values.set(words::IP_PROTOCOL, header.protocol as u32);
-        local.write(work, words::IP_LOCAL_ADDRESS);
-        remote.write(work, words::IP_REMOTE_ADDRESS);
-        work.values.set(words::IP_LOCAL_ADDRESS_TYPE, local.kind());
-        header.write_ports(work, inbound);
-        // SAFETY: the context is valid; the verifier checks the member.
-        let interface = unsafe { (*self.context).ifindex };
-        work.write_interface(interface);
-        let mut flags = 0;
-        if interface == LOOPBACK_INTERFACE || remote.is_local() {
-            flags |= IS_LOOPBACK;
-        }
-        if kept.flags & RAW != 0 {
-            flags |= IS_RAW_ENDPOINT;
-        }
-        work.values.set(words::FLAGS, flags);
-        work.values.set(words::COMPARTMENT_ID, kept.compartment as u32);
+        // SAFETY: the context is valid; the verifier checks the member. Memory that is claimed, and our own.
+        unsafe { write_packet(work, header, kept, (*self.context).ifindex, self.inbound as u32) };
     }
+}
+
+/// The incoming values of a packet, with the owner's identity in `work`. Verified once.
+///
+/// # Safety
+/// `work` is claimed memory; the others are valid.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn write_packet(
+    work: *mut Work,
+    header: *const Header,
+    kept: *const Kept,
+    interface: u32,
+    inbound: u32,
+) -> u32 {
+    if work.is_null() || header.is_null() || kept.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's.
+    let (work, header, kept) = unsafe { (&mut *work, &*header, &*kept) };
+    let inbound = inbound != 0;
+    let (local, remote) = match inbound {
+        true => (&header.destination, &header.source),
+        false => (&header.source, &header.destination),
+    };
+    work.clear();
+    work.write_identity();
+    work.values.set(words::IP_PROTOCOL, header.protocol as u32);
+    local.write(work, words::IP_LOCAL_ADDRESS);
+    remote.write(work, words::IP_REMOTE_ADDRESS);
+    work.values.set(words::IP_LOCAL_ADDRESS_TYPE, local.kind());
+    work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, header.destination.kind());
+    header.write_ports(work, inbound);
+    work.write_interface(words::INTERFACE_INDEX, interface, kept.compartment);
+    work.values.copy(words::INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
+    if inbound {
+        work.copy_interface(words::INTERFACE_INDEX, words::ARRIVAL_INTERFACE_INDEX);
+    } else {
+        work.copy_interface(words::INTERFACE_INDEX, words::NEXTHOP_INTERFACE_INDEX);
+        work.values.copy(words::INTERFACE_INDEX, words::NEXTHOP_SUB_INTERFACE_INDEX);
+    }
+    let mut flags = 0;
+    if interface == LOOPBACK_INTERFACE || remote.is_local(work, kept.compartment) {
+        flags |= IS_LOOPBACK;
+    }
+    if kept.flags & RAW != 0 {
+        flags |= IS_RAW_ENDPOINT;
+    }
+    if header.fragment {
+        flags |= IS_FRAGMENT;
+    }
+    work.values.set(words::FLAGS, flags);
+    work.values.set(words::REAUTHORIZE_REASON, 0);
+    work.values.set(words::COMPARTMENT_ID, kept.compartment as u32);
+    1
 }

@@ -3,7 +3,7 @@
 use crate::offsets as at;
 use aya_ebpf::{
     bindings::bpf_sock,
-    helpers::generated::{bpf_skc_to_tcp6_sock, bpf_skc_to_udp6_sock},
+    helpers::generated::{bpf_skc_to_tcp_sock, bpf_skc_to_tcp6_sock, bpf_skc_to_udp6_sock},
 };
 
 /// Whether an IPv6 socket serves IPv6 alone (`IPV6_V6ONLY`). A socket of which it cannot be said serves both: that is
@@ -20,11 +20,28 @@ pub fn is_v6_only(socket: *mut bpf_sock) -> bool {
     !udp.is_null() && at::SOCK_IPV6ONLY(udp.cast())
 }
 
-/// What the hooks of bind see is the kernel's own `struct sock`, though its type does not say so: members that their
-/// context does not show are read from there.
+/// The interface by which the packets of a TCP connection leave, as its route says; `None`: it has none now.
+#[inline(always)]
+pub fn route_device(socket: *mut bpf_sock) -> Option<u32> {
+    // SAFETY: as above.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(socket.cast()) };
+    if tcp.is_null() {
+        return None;
+    }
+    let route = at::pointer(tcp.cast(), at::SOCK_ROUTE())?;
+    let device = at::pointer(route, at::ROUTE_DEVICE())?;
+    let index: u32 = at::load(device, at::DEVICE_INDEX());
+    if index == 0 { None } else { Some(index) }
+}
+
+/// What the hooks of bind and release see is the kernel's own `struct sock`, though its type does not say so: members that
+/// their context does not show are read from there.
 pub mod bound {
     use super::at;
+    use crate::address::Address;
     use aya_ebpf::{bindings::bpf_sock, helpers::generated::bpf_probe_read_kernel};
+
+    const AF_INET6: u32 = 10;
 
     #[inline(always)]
     fn read<T: Copy + Default>(socket: *mut bpf_sock, offset: usize) -> Option<T> {
@@ -48,5 +65,40 @@ pub mod bound {
     pub fn is_v6_only(socket: *mut bpf_sock) -> bool {
         let place = at::SOCK_IPV6ONLY_PLACE() as usize;
         read::<u8>(socket, place / 8).is_some_and(|byte| byte >> (place % 8) & 1 != 0)
+    }
+
+    /// An IPv6 address. Word by word, else LLVM would make a call to `memset` of the zeros.
+    #[inline(always)]
+    fn words(socket: *mut bpf_sock, offset: usize) -> [u32; 4] {
+        let word = |n: usize| read(socket, offset + n * 4).unwrap_or(0);
+        [word(0), word(1), word(2), word(3)]
+    }
+
+    /// The local address.
+    #[inline(always)]
+    pub fn local(socket: *mut bpf_sock, family: u32) -> Address {
+        if family == AF_INET6 {
+            Address::of_socket(words(socket, at::SOCK_LOCAL_V6()))
+        } else {
+            Address::v4(u32::from_be(read(socket, at::SOCK_LOCAL_V4()).unwrap_or(0)))
+        }
+    }
+
+    /// The address that it is connected to.
+    #[inline(always)]
+    pub fn remote(socket: *mut bpf_sock, family: u32) -> Address {
+        if family == AF_INET6 {
+            Address::of_socket(words(socket, at::SOCK_REMOTE_V6()))
+        } else {
+            Address::v4(u32::from_be(read(socket, at::SOCK_REMOTE_V4()).unwrap_or(0)))
+        }
+    }
+
+    /// The local port, and that which it is connected to; 0: none.
+    #[inline(always)]
+    pub fn ports(socket: *mut bpf_sock) -> (u32, u32) {
+        let local: u16 = read(socket, at::SOCK_LOCAL_PORT()).unwrap_or(0);
+        let remote: u16 = read(socket, at::SOCK_REMOTE_PORT()).unwrap_or(0);
+        (local as u32, u16::from_be(remote) as u32)
     }
 }

@@ -1,37 +1,44 @@
-//! ALE_AUTH_LISTEN, and ALE_FLOW_ESTABLISHED of TCP: the socket operations hook.
+//! ALE_AUTH_LISTEN, and ALE_FLOW_ESTABLISHED and ALE_ENDPOINT_CLOSURE of TCP: the socket operations hook.
 //!
 //! Its answer is ignored by the kernel. A refused listen is marked on the socket, and its SYNs are dropped; a refused
 //! flow is marked too, its packets are dropped both ways, and the loader is told to end the socket.
 
 use crate::{
     address::Address,
-    bind::write_endpoint,
+    bind::{Local, assigned, write_endpoint},
     connect::keep,
-    layers::{AUTH_LISTEN, FLOW_ESTABLISHED, INBOUND, IS_LOOPBACK, OUTBOUND},
+    flows,
+    layers::{
+        AUTH_LISTEN, ENDPOINT_CLOSURE, FLOW_ESTABLISHED, INBOUND, IS_LOOPBACK, OUTBOUND, RESOURCE_ASSIGNMENT,
+        RESOURCE_RELEASE, authorization,
+    },
     maps::ENDPOINTS,
     protocol,
     refuse::is_dry_run,
-    report::{About, report},
+    report::{About, report_end},
     socket,
     storage::bits,
-    work::{self, Outcome, Work, next_flow},
+    work::{self, FAIL_SOCKET, OLD_FLOW, Outcome, Work, next_flow},
 };
 use aya_ebpf::{
     bindings::{
-        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock,
-        bpf_sock_ops,
+        BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB, BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB, BPF_SOCK_OPS_STATE_CB,
+        BPF_SOCK_OPS_STATE_CB_FLAG, BPF_SOCK_OPS_TCP_LISTEN_CB, bpf_sock, bpf_sock_ops,
     },
-    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie},
+    helpers::generated::{bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_sock_ops_cb_flags_set},
     macros::sock_ops,
     programs::SockOpsContext,
 };
 use openwfp_abi::{
-    event::FAIL_SOCKET,
-    flow::{CONNECT_LATE, Endpoint, FLOW_REFUSED, LISTEN_DECIDED, LISTEN_REFUSED, OWNED},
+    config::FLOWS_RECORDED,
+    event::kind,
+    flow::{ASSIGNED, CONNECT_LATE, DUAL, ESTABLISHED, Endpoint, FLOW_REFUSED, LISTEN_DECIDED, LISTEN_REFUSED, OWNED},
 };
 use openwfp_engine::words;
 
 const AF_INET6: u32 = 10;
+/// The state of a socket that is closed.
+const CLOSE: u32 = 7;
 
 #[sock_ops]
 pub fn stream(context: SockOpsContext) -> u32 {
@@ -41,6 +48,7 @@ pub fn stream(context: SockOpsContext) -> u32 {
         BPF_SOCK_OPS_TCP_LISTEN_CB => operation.listen(),
         BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB => operation.established(OUTBOUND),
         BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB => operation.established(INBOUND),
+        BPF_SOCK_OPS_STATE_CB => operation.state(),
         _ => {}
     }
     1
@@ -110,6 +118,10 @@ impl Operation {
         let local = self.local();
         let outcome = work::with(|work| {
             self.take_owner(work, endpoint);
+            let outcome = self.assign(work, endpoint, local);
+            if outcome != Outcome::Permitted {
+                return outcome;
+            }
             let outcome = self.may_listen(work, local);
             let both = local.is_v6() && local.is_unspecified() && !socket::is_v6_only(socket);
             if both && outcome == Outcome::Permitted { self.may_listen(work, Address::v4(0)) } else { outcome }
@@ -135,21 +147,29 @@ impl Operation {
         }
     }
 
+    /// ALE_RESOURCE_ASSIGNMENT of a socket that listens without having been bound.
+    #[inline(always)]
+    fn assign(&self, work: &mut Work, endpoint: *mut Endpoint, local: Address) -> Outcome {
+        // SAFETY: a valid map value.
+        let done = unsafe { (*endpoint).flags } & ASSIGNED != 0;
+        let v6 = local.is_v6();
+        if done || !work.is_active(RESOURCE_ASSIGNMENT.of(v6)) && !work.is_active(RESOURCE_RELEASE.of(v6)) {
+            return Outcome::Permitted;
+        }
+        work.clear();
+        let local = Local::implicit(local, self.local_port(), protocol::SOCKET_TCP, 0);
+        assigned(work, endpoint, &local, self.cookie())
+    }
+
     #[inline(always)]
     fn may_listen(&self, work: &mut Work, local: Address) -> Outcome {
         work.clear();
         work.write_identity();
-        write_endpoint(work, local, self.local_port(), 0);
         // SAFETY: the context is valid.
-        let compartment = unsafe { bpf_get_netns_cookie(self.context.cast()) };
-        work.values.set(words::COMPARTMENT_ID, compartment as u32);
+        let namespace = unsafe { bpf_get_netns_cookie(self.context.cast()) };
+        write_endpoint(work, local, self.local_port(), 0, namespace);
         let layer = AUTH_LISTEN.of(local.is_v6());
-        let outcome = match work.classify(layer) {
-            Outcome::Late => work.close_late(layer),
-            outcome => outcome,
-        };
-        report(work, &About { layer, socket: self.cookie(), flow: 0, flags: 0 });
-        outcome
+        work.decide(&About { layer, socket: self.cookie(), flow: 0, flags: 0 })
     }
 
     /// The handshake is complete. Whoever runs now is not to be believed: the identity is the endpoint's.
@@ -161,16 +181,17 @@ impl Operation {
     fn established(&self, direction: u32) {
         let Some(socket) = self.socket() else { return };
         let Some(endpoint) = ENDPOINTS.get_or_insert(socket) else { return };
-        let outcome = work::with(|work| {
-            // SAFETY: a valid map value.
-            unsafe {
-                work.identify(&raw const (*endpoint).owner);
-                if direction == INBOUND || (*endpoint).flow == 0 {
-                    (*endpoint).flow = next_flow();
-                }
+        let outcome = match work::begin() {
+            Some(work) => {
+                let outcome = self.establish(work, endpoint, direction);
+                work.give_back(outcome)
             }
-            self.may_be_established(work, endpoint, direction)
-        });
+            None => work::CLOSED,
+        };
+        if self.watches_end() {
+            // SAFETY: the context is valid.
+            unsafe { bpf_sock_ops_cb_flags_set(self.context, BPF_SOCK_OPS_STATE_CB_FLAG as i32) };
+        }
         if matches!(outcome, Outcome::Blocked(_)) && !is_dry_run() {
             // SAFETY: a valid map value.
             unsafe { bits::set(&raw mut (*endpoint).flags, FLOW_REFUSED) };
@@ -178,9 +199,78 @@ impl Operation {
     }
 
     #[inline(always)]
+    fn establish(&self, work: &mut Work, endpoint: *mut Endpoint, direction: u32) -> Outcome {
+        let v6 = self.remote().is_v6();
+        // SAFETY: a valid map value.
+        unsafe {
+            work.identify(&raw const (*endpoint).owner);
+            if direction == INBOUND {
+                // what the listening socket has is not this one's
+                bits::clear(&raw mut (*endpoint).flags, ASSIGNED | DUAL);
+                (*endpoint).authorization = authorization(true, v6);
+                // its SYN may have been permitted by filters that have changed since
+                (*endpoint).generation = if flows::changed_lately() { 0 } else { work.generation() };
+            }
+            if direction == INBOUND || (*endpoint).flow == 0 {
+                (*endpoint).flow = next_flow();
+            }
+            bits::set(&raw mut (*endpoint).flags, ESTABLISHED);
+        }
+        self.may_be_established(work, endpoint, direction)
+    }
+
+    #[inline(always)]
     fn may_be_established(&self, work: &mut Work, endpoint: *mut Endpoint, direction: u32) -> Outcome {
+        let v6 = self.remote().is_v6();
+        // SAFETY: a valid map value.
+        let (flow, namespace) = unsafe { ((*endpoint).flow, (*endpoint).compartment) };
+        self.write(work, namespace);
+        work.values.set(words::DIRECTION, direction);
+        let layer = FLOW_ESTABLISHED.of(v6);
+        work.decide(&About { layer, socket: self.cookie(), flow, flags: FAIL_SOCKET | OLD_FLOW })
+    }
+
+    /// Whether the end of a connection is of interest.
+    #[inline(always)]
+    fn watches_end(&self) -> bool {
+        work::config().is_some_and(|config| {
+            config.flags & FLOWS_RECORDED != 0 || config.active[1] & 3 << (ENDPOINT_CLOSURE.of(false) - 64) != 0
+        })
+    }
+
+    /// The connection has another state: when it is closed, its flow has ended.
+    #[inline(always)]
+    fn state(&self) {
+        // SAFETY: the context is valid; the verifier checks the member.
+        if unsafe { (*self.context).__bindgen_anon_1.args[1] } != CLOSE {
+            return;
+        }
+        let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) else { return };
+        // SAFETY: a valid map value.
+        let (flags, flow, namespace) = unsafe { ((*endpoint).flags, (*endpoint).flow, (*endpoint).compartment) };
+        if flags & ESTABLISHED == 0 {
+            return;
+        }
+        // SAFETY: a valid map value.
+        unsafe { bits::clear(&raw mut (*endpoint).flags, ESTABLISHED) };
+        work::with(|work| {
+            // SAFETY: a valid map value.
+            work.identify(unsafe { &raw const (*endpoint).owner });
+            self.write(work, namespace);
+            let layer = ENDPOINT_CLOSURE.of(self.remote().is_v6());
+            work.decide(&About { layer, socket: self.cookie(), flow, flags: OLD_FLOW });
+            if work.flags & FLOWS_RECORDED != 0 {
+                // SAFETY: memory that is claimed.
+                unsafe { report_end(work, kind::FLOW_DELETED as u32, self.cookie(), flow) };
+            }
+            Outcome::Permitted
+        });
+    }
+
+    /// The values of a connection, with the identity in `work`.
+    #[inline(always)]
+    fn write(&self, work: &mut Work, namespace: u64) {
         let (local, remote) = (self.local(), self.remote());
-        let v6 = remote.is_v6();
         work.clear();
         work.write_identity();
         work.values.set(words::IP_PROTOCOL, protocol::SOCKET_TCP);
@@ -193,19 +283,13 @@ impl Operation {
         let port = unsafe { u32::from_be((*self.context).remote_port) };
         work.values.set(words::IP_REMOTE_PORT, if port > 0xffff { port >> 16 } else { port });
         work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, remote.kind());
-        work.values.set(words::DIRECTION, direction);
-        work.values.set(words::FLAGS, if remote.is_local() { IS_LOOPBACK } else { 0 });
-        // SAFETY: a valid map value.
-        let (flow, compartment) = unsafe { ((*endpoint).flow, (*endpoint).compartment) };
-        work.values.set(words::COMPARTMENT_ID, compartment as u32);
-        work.unknown_interface();
-        let layer = FLOW_ESTABLISHED.of(v6);
-        let outcome = match work.classify(layer) {
-            Outcome::Late => work.close_late(layer),
-            outcome => outcome,
-        };
-        let flags = if matches!(outcome, Outcome::Blocked(_)) { FAIL_SOCKET } else { 0 };
-        report(work, &About { layer, socket: self.cookie(), flow, flags });
-        outcome
+        let flags = if remote.is_local(work, namespace) { IS_LOOPBACK } else { 0 };
+        work.values.set(words::FLAGS, flags);
+        work.values.set(words::COMPARTMENT_ID, namespace as u32);
+        match self.socket().and_then(socket::route_device) {
+            Some(device) => work.write_interface(words::INTERFACE_INDEX, device, namespace),
+            None => work.unknown_interface(words::INTERFACE_INDEX),
+        }
+        work.values.copy(words::INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
     }
 }

@@ -3,7 +3,9 @@
 use crate::{
     counters::count,
     identity,
+    layers::discard,
     maps::{APPLICATIONS, CELLS, CONFIG, ENDPOINTS, INTERFACES, SHARED, TOTALS},
+    report::{About, report_event},
     scratch::claimed,
     task::current_is_ours,
     words as record_words,
@@ -16,6 +18,7 @@ use core::{
 use openwfp_abi::{
     config::{Config, LAYERS},
     counters::NO_WORK,
+    event,
     flow::OWNED,
     identity::{GroupsState, Identity},
     label::Label,
@@ -39,6 +42,9 @@ pub struct Work {
     /// [`Config::flags`].
     pub flags: u64,
     recorded: [u64; LAYERS / 64],
+    active: [u64; LAYERS / 64],
+    /// The network namespace whose interfaces and addresses are known.
+    namespace: u64,
     done: u64,
 }
 
@@ -70,6 +76,39 @@ pub enum Outcome {
     /// It has to be asked again at the first packet.
     Late,
 }
+
+impl Outcome {
+    /// As a number, which is all that a subprogram can return.
+    #[inline(always)]
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Permitted => PERMIT,
+            Self::Late => LATE,
+            Self::Blocked(errno) => errno as u32,
+        }
+    }
+
+    #[inline(always)]
+    pub fn of_number(number: u32) -> Self {
+        match number {
+            PERMIT => Self::Permitted,
+            LATE => Self::Late,
+            errno => Self::Blocked(errno as u16),
+        }
+    }
+}
+
+const PERMIT: u32 = 1 << 16;
+const LATE: u32 = 2 << 16;
+
+/// A flag of [`About`]: a value that is not known yet may be waited for.
+pub const MAY_WAIT: u32 = 1 << 16;
+/// A flag of [`About`]: what is permitted will be asked again, and is told and counted then.
+pub const PROVISIONAL: u32 = 1 << 18;
+/// A flag of [`About`]: the flow is there already.
+pub const OLD_FLOW: u32 = 1 << 17;
+/// A flag of [`About`]: the socket has to be told when this is blocked.
+pub const FAIL_SOCKET: u32 = event::FAIL_SOCKET as u32;
 
 /// The settings now; `None` when there are none.
 #[inline(always)]
@@ -112,11 +151,11 @@ fn claim() -> Option<*mut Work> {
     None
 }
 
-/// Runs `work` with memory of its own; closed (and counted) when there is none.
+/// Memory for one classification; closed (and counted) when there is none. To be given back with [`Work::give_back`].
 #[inline(always)]
-pub fn with(work: impl FnOnce(&mut Work) -> Outcome) -> Outcome {
-    let Some(config) = config() else { return CLOSED };
-    let Some(memory) = claim() else { return CLOSED };
+pub fn begin() -> Option<&'static mut Work> {
+    let config = config()?;
+    let memory = claim()?;
     // SAFETY: it was claimed, so nobody else uses it.
     let memory = unsafe { &mut *memory };
     // SAFETY: a valid map value; volatile, because the loader changes it while programs run.
@@ -125,14 +164,30 @@ pub fn with(work: impl FnOnce(&mut Work) -> Outcome) -> Outcome {
         memory.flags = (&raw const config.flags).read_volatile();
         memory.recorded[0] = (&raw const config.recorded[0]).read_volatile();
         memory.recorded[1] = (&raw const config.recorded[1]).read_volatile();
+        memory.active[0] = (&raw const config.active[0]).read_volatile();
+        memory.active[1] = (&raw const config.active[1]).read_volatile();
+        memory.namespace = (&raw const config.namespace).read_volatile();
     }
+    Some(memory)
+}
+
+/// Runs `work` with memory of its own. For what is short: a closure that LLVM does not inline takes a stack of its own.
+#[inline(always)]
+pub fn with(work: impl FnOnce(&mut Work) -> Outcome) -> Outcome {
+    let Some(memory) = begin() else { return CLOSED };
     let outcome = work(memory);
-    // SAFETY: a valid map value.
-    unsafe { (&raw mut memory.taken).write_volatile(0) };
-    outcome
+    memory.give_back(outcome)
 }
 
 impl Work {
+    /// The memory is free again; hands `outcome` through.
+    #[inline(always)]
+    pub fn give_back(&mut self, outcome: Outcome) -> Outcome {
+        // SAFETY: a valid map value.
+        unsafe { (&raw mut self.taken).write_volatile(0) };
+        outcome
+    }
+
     /// Empties all values.
     #[inline(always)]
     pub fn clear(&mut self) {
@@ -145,6 +200,12 @@ impl Work {
     #[inline(always)]
     pub fn generation(&self) -> u32 {
         (self.image >> 32) as u32
+    }
+
+    /// Whether a layer has filters or is recorded.
+    #[inline(always)]
+    pub fn is_active(&self, layer: u16) -> bool {
+        self.active[layer as usize / 64 % (LAYERS / 64)] >> (layer % 64) & 1 != 0
     }
 
     /// Whether classifications at a layer are to be shown.
@@ -163,7 +224,8 @@ impl Work {
     /// Takes the identity of the task that runs; unreadable parts stay so.
     #[inline(always)]
     pub fn identify_task(&mut self) {
-        let _ = identity::current(&mut self.identity);
+        // SAFETY: memory that is claimed.
+        unsafe { identify_current(self) };
     }
 
     /// Takes the identity of the calling task.
@@ -206,14 +268,23 @@ impl Work {
     pub fn write_identity(&mut self) {
         let identity = &self.identity;
         if identity.process.started == 0 {
-            for word in [words::ALE_APP_ID, words::ALE_USER_ID, words::GROUPS, words::GROUPS + 1] {
+            for word in
+                [words::ALE_APP_ID, words::ALE_ORIGINAL_APP_ID, words::ALE_USER_ID, words::GROUPS, words::GROUPS + 1]
+            {
                 self.values.set_unknown(word);
             }
             return;
         }
         match application_class(&identity.label, (self.image >> 32) as u32) {
-            Some(class) => self.values.set(words::ALE_APP_ID, class),
-            None => self.values.set_unknown(words::ALE_APP_ID),
+            Some(class) => {
+                self.values.set(words::ALE_APP_ID, class);
+                // nothing here is redirected to a proxy: the application is the original one
+                self.values.set(words::ALE_ORIGINAL_APP_ID, class);
+            }
+            None => {
+                self.values.set_unknown(words::ALE_APP_ID);
+                self.values.set_unknown(words::ALE_ORIGINAL_APP_ID);
+            }
         }
         self.values.set(words::ALE_USER_ID, identity.user);
         if identity.groups_state == GroupsState::TOO_MANY || identity.groups_state == GroupsState::UNREADABLE {
@@ -225,35 +296,64 @@ impl Work {
         }
     }
 
-    /// Writes what is known of an interface into the values.
+    /// Whether the interfaces and addresses of a network namespace are known.
     #[inline(always)]
-    pub fn write_interface(&mut self, index: u32) {
-        self.values.set(words::INTERFACE_INDEX, index);
+    pub fn knows(&self, namespace: u64) -> bool {
+        self.namespace == namespace
+    }
+
+    /// Writes an interface into [`INTERFACE_WORDS`](words::INTERFACE_WORDS) words: index, type, tunnel type, LUID. Where
+    /// it is one of another namespace than that whose interfaces are known, all of it is unknown: a policy's numbers are
+    /// not meant for it.
+    #[inline(always)]
+    pub fn write_interface(&mut self, first: usize, index: u32, namespace: u64) {
+        if !self.knows(namespace) {
+            self.unknown_interface(first);
+            return;
+        }
+        self.values.set(first, index);
         match INTERFACES.get_ptr(&index) {
             Some(interface) => {
                 // SAFETY: a valid map value.
                 let interface = unsafe { &*interface };
-                self.values.set(words::INTERFACE_TYPE, interface.kind);
-                self.values.set(words::TUNNEL_TYPE, interface.tunnel);
-                self.values.set_u64(words::IP_LOCAL_INTERFACE, interface.luid);
+                self.values.set(first + 1, interface.kind);
+                self.values.set(first + 2, interface.tunnel);
+                self.values.set_u64(first + 3, interface.luid);
             }
-            None => self.unknown_interface(),
+            None => {
+                for word in 1..words::INTERFACE_WORDS {
+                    self.values.set_unknown(first + word);
+                }
+            }
         }
     }
 
-    /// The interface exists, but its kind is not known.
+    /// There is an interface, but it is not known.
     #[inline(always)]
-    pub fn unknown_interface(&mut self) {
-        for word in
-            [words::INTERFACE_TYPE, words::TUNNEL_TYPE, words::IP_LOCAL_INTERFACE, words::IP_LOCAL_INTERFACE + 1]
-        {
-            self.values.set_unknown(word);
+    pub fn unknown_interface(&mut self, first: usize) {
+        for word in 0..words::INTERFACE_WORDS {
+            self.values.set_unknown(first + word);
         }
     }
 
-    /// Classifies the values at a layer.
+    /// Writes one interface for another.
     #[inline(always)]
-    pub fn classify(&mut self, layer: u16) -> Outcome {
+    pub fn copy_interface(&mut self, from: usize, to: usize) {
+        for word in 0..words::INTERFACE_WORDS {
+            self.values.copy(from + word, to + word);
+        }
+    }
+
+    /// Decides about the event at a layer, and reports it. A layer without filters permits everything.
+    #[inline(always)]
+    pub fn decide(&mut self, about: &About) -> Outcome {
+        // SAFETY: memory that is claimed.
+        Outcome::of_number(unsafe { decide(self, about.layer as u32, about.socket, about.flow, about.flags) })
+    }
+
+    /// Walks the image.
+    #[inline(always)]
+    fn classify(&mut self, layer: u16) -> Outcome {
         self.done = 0;
         let image = MapImage { base: self.image as u32 };
         let header = image.cell(0);
@@ -272,18 +372,95 @@ impl Work {
         if arbitration.is_late() {
             return Outcome::Late;
         }
-        let block = arbitration.is_block();
-        total(layer, block);
-        if block { Outcome::Blocked(arbitration.errno()) } else { Outcome::Permitted }
+        if arbitration.is_block() { Outcome::Blocked(arbitration.errno()) } else { Outcome::Permitted }
     }
 
     /// A late value that is still not known where it must be: blocked as unreadable.
     #[inline(always)]
-    pub fn close_late(&mut self, layer: u16) -> Outcome {
+    fn close_late(&mut self) -> Outcome {
         self.state.close(Reason::Unreadable);
-        total(layer, true);
         Outcome::Blocked(0)
     }
+}
+
+/// [`Work::identify_task`], verified once, and not again wherever it is called: so are all functions that are exported.
+///
+/// # Safety
+/// `work` is claimed memory.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn identify_current(work: *mut Work) -> u32 {
+    if work.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's.
+    let _ = identity::current(unsafe { &mut (*work).identity });
+    1
+}
+
+/// One walk over the image at a layer, and nothing else.
+///
+/// # Safety
+/// `work` is claimed memory.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn classify(work: *mut Work, layer: u32) -> u32 {
+    if work.is_null() {
+        return CLOSED.number();
+    }
+    // SAFETY: the caller's.
+    unsafe { (*work).classify(layer as u16).number() }
+}
+
+/// [`Work::decide`].
+///
+/// # Safety
+/// `work` is claimed memory.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn decide(work: *mut Work, layer: u32, socket: u64, flow: u64, flags: u32) -> u32 {
+    if work.is_null() {
+        return CLOSED.number();
+    }
+    let layer = layer as u16;
+    // SAFETY: the caller's.
+    let this = unsafe { &mut *work };
+    if !this.is_active(layer) {
+        return PERMIT;
+    }
+    // SAFETY: as above.
+    let mut outcome = unsafe { classify(work, layer as u32) };
+    if outcome == LATE {
+        if flags & MAY_WAIT != 0 {
+            return LATE;
+        }
+        outcome = this.close_late().number();
+    }
+    let blocked = outcome != PERMIT;
+    if !blocked && flags & PROVISIONAL != 0 {
+        return PERMIT;
+    }
+    total(layer, blocked);
+    let told = if blocked { flags } else { flags & !FAIL_SOCKET };
+    // what was blocked has no flow, unless it had one before
+    let flow = if blocked && flags & OLD_FLOW == 0 { 0 } else { flow };
+    // SAFETY: as above.
+    unsafe { report_event(work, layer as u32, socket, flow, told) };
+    if blocked
+        && let Some(discard) = discard(layer)
+        && this.is_active(discard)
+    {
+        // whatever is said there, it stays blocked
+        // SAFETY: as above.
+        unsafe {
+            if classify(work, discard as u32) == LATE {
+                this.close_late();
+            }
+            total(discard, this.state.arbitration.is_block());
+            report_event(work, discard as u32, socket, flow, told & !FAIL_SOCKET);
+        }
+    }
+    outcome
 }
 
 /// The class number of a program; `None` when the program is not known.

@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::{Context, Result};
 use openwfp_engine::{CompiledPolicy, words};
-use openwfp_kernel::events::Event;
+use openwfp_kernel::events::{EndOfFlow, Event, EventKind};
 use openwfp_model::{FieldId, LayerId};
 use serde_json::{Value as Json, json};
 use std::{
@@ -25,7 +25,10 @@ pub(super) struct Recorder<'a> {
     trace: Option<Paint>,
     file: Option<(PathBuf, BufWriter<File>)>,
     failed: Option<std::io::Error>,
+    /// The flows that are established.
     flows: HashSet<u64>,
+    /// How many there have been.
+    flows_made: u64,
     sequences: BTreeMap<u16, Sequence>,
     lost: u64,
 }
@@ -80,7 +83,16 @@ impl<'a> Recorder<'a> {
             None => None,
         };
         let trace = trace.then(|| globals.paint_error());
-        Ok(Self { policy, trace, file, failed: None, flows: HashSet::new(), sequences: BTreeMap::new(), lost: 0 })
+        Ok(Self {
+            policy,
+            trace,
+            file,
+            failed: None,
+            flows: HashSet::new(),
+            flows_made: 0,
+            sequences: BTreeMap::new(),
+            lost: 0,
+        })
     }
 
     /// A disk that is full does not stop the command; the run says so at its end.
@@ -116,7 +128,7 @@ impl<'a> Recorder<'a> {
         }
         self.report_lost(0);
         let summary = json!({
-            "time": now(), "kind": "summary", "packets": Json::Null, "flows": self.flows.len(),
+            "time": now(), "kind": "summary", "packets": Json::Null, "flows": self.flows_made,
             "permitted": ended.permitted, "blocked": ended.blocked, "lost": self.lost,
         });
         self.write(&summary);
@@ -164,6 +176,21 @@ impl<'a> Recorder<'a> {
         line
     }
 
+    /// The ends of flows that were told to be established: of each, once.
+    fn flows_deleted(&mut self, event: &Event, flows: &[u64], cause: EndOfFlow) {
+        for flow in flows {
+            if !self.flows.remove(flow) {
+                continue;
+            }
+            let mut line = json!({"time": time(event), "kind": "flow-deleted", "flow": flow, "cause": cause.name()});
+            if let Some(sequence) = event.sequence {
+                line["cpu"] = json!(event.cpu);
+                line["seq"] = json!(sequence);
+            }
+            self.write(&line);
+        }
+    }
+
     /// One line for people: what, who, where, by which filter.
     fn text(&self, event: &Event, paint: Paint) -> String {
         let value = |field| {
@@ -205,7 +232,12 @@ impl<'a> Recorder<'a> {
 
 impl Watcher for Recorder<'_> {
     fn event(&mut self, event: &Event) {
-        self.sequences.entry(event.cpu).or_default().see(event.sequence);
+        if let Some(sequence) = event.sequence {
+            self.sequences.entry(event.cpu).or_default().see(sequence);
+        }
+        if let EventKind::FlowsDeleted { flows, cause } = &event.kind {
+            return self.flows_deleted(event, flows, *cause);
+        }
         if self.file.is_some() {
             let line = self.json(event);
             self.write(&line);
@@ -214,7 +246,11 @@ impl Watcher for Recorder<'_> {
             complain(format_args!("{}", self.text(event, paint)));
         }
         let established = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6].contains(&event.layer);
-        if established && !event.blocked && self.flows.insert(event.flow) && self.file.is_some() {
+        if established && !event.blocked && self.flows.insert(event.flow) {
+            self.flows_made += 1;
+            if self.file.is_none() {
+                return;
+            }
             let mut line = self.json(event);
             line["kind"] = json!("flow-established");
             self.write(&line);

@@ -3,7 +3,7 @@
 mod events;
 mod session;
 
-use crate::live::LIVE_LAYERS;
+use crate::live;
 use crate::{
     args::RunArgs,
     findings,
@@ -78,16 +78,17 @@ fn isolation(args: &RunArgs) -> Result<Isolation> {
     })
 }
 
-/// The layers to record: those that were named, else all that are met live.
+/// The layers to record: those that were named, else the ALE layers (without _DISCARD, which tell nothing new); and those that
+/// the policy filters.
 fn recorded(args: &RunArgs, policy: &CompiledPolicy) -> Result<Vec<LayerId>> {
-    let live = || LIVE_LAYERS.to_vec();
-    if args.layers.is_empty() {
-        return Ok(live());
-    }
     let mut layers = vec![];
+    if args.layers.is_empty() {
+        let ale = |layer: &LayerId| layer.name().starts_with("ALE_") && !layer.name().ends_with("_DISCARD");
+        layers.extend(live::layers().filter(ale));
+    }
     for name in &args.layers {
         if name.eq_ignore_ascii_case("all") {
-            layers.extend(live());
+            layers.extend(live::layers());
             continue;
         }
         let found = Layer::family(name);
@@ -96,13 +97,13 @@ fn recorded(args: &RunArgs, policy: &CompiledPolicy) -> Result<Vec<LayerId>> {
             bail!("--layers: there is no layer {name}{nearest}");
         }
         for layer in found {
-            if !LIVE_LAYERS.contains(&layer) {
+            if !live::is_live(layer) {
                 return Err(anyhow!("{layer} is not met live")).context("--layers");
             }
             layers.push(layer);
         }
     }
-    layers.extend(filtered(policy).filter(|layer| LIVE_LAYERS.contains(layer)));
+    layers.extend(filtered(policy).filter(|layer| live::is_live(*layer)));
     Ok(layers)
 }
 
@@ -112,7 +113,7 @@ fn filtered(policy: &CompiledPolicy) -> impl Iterator<Item = LayerId> {
 
 /// Filters at layers that no hook serves have no effect: that must not go unsaid.
 fn warn_of_layers(policy: &CompiledPolicy, globals: Globals) {
-    let names: Vec<&str> = filtered(policy).filter(|layer| !LIVE_LAYERS.contains(layer)).map(LayerId::name).collect();
+    let names: Vec<&str> = filtered(policy).filter(|layer| !live::is_live(*layer)).map(LayerId::name).collect();
     for filter in policy.filters() {
         if let Some(text) = findings::not_live(&filter.filter) {
             globals.notice(&format!("\"{}\" at {} {text}", filter.filter.name, filter.filter.layer));

@@ -102,12 +102,12 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher) -> Result<Ended> {
     if without > 0 {
         (plan.notice)(&format!("{without} calls or packets were blocked for want of memory to decide them"));
     }
-    let sequences = enforcement.sequences();
     if let Err(error) = leave(enforcement, group, plan.notice) {
         (plan.notice)(&format!("the command has ended, but not all could be cleared up: {error:#}"));
     }
+    let (outcome, sequences) = watched?;
     Ok(Ended {
-        outcome: watched?,
+        outcome,
         permitted: totals.iter().map(|layer| layer.permitted).sum(),
         blocked: totals.iter().map(|layer| layer.blocked).sum(),
         sequences,
@@ -139,7 +139,7 @@ fn watch(
     enforcement: &mut Enforcement,
     child: &mut openwfp_sandbox::Child,
     watcher: &mut dyn Watcher,
-) -> Result<Outcome> {
+) -> Result<(Outcome, Vec<u64>)> {
     let changes = network_changes();
     let outcome = loop {
         let mut ready = vec![
@@ -164,9 +164,11 @@ fn watch(
             break outcome;
         }
     };
+    // counted before the last look: what comes later is nobody's loss
+    let sequences = enforcement.sequences();
     enforcement.events(|event| watcher.event(&event));
     watcher.looked();
-    Ok(outcome)
+    Ok((outcome, sequences))
 }
 
 fn start(

@@ -112,7 +112,7 @@ pub struct Classes {
 impl Classes {
     /// Takes note of what a condition compares with.
     pub(super) fn note(&mut self, field: FieldId, match_type: MatchType, value: &Value) -> Result<(), CompileError> {
-        let classes = self.fields.entry(field).or_default();
+        let classes = self.fields.entry(space(field)).or_default();
         if let Some(wide) = wide(match_type, value) {
             if !classes.wide.contains(&wide) {
                 classes.wide.push(wide);
@@ -129,7 +129,7 @@ impl Classes {
 
     /// The classes for which a condition holds, as ascending ranges.
     pub(super) fn ranges(&self, field: FieldId, match_type: MatchType, value: &Value) -> Vec<(u32, u32)> {
-        let Some(classes) = self.fields.get(&field) else {
+        let Some(classes) = self.fields.get(&space(field)) else {
             return vec![];
         };
         let mut matching = match wide(match_type, value) {
@@ -154,24 +154,24 @@ impl Classes {
     /// The class of an event's value.
     #[must_use]
     pub fn class(&self, field: FieldId, value: &Value) -> u32 {
-        self.fields.get(&field).map_or(0, |classes| classes.class(value))
+        self.fields.get(&space(field)).map_or(0, |classes| classes.class(value))
     }
 
     /// The values that conditions on a field name exactly, with their classes.
     pub fn named(&self, field: FieldId) -> impl Iterator<Item = (u32, &Value)> {
-        (1..).zip(self.fields.get(&field).map_or(&[][..], |classes| &classes.named[..]))
+        (1..).zip(self.fields.get(&space(field)).map_or(&[][..], |classes| &classes.named[..]))
     }
 
     /// Whether conditions on a field look at more than equality.
     #[must_use]
     pub fn has_wide(&self, field: FieldId) -> bool {
-        self.fields.get(&field).is_some_and(|classes| !classes.wide.is_empty())
+        self.fields.get(&space(field)).is_some_and(|classes| !classes.wide.is_empty())
     }
 
     /// A value that has this class, for making up events.
     #[must_use]
     pub fn example(&self, field: FieldId, class: u32) -> Option<Value> {
-        let classes = self.fields.get(&field)?;
+        let classes = self.fields.get(&space(field))?;
         let named = classes.named.get((class as usize).checked_sub(1)?);
         named.cloned().or_else(|| {
             let examples = classes.wide.iter().filter_map(|wide| match wide {
@@ -181,6 +181,11 @@ impl Classes {
             examples.into_iter().find(|value| classes.class(value) == class)
         })
     }
+}
+
+/// The field whose classes a field uses: both applications of an event are told apart in the same way.
+fn space(field: FieldId) -> FieldId {
+    if field == FieldId::ALE_ORIGINAL_APP_ID { FieldId::ALE_APP_ID } else { field }
 }
 
 /// A value that ends so, and that nobody names.

@@ -1,7 +1,7 @@
 //! Where the fields of a layer stand among the words of its incoming values.
 
-use crate::values::words;
-use openwfp_model::{DataType, FieldId, Layer, LayerId};
+use crate::{WORDS, values::words};
+use openwfp_model::{DataType, FieldId, Layer, LayerField, LayerId};
 use std::{sync::OnceLock, vec::Vec};
 
 /// How a field's words are to be read.
@@ -43,15 +43,14 @@ impl Schema {
     }
 
     fn build(layer: &Layer) -> Self {
-        let mut free = words::LAYER_OWN;
+        let own: usize =
+            layer.fields.iter().filter(|field| common_word(field.field).is_none()).map(|f| shape(f).0).sum();
+        // the layers with the most fields of their own (those of RPC) know no interfaces
+        let fits = words::LAYER_OWN + own <= WORDS;
+        let mut free = if fits { words::LAYER_OWN } else { words::ARRIVAL_INTERFACE_INDEX };
         let mut fields: Vec<FieldWords> = Vec::with_capacity(layer.fields.len());
         for field in layer.fields {
-            let (count, mut encoding) = match field.data_type {
-                DataType::Uint64 | DataType::ByteArray6 => (2, Encoding::Number),
-                DataType::ByteArray16 => (4, Encoding::Number),
-                DataType::Uint8 | DataType::Uint16 | DataType::Uint32 => (1, Encoding::Number),
-                _ => (1, Encoding::Class),
-            };
+            let (count, mut encoding) = shape(field);
             if field.field == FieldId::ALE_USER_ID {
                 encoding = Encoding::User;
             }
@@ -81,6 +80,16 @@ impl Schema {
     }
 }
 
+/// How many words a field takes, and how they are to be read.
+fn shape(field: &LayerField) -> (usize, Encoding) {
+    match field.data_type {
+        DataType::Uint64 | DataType::ByteArray6 => (2, Encoding::Number),
+        DataType::ByteArray16 => (4, Encoding::Number),
+        DataType::Uint8 | DataType::Uint16 | DataType::Uint32 => (1, Encoding::Number),
+        _ => (1, Encoding::Class),
+    }
+}
+
 /// The word that a field has at every layer, for the fields that have one.
 fn common_word(field: FieldId) -> Option<usize> {
     Some(match field {
@@ -95,13 +104,26 @@ fn common_word(field: FieldId) -> Option<usize> {
         FieldId::INTERFACE_INDEX => words::INTERFACE_INDEX,
         FieldId::INTERFACE_TYPE => words::INTERFACE_TYPE,
         FieldId::TUNNEL_TYPE => words::TUNNEL_TYPE,
-        FieldId::IP_LOCAL_INTERFACE => words::IP_LOCAL_INTERFACE,
-        FieldId::SUB_INTERFACE_INDEX => words::SUB_INTERFACE_INDEX,
+        FieldId::IP_LOCAL_INTERFACE | FieldId::IP_FORWARD_INTERFACE => words::IP_LOCAL_INTERFACE,
+        FieldId::SUB_INTERFACE_INDEX | FieldId::SOURCE_SUB_INTERFACE_INDEX => words::SUB_INTERFACE_INDEX,
         FieldId::IP_LOCAL_ADDRESS_TYPE => words::IP_LOCAL_ADDRESS_TYPE,
         FieldId::IP_DESTINATION_ADDRESS_TYPE => words::IP_DESTINATION_ADDRESS_TYPE,
         FieldId::COMPARTMENT_ID => words::COMPARTMENT_ID,
         FieldId::DIRECTION => words::DIRECTION,
         FieldId::REAUTHORIZE_REASON => words::REAUTHORIZE_REASON,
+        FieldId::ALE_ORIGINAL_APP_ID => words::ALE_ORIGINAL_APP_ID,
+        FieldId::ARRIVAL_INTERFACE_INDEX | FieldId::SOURCE_INTERFACE_INDEX => words::ARRIVAL_INTERFACE_INDEX,
+        FieldId::ARRIVAL_INTERFACE_TYPE => words::ARRIVAL_INTERFACE_TYPE,
+        FieldId::ARRIVAL_TUNNEL_TYPE => words::ARRIVAL_TUNNEL_TYPE,
+        FieldId::IP_ARRIVAL_INTERFACE | FieldId::IP_PHYSICAL_ARRIVAL_INTERFACE => words::IP_ARRIVAL_INTERFACE,
+        FieldId::NEXTHOP_INTERFACE_INDEX | FieldId::DESTINATION_INTERFACE_INDEX => words::NEXTHOP_INTERFACE_INDEX,
+        FieldId::NEXTHOP_INTERFACE_TYPE => words::NEXTHOP_INTERFACE_TYPE,
+        FieldId::NEXTHOP_TUNNEL_TYPE => words::NEXTHOP_TUNNEL_TYPE,
+        FieldId::IP_NEXTHOP_INTERFACE | FieldId::IP_PHYSICAL_NEXTHOP_INTERFACE => words::IP_NEXTHOP_INTERFACE,
+        FieldId::NEXTHOP_SUB_INTERFACE_INDEX | FieldId::DESTINATION_SUB_INTERFACE_INDEX => {
+            words::NEXTHOP_SUB_INTERFACE_INDEX
+        }
+        FieldId::ORIGINAL_ICMP_TYPE => words::ORIGINAL_ICMP_TYPE,
         _ => return None,
     })
 }
@@ -122,28 +144,32 @@ pub enum Unknown {
 #[must_use]
 pub fn unknown(layer: LayerId, field: FieldId) -> Option<Unknown> {
     let connects = matches!(layer, LayerId::ALE_AUTH_CONNECT_V4 | LayerId::ALE_AUTH_CONNECT_V6);
+    let redirects = matches!(layer, LayerId::ALE_CONNECT_REDIRECT_V4 | LayerId::ALE_CONNECT_REDIRECT_V6);
     match field {
-        FieldId::IP_LOCAL_ADDRESS
-        | FieldId::IP_LOCAL_ADDRESS_TYPE
-        | FieldId::IP_LOCAL_PORT
-        | FieldId::INTERFACE_INDEX
-        | FieldId::SUB_INTERFACE_INDEX
-        | FieldId::IP_NEXTHOP_INTERFACE
-        | FieldId::NEXTHOP_INTERFACE_INDEX
-        | FieldId::NEXTHOP_INTERFACE_TYPE
-        | FieldId::NEXTHOP_SUB_INTERFACE_INDEX
-        | FieldId::NEXTHOP_TUNNEL_TYPE
-            if connects =>
-        {
+        FieldId::IP_LOCAL_ADDRESS | FieldId::IP_LOCAL_ADDRESS_TYPE | FieldId::IP_LOCAL_PORT if connects => {
             Some(Unknown::Late)
         }
-        FieldId::INTERFACE_TYPE | FieldId::TUNNEL_TYPE | FieldId::IP_LOCAL_INTERFACE if connects => Some(Unknown::Late),
-        FieldId::INTERFACE_TYPE
+        // whether to redirect is asked before the source is chosen, and never again
+        FieldId::IP_LOCAL_ADDRESS | FieldId::IP_LOCAL_ADDRESS_TYPE | FieldId::IP_LOCAL_PORT if redirects => {
+            Some(Unknown::Unreadable)
+        }
+        FieldId::INTERFACE_INDEX
+        | FieldId::INTERFACE_TYPE
         | FieldId::TUNNEL_TYPE
         | FieldId::IP_LOCAL_INTERFACE
+        | FieldId::SUB_INTERFACE_INDEX
+        | FieldId::NEXTHOP_INTERFACE_INDEX
+        | FieldId::NEXTHOP_INTERFACE_TYPE
+        | FieldId::NEXTHOP_TUNNEL_TYPE
+        | FieldId::IP_NEXTHOP_INTERFACE
+        | FieldId::NEXTHOP_SUB_INTERFACE_INDEX => Some(if connects { Unknown::Late } else { Unknown::Unreadable }),
+        FieldId::ARRIVAL_INTERFACE_INDEX
         | FieldId::ARRIVAL_INTERFACE_TYPE
         | FieldId::ARRIVAL_TUNNEL_TYPE
         | FieldId::IP_ARRIVAL_INTERFACE
+        | FieldId::IP_FORWARD_INTERFACE
+        | FieldId::IP_PHYSICAL_ARRIVAL_INTERFACE
+        | FieldId::IP_PHYSICAL_NEXTHOP_INTERFACE
         | FieldId::ALE_APP_ID
         | FieldId::ALE_ORIGINAL_APP_ID
         | FieldId::ALE_USER_ID => Some(Unknown::Unreadable),
@@ -154,7 +180,6 @@ pub fn unknown(layer: LayerId, field: FieldId) -> Option<Unknown> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::WORDS;
 
     #[test]
     fn the_fields_of_every_layer_fit_and_do_not_overlap() {

@@ -54,7 +54,7 @@ pub(super) mod fact {
 use fact::{ARRIVAL, INDEX, INTERFACE, LUID, NEXT_HOP, TUNNEL, TYPE};
 
 /// The facts that the fields of a layer are filled from. A forwarded packet has its source where others have the local address.
-pub(super) const FIELDS: [(FieldId, usize); 42] = [
+pub(super) const FIELDS: [(FieldId, usize); 46] = [
     (FieldId::IP_PROTOCOL, fact::PROTOCOL),
     (FieldId::IP_LOCAL_PORT, fact::LOCAL_PORT),
     (FieldId::IP_REMOTE_PORT, fact::REMOTE_PORT),
@@ -66,6 +66,8 @@ pub(super) const FIELDS: [(FieldId, usize); 42] = [
     (FieldId::IP_LOCAL_ADDRESS_TYPE, fact::LOCAL_ADDRESS_TYPE),
     (FieldId::IP_DESTINATION_ADDRESS_TYPE, fact::REMOTE_ADDRESS_TYPE),
     (FieldId::INTERFACE_INDEX, INTERFACE + INDEX),
+    // Linux has no interfaces below interfaces.
+    (FieldId::SUB_INTERFACE_INDEX, INTERFACE + INDEX),
     (FieldId::INTERFACE_TYPE, INTERFACE + TYPE),
     (FieldId::TUNNEL_TYPE, INTERFACE + TUNNEL),
     (FieldId::IP_LOCAL_INTERFACE, INTERFACE + LUID),
@@ -74,12 +76,15 @@ pub(super) const FIELDS: [(FieldId, usize); 42] = [
     (FieldId::ARRIVAL_TUNNEL_TYPE, ARRIVAL + TUNNEL),
     (FieldId::IP_ARRIVAL_INTERFACE, ARRIVAL + LUID),
     (FieldId::SOURCE_INTERFACE_INDEX, ARRIVAL + INDEX),
+    (FieldId::SOURCE_SUB_INTERFACE_INDEX, ARRIVAL + INDEX),
     (FieldId::IP_PHYSICAL_ARRIVAL_INTERFACE, ARRIVAL + LUID),
     (FieldId::NEXTHOP_INTERFACE_INDEX, NEXT_HOP + INDEX),
+    (FieldId::NEXTHOP_SUB_INTERFACE_INDEX, NEXT_HOP + INDEX),
     (FieldId::NEXTHOP_INTERFACE_TYPE, NEXT_HOP + TYPE),
     (FieldId::NEXTHOP_TUNNEL_TYPE, NEXT_HOP + TUNNEL),
     (FieldId::IP_NEXTHOP_INTERFACE, NEXT_HOP + LUID),
     (FieldId::DESTINATION_INTERFACE_INDEX, NEXT_HOP + INDEX),
+    (FieldId::DESTINATION_SUB_INTERFACE_INDEX, NEXT_HOP + INDEX),
     (FieldId::IP_FORWARD_INTERFACE, NEXT_HOP + LUID),
     (FieldId::IP_PHYSICAL_NEXTHOP_INTERFACE, NEXT_HOP + LUID),
     (FieldId::DIRECTION, fact::DIRECTION),

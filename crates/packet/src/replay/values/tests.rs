@@ -78,12 +78,13 @@ fn a_tcp_packet_fills_the_fields_of_each_layer() {
     let protocol = [(F::IP_PROTOCOL, 6)];
     let local_type = [(F::IP_LOCAL_ADDRESS_TYPE, 1)];
     let interface = [(F::INTERFACE_TYPE, 6), (F::TUNNEL_TYPE, 0), (F::IP_LOCAL_INTERFACE, LUID)];
-    let index = [(F::INTERFACE_INDEX, 3)];
+    let index = [(F::INTERFACE_INDEX, 3), (F::SUB_INTERFACE_INDEX, 3)];
     let flags = [(F::FLAGS, 0)];
     let destination = [(F::IP_DESTINATION_ADDRESS_TYPE, 1)];
     let direction = [(F::DIRECTION, 0)];
     let next_hop = [
         (F::NEXTHOP_INTERFACE_INDEX, 3),
+        (F::NEXTHOP_SUB_INTERFACE_INDEX, 3),
         (F::NEXTHOP_INTERFACE_TYPE, 6),
         (F::NEXTHOP_TUNNEL_TYPE, 0),
         (F::IP_NEXTHOP_INTERFACE, LUID),
@@ -150,6 +151,7 @@ fn an_icmp_error_shows_what_it_quotes_from_the_local_side() {
         (F::IP_REMOTE_PORT, 3),
         (F::FLAGS, 0),
         (F::INTERFACE_INDEX, 3),
+        (F::SUB_INTERFACE_INDEX, 3),
         (F::ARRIVAL_INTERFACE_INDEX, 3),
     ];
     let quoted = [
@@ -173,11 +175,13 @@ fn a_forwarded_packet_has_source_and_destination() {
     let addresses = [(F::IP_SOURCE_ADDRESS, 0xc000_0201), (F::IP_DESTINATION_ADDRESS, 0xe000_00fb), (F::FLAGS, 0)];
     let common = [&addresses[..], &[(F::IP_DESTINATION_ADDRESS_TYPE, 3), (F::IP_LOCAL_INTERFACE, LUID)]].concat();
     incoming.facts.see_forwarded(&packet, None, Direction::Inbound);
-    let arriving = [(F::SOURCE_INTERFACE_INDEX, 3), (F::IP_PHYSICAL_ARRIVAL_INTERFACE, LUID)];
+    let arriving =
+        [(F::SOURCE_INTERFACE_INDEX, 3), (F::SOURCE_SUB_INTERFACE_INDEX, 3), (F::IP_PHYSICAL_ARRIVAL_INTERFACE, LUID)];
     assert_known(&mut incoming, Stage::Forward, NONE, &[&common[..], &arriving].concat());
     incoming.facts.see_forwarded(&packet, None, Direction::Outbound);
     let leaving = [
         (F::DESTINATION_INTERFACE_INDEX, 3),
+        (F::DESTINATION_SUB_INTERFACE_INDEX, 3),
         (F::IP_FORWARD_INTERFACE, LUID),
         (F::IP_PHYSICAL_NEXTHOP_INTERFACE, LUID),
     ];
