@@ -47,7 +47,9 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
         } else {
             writeln!(out, "{statement}\n")?;
         }
-        let mut replay = Replay::new(local, ReplaySettings::default());
+        let group_forwarded_fragments = args.group_forwarded_fragments;
+        let settings = ReplaySettings { group_forwarded_fragments, ..ReplaySettings::default() };
+        let mut replay = Replay::new(local, settings);
         let mut judge = Judge {
             policy: &policy,
             out,
