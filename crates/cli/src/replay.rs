@@ -17,6 +17,7 @@ use openwfp_packet::{
     local::{Inference, LocalSide},
     packet::{Frame, Packet},
     replay::{Classifier, Decision, LayerSet, REPLAY_LAYERS, Replay, ReplaySettings, Step, Summary},
+    unheard::Unheard,
 };
 use serde::Serialize;
 use serde_json::{Value as Json, json};
@@ -32,8 +33,9 @@ use std::{
 pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
     let policy = policies::compiled(&args.policy, globals)?;
     let capture = if args.capture == Path::new("-") { PathBuf::from("/dev/stdin") } else { args.capture.clone() };
+    let before = look_before(&capture, args.local.is_empty())?;
     let local = match args.local.is_empty() {
-        true => infer(&capture)?,
+        true => LocalSide::Inferred(before.inference.conclude()),
         false => LocalSide::Given(args.local.clone()),
     };
     let statement = match &local {
@@ -49,7 +51,7 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
         }
         let group_forwarded_fragments = args.group_forwarded_fragments;
         let settings = ReplaySettings { group_forwarded_fragments, ..ReplaySettings::default() };
-        let mut replay = Replay::new(local, settings);
+        let mut replay = Replay::new(local, settings).expecting(before.unheard);
         let mut judge = Judge {
             policy: &policy,
             out,
@@ -110,21 +112,35 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
     }
 }
 
-/// Reads the capture once to see which side is local. A broken one is read as far as it goes.
-fn infer(path: &Path) -> Result<LocalSide> {
+/// What is found out about a capture before it is replayed.
+#[derive(Default)]
+struct Before {
+    inference: Inference,
+    unheard: Unheard,
+}
+
+/// Reads the capture once to see which side is local, and what nobody listened to. A broken one is read as far as it goes. One that can be
+/// read only once needs the local side given.
+fn look_before(path: &Path, infer: bool) -> Result<Before> {
+    let mut before = Before::default();
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     if !file.metadata().is_ok_and(|data| data.is_file()) {
-        bail!("{} can be read only once: say with --local which side is local", path.display());
+        if infer {
+            bail!("{} can be read only once: say with --local which side is local", path.display());
+        }
+        return Ok(before);
     }
-    let mut inference = Inference::new();
     if let Ok(mut reader) = CaptureReader::new(BufReader::with_capacity(1 << 20, file)) {
         while let Some(Ok(record)) = reader.next_record() {
             if let Ok(Frame::Ip(packet)) = Packet::parse(record.link_type, record.data) {
-                inference.observe(&packet, record.direction);
+                if infer {
+                    before.inference.observe(&packet, record.direction);
+                }
+                before.unheard.observe(&packet);
             }
         }
     }
-    Ok(LocalSide::Inferred(inference.conclude()))
+    Ok(before)
 }
 
 /// So many flows are listed unless more is asked for.
@@ -316,7 +332,7 @@ fn write_summary_json(out: &mut dyn Write, summary: &Summary, time: u64) -> Resu
         "time": json::time(time), "kind": "summary", "packets": summary.packets, "flows": summary.flows, "permitted": summary.permitted,
         "blocked": summary.blocked, "lost": 0, "malformed": summary.malformed, "elsewhere": summary.elsewhere,
         "not_ip": summary.not_ip, "unsupported": summary.unsupported, "stray_fragments": summary.stray_fragments,
-        "flows_evicted": summary.flows_evicted, "stream_holes": summary.streams.holes,
+        "unheard": summary.unheard, "flows_evicted": summary.flows_evicted, "stream_holes": summary.streams.holes,
     });
     Ok(writeln!(out, "{line}")?)
 }
@@ -380,6 +396,7 @@ fn write_summary(out: &mut dyn Write, summary: &Summary) -> Result<()> {
         (summary.elsewhere, "between other machines"),
         (summary.not_ip, "not IP"),
         (summary.unsupported, "of a link type that cannot be read"),
+        (summary.unheard, "that nobody listened to"),
         (summary.stray_fragments, "stray fragments"),
         (summary.streams.holes, "holes in streams"),
         (summary.flows_evicted, "flows given up for want of room"),

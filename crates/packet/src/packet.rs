@@ -284,6 +284,8 @@ pub struct Original {
     pub protocol: u8,
     /// Its ports, or its ICMP type with the identifier.
     pub transport: OriginalTransport,
+    /// Bytes 4 to 7 of its payload, zeros where they are missing: of UDP length and checksum, of TCP the sequence number.
+    pub mark: [u8; 4],
 }
 
 /// What is quoted of the payload; eight bytes are all that an error must carry.
@@ -333,7 +335,8 @@ impl Original {
                 _ => OriginalTransport::Other,
             },
         };
-        Some(Self { source, destination, protocol, transport })
+        let mark = payload.get(4..8).and_then(|bytes| bytes.first_chunk()).copied().unwrap_or_default();
+        Some(Self { source, destination, protocol, transport, mark })
     }
 }
 

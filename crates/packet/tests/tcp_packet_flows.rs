@@ -7,6 +7,8 @@ mod common;
 
 use common::build::{ACK, BOTH, FIN_ACK, RST_ACK, SYN, SYN_ACK, Version, tcp, tcp_data};
 use common::{Owned, assert_lines, assert_steps, infer, local, packets, replay};
+use openwfp_model::LayerId;
+use openwfp_packet::replay::{Decision, Replay, ReplaySettings, Step};
 
 /// The local host of every table, which ends in 1; the remote one ends in 9.
 const LOCAL: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -71,26 +73,51 @@ fn connection_establishment_at_the_server() {
 
 #[test]
 fn syn_received_with_no_one_listening_on_the_port() {
-    // That nobody listens is shown by the reset alone, so the SYN is taken for one that could be accepted. The reset itself meets the
-    // layers of the page: it comes from no endpoint.
     for version in BOTH {
         let hosts = [9, 1];
+        let syn = from_client(version, hosts, SYN, [100, 0], b"");
+        let rst = from_server(version, hosts, RST_ACK, [0, 101], b"");
         assert_steps(
             &LOCAL,
             &[
+                ("SYN", syn.clone(), "INBOUND_IPPACKET, INBOUND_TRANSPORT_DISCARD, Unheard"),
+                ("RST", rst.clone(), "OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET"),
                 (
-                    "SYN",
-                    from_client(version, hosts, SYN, [100, 0], b""),
+                    "SYN, when somebody listens",
+                    from_client(version, hosts, SYN, [200, 0], b""),
                     "INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_AUTH_RECV_ACCEPT, STREAM_PACKET",
-                ),
-                (
-                    "RST",
-                    from_server(version, hosts, RST_ACK, [0, 101], b""),
-                    "OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET, ALE_ENDPOINT_CLOSURE",
                 ),
             ],
         );
+        // "Block this packet at TRANSPORT discard to cause the stack not to send the corresponding event."
+        let discards = [LayerId::INBOUND_TRANSPORT_V4_DISCARD, LayerId::INBOUND_TRANSPORT_V6_DISCARD];
+        let packets = [syn, rst].map(|packet| Owned::ip(0, packet));
+        assert_lines(
+            &replay(&packets, local(&LOCAL), &discards).lines,
+            "1 INBOUND_IPPACKET, INBOUND_TRANSPORT_DISCARD blocked, Unheard
+             2 flow-blocked by INBOUND_TRANSPORT_DISCARD",
+        );
     }
+}
+
+#[test]
+fn without_a_look_at_the_answers_a_syn_is_taken_for_one_that_can_be_accepted() {
+    let packets = [
+        from_client(Version::V4, [9, 1], SYN, [100, 0], b""),
+        from_server(Version::V4, [9, 1], RST_ACK, [0, 101], b""),
+    ];
+    let mut replay = Replay::new(local(&LOCAL), ReplaySettings::default());
+    let mut met = Vec::new();
+    for (packet, frame) in packets.into_iter().map(|packet| Owned::ip(0, packet)).zip(1..) {
+        replay.packet(&packet.record(frame), &mut |step: &Step<'_>| {
+            met.push(step.layer.name().replace("_V4", ""));
+            Decision::Permit
+        });
+    }
+    assert_eq!(
+        met.join(", "),
+        "INBOUND_IPPACKET, INBOUND_TRANSPORT, ALE_AUTH_RECV_ACCEPT, STREAM_PACKET, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET, ALE_ENDPOINT_CLOSURE"
+    );
 }
 
 #[test]

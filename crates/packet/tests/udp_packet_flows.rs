@@ -5,6 +5,7 @@ mod common;
 
 use common::build::{BOTH, Version, ipv4, udp};
 use common::{Owned, assert_lines, assert_steps, infer, local, packets, replay};
+use openwfp_model::LayerId;
 
 /// The local host of every table, which ends in 1; the remote one ends in 9.
 const LOCAL: [&str; 2] = ["192.0.2.1", "2001:db8::1"];
@@ -44,21 +45,31 @@ fn connection_establishment_at_the_client_and_at_the_server() {
 
 #[test]
 fn message_received_with_no_one_listening_on_the_port() {
-    // That nobody listens is shown by the error alone, so the message is taken for one that could be received. The error meets the
-    // layers of the page.
     for version in BOTH {
         let message = datagram(version, 9, 1, [40000, 81]);
+        let error = version.port_unreachable(1, 9, &message);
         assert_steps(
             &LOCAL,
             &[
-                ("IP datagram", message.clone(), FIRST_RECEIVED),
+                ("IP datagram", message.clone(), "INBOUND_IPPACKET, INBOUND_IPPACKET_DISCARD, Unheard"),
+                ("ICMP Dest Unreachable", error.clone(), "OUTBOUND_ICMP_ERROR, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET"),
                 (
-                    "ICMP Dest Unreachable",
-                    version.port_unreachable(1, 9, &message),
-                    "OUTBOUND_ICMP_ERROR, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET",
+                    "IP datagram, when somebody listens",
+                    version.packet(9, 1, 17, &udp(40000, 81, b"and more")),
+                    FIRST_RECEIVED,
                 ),
             ],
         );
+        // "Block this packet at IPPACKET discard to cause the stack not to send the corresponding event."
+        let discards = [LayerId::INBOUND_IPPACKET_V4_DISCARD, LayerId::INBOUND_IPPACKET_V6_DISCARD];
+        let packets = [message, error].map(|packet| Owned::ip(0, packet));
+        let replayed = replay(&packets, local(&LOCAL), &discards);
+        assert_lines(
+            &replayed.lines,
+            "1 INBOUND_IPPACKET, INBOUND_IPPACKET_DISCARD blocked, Unheard
+             2 flow-blocked by INBOUND_IPPACKET_DISCARD",
+        );
+        assert_eq!((replayed.summary.unheard, replayed.summary.permitted, replayed.summary.blocked), (1, 1, 1));
     }
 }
 

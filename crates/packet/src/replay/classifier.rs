@@ -57,13 +57,14 @@ pub trait Classifier {
         LayerSet::ALL
     }
 
-    /// Is asked at the discard layer of a layer that has blocked; the decision changes nothing.
+    /// Is asked at the discard layer of a layer that has blocked, where the decision changes nothing; or of one that has discarded what
+    /// nobody listened to: blocked there, it is not answered.
     fn discarded(&mut self, step: &Step<'_>) -> Decision {
         self.classify(step)
     }
 
-    /// Is told that a packet is blocked because its flow was refused before, or because it repeats data that STREAM has blocked. The
-    /// layer of the step is the one that decided then; it is not asked again.
+    /// Is told that a packet is blocked because its flow was refused before, because it repeats data that STREAM has blocked, or because
+    /// it answers what a discard layer has silenced. The layer of the step is the one that decided then; it is not asked again.
     fn flow_blocked(&mut self, _step: &Step<'_>) {}
 
     /// Is told that a flow was established or deleted.

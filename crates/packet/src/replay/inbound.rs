@@ -4,10 +4,11 @@ use openwfp_model::ConditionFlags;
 
 use super::pass::{Attachment, NO_FLAGS, Pass, is_icmp_error};
 use super::stage::Stage;
-use super::{Classifier, Outcome};
+use super::{Classifier, Decision, Outcome};
 use crate::flow::{Direction, Slot, TcpChange, is_syn};
 use crate::fragments::{Arrival, Datagram};
 use crate::packet::{Packet, Transport};
+use crate::unheard::Question;
 
 impl<C: Classifier> Pass<'_, '_, C> {
     /// Takes a packet from the wire to the local machine.
@@ -84,6 +85,9 @@ impl<C: Classifier> Pass<'_, '_, C> {
             Attachment::Opens { .. } => {}
         }
         self.enter_network(NO_FLAGS)?;
+        if let Some(unheard) = self.unheard(&attachment, packet, protocol, transport) {
+            return Ok(unheard);
+        }
         self.ask(Stage::InboundTransport, requires_ale(&attachment))?;
         let slot = match attachment {
             Attachment::Flow(slot) => match self.refused(slot) {
@@ -98,6 +102,30 @@ impl<C: Classifier> Pass<'_, '_, C> {
             Attachment::None => return Ok(Outcome::Permitted),
         };
         self.deliver(slot, packet, protocol, transport)
+    }
+
+    /// Discards what nobody listens to: a SYN at the transport layer, a datagram at the network layer.
+    fn unheard(
+        &mut self,
+        attachment: &Attachment,
+        packet: &Packet<'_>,
+        protocol: u8,
+        transport: &Transport,
+    ) -> Option<Outcome> {
+        let asks = matches!(attachment, Attachment::Opens { flow, .. } if flow.opened == Direction::Inbound);
+        if self.replay.unheard.is_empty() || !asks {
+            return None;
+        }
+        let question =
+            Question::of(packet, protocol, transport).filter(|&question| self.replay.unheard.contains(question))?;
+        let stage = match transport {
+            Transport::Tcp(_) => Stage::InboundTransport,
+            _ => Stage::InboundIpPacket,
+        };
+        if self.discard(stage) == Decision::Block {
+            self.replay.silenced.insert(question);
+        }
+        Some(Outcome::Unheard)
     }
 
     /// Hands a packet to its endpoint.

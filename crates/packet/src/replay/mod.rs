@@ -12,6 +12,8 @@
 //! | acknowledgment of our answer received | *above*, STREAM_PACKET, ALE_FLOW_ESTABLISHED |
 //! | TCP data sent | STREAM, *below* |
 //! | TCP data received | *above*, STREAM_PACKET, STREAM |
+//! | SYN received that nobody listens for | INBOUND_MAC_FRAME_ETHERNET, INBOUND_IPPACKET, INBOUND_TRANSPORT_DISCARD |
+//! | datagram received that nobody listens for | INBOUND_MAC_FRAME_ETHERNET, INBOUND_IPPACKET, INBOUND_IPPACKET_DISCARD |
 //! | other TCP sent, received | *below*; *above*, STREAM_PACKET |
 //! | first of another flow sent | ALE_AUTH_CONNECT, ALE_FLOW_ESTABLISHED, DATAGRAM_DATA, *below* |
 //! | first of another flow received | *above*, ALE_AUTH_RECV_ACCEPT, ALE_FLOW_ESTABLISHED, DATAGRAM_DATA |
@@ -45,8 +47,9 @@
 //! - ALE_ENDPOINT_CLOSURE comes with the end of a TCP connection that was authorized: its close, reset or replacement by a new one, or
 //!   the opening that nobody answered. When sockets of other protocols are closed no packet shows, nor when any socket
 //!   is bound or told to listen.
-//! - A SYN or datagram to a port where nobody listens is taken for one that somebody could have accepted: that nobody did is shown by a later
-//!   packet, if at all.
+//! - That nobody listens is shown by the answer alone, which comes later: [`Replay::expecting`] takes what was found in the capture
+//!   before. Without it, such packets are taken for those that somebody could accept. What is blocked at the discard layer is not
+//!   answered (MS docs: Preventing Port Scanning).
 //!
 //! No clock is read: the time of a packet is the one that the capture gives, and it never runs backwards.
 
@@ -75,6 +78,7 @@ use crate::local::{LocalSide, Side};
 use crate::packet::{Frame, Packet};
 use crate::stream::StreamSettings;
 use crate::time::Timestamp;
+use crate::unheard::Unheard;
 use frames::Stations;
 use pass::{NO_FLAGS, Pass};
 use stage::Stage;
@@ -106,6 +110,10 @@ pub struct Replay {
     sent: SentDatagrams<Outcome>,
     stations: Stations,
     incoming: IncomingValues,
+    /// What nobody listens to.
+    unheard: Unheard,
+    /// Of that, what must not be answered.
+    silenced: Unheard,
     /// Data of a stream that came in several segments.
     joined: Vec<u8>,
     now: Timestamp,
@@ -135,11 +143,19 @@ impl Replay {
             sent: SentDatagrams::default(),
             stations: Stations::default(),
             incoming: IncomingValues::new(),
+            unheard: Unheard::new(),
+            silenced: Unheard::new(),
             joined: Vec::new(),
             now: Timestamp::default(),
             summary: Summary::default(),
             counts: LayerCounts::new(),
         }
+    }
+
+    /// The same replay, which knows what nobody will listen to.
+    #[must_use]
+    pub fn expecting(self, unheard: Unheard) -> Self {
+        Self { unheard, ..self }
     }
 
     /// Which side is local.
@@ -229,26 +245,34 @@ impl Replay {
             }
             Decision::Block => self.counts.block(layer),
         }
-        match stage.discard(version) {
-            Some(discard) if layers.contains(discard) => {
-                self.summary.classifications += 1;
+        if let Some(discard) = stage.discard(version) {
+            let asked = layers.contains(discard).then(|| {
                 let values = self.incoming.at(stage, true, flags, shown);
-                match classifier.discarded(&moment.step(discard, values, data)) {
-                    Decision::Permit => self.counts.permit(discard),
-                    Decision::Block => self.counts.block(discard),
-                }
-            }
-            Some(discard) => self.counts.permit(discard),
-            None => {}
+                classifier.discarded(&moment.step(discard, values, data))
+            });
+            self.count_discarded(discard, asked);
         }
         Err(Outcome::Blocked { layer })
     }
 
+    fn count_discarded(&mut self, discard: LayerId, asked: Option<Decision>) -> Decision {
+        self.summary.classifications += u64::from(asked.is_some());
+        let decision = asked.unwrap_or(Decision::Permit);
+        match decision {
+            Decision::Permit => self.counts.permit(discard),
+            Decision::Block => self.counts.block(discard),
+        }
+        decision
+    }
+
     /// Tells of a packet that a layer has decided about before.
     fn tell_blocked<C: Classifier>(&mut self, classifier: &mut C, stage: Stage, moment: &Moment, opened: Direction) {
-        let layer = stage.layer(self.incoming.version());
+        let version = self.incoming.version();
+        // No flow: what was silenced at a discard layer.
+        let silenced = stage.discard(version).filter(|_| moment.flow.is_none());
+        let layer = silenced.unwrap_or(stage.layer(version));
         let shown = if matches!(stage, Stage::FlowEstablished | Stage::Stream) { opened } else { moment.direction };
-        let values = self.incoming.at(stage, false, NO_FLAGS, shown);
+        let values = self.incoming.at(stage, silenced.is_some(), NO_FLAGS, shown);
         classifier.flow_blocked(&moment.step(layer, values, &[]));
     }
 

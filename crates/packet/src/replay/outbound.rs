@@ -5,6 +5,7 @@ use super::stage::Stage;
 use super::{Classifier, Outcome};
 use crate::flow::{Direction, Lifetime, Slot};
 use crate::packet::{Packet, Transport};
+use crate::unheard::Question;
 use crate::wire::TcpFlags;
 
 impl<C: Classifier> Pass<'_, '_, C> {
@@ -53,6 +54,7 @@ impl<C: Classifier> Pass<'_, '_, C> {
             },
             Attachment::Opens { flow, replaces } => self.authorize(flow, replaces)?,
             Attachment::None => {
+                self.answers_nothing_silenced(packet, transport)?;
                 if is_icmp_error(transport) {
                     self.relate(packet);
                     self.ask(Stage::OutboundIcmpError, NO_FLAGS)?;
@@ -65,6 +67,18 @@ impl<C: Classifier> Pass<'_, '_, C> {
         let sent = self.hand_down(slot, packet, protocol, transport).and_then(|()| self.leave());
         self.end(slot, change);
         sent.map(|()| Outcome::Permitted)
+    }
+
+    /// What was discarded in silence has no answer, whatever the capture holds.
+    fn answers_nothing_silenced(&mut self, packet: &Packet<'_>, transport: &Transport) -> Result<(), Outcome> {
+        if self.replay.silenced.is_empty() || !self.replay.silenced.contains(Question::answered_by(packet)) {
+            return Ok(());
+        }
+        self.tell_blocked(match transport {
+            Transport::Tcp(_) => Stage::InboundTransport,
+            _ => Stage::InboundIpPacket,
+        });
+        Err(Outcome::FlowBlocked)
     }
 
     /// Takes data from an endpoint.

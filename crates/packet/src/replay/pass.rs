@@ -4,7 +4,7 @@ use openwfp_model::ConditionFlags;
 
 use super::facts::Sight;
 use super::stage::Stage;
-use super::{Classifier, LayerSet, Moment, Outcome, Replay};
+use super::{Classifier, Decision, LayerSet, Moment, Outcome, Replay};
 use crate::capture::Record;
 use crate::flow::{
     DeleteReason, Direction, FlowId, FlowKey, FlowTuple, Lifetime, NewFlow, Refusal, Selector, Sender, Slot, TcpChange,
@@ -128,6 +128,19 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
             });
             self.seen = true;
         }
+    }
+
+    /// Shows to the discard layer of a stage what was discarded without a block.
+    pub(super) fn discard(&mut self, stage: Stage) -> Decision {
+        let discard = self.packet.and_then(|packet| stage.discard(packet.version()));
+        let Some(discard) = discard else { return Decision::Permit };
+        let asked = self.layers.contains(discard).then(|| {
+            self.see();
+            let moment = self.moment();
+            let values = self.replay.incoming.at(stage, true, NO_FLAGS, self.direction);
+            self.classifier.discarded(&moment.step(discard, values, &[]))
+        });
+        self.replay.count_discarded(discard, asked)
     }
 
     /// Whether the classifier wants to be asked at a stage.

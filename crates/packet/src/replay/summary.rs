@@ -17,7 +17,9 @@ pub enum Outcome {
         /// The layer.
         layer: LayerId,
     },
-    /// Its flow had been refused before, or it repeats data that STREAM has blocked.
+    /// It arrived for an endpoint that does not exist, and no layer blocked it.
+    Unheard,
+    /// Its flow had been refused before, or it repeats data that STREAM has blocked, or it answers what was silenced.
     FlowBlocked,
     /// It is a fragment that was permitted and waits for the rest of its datagram.
     Waiting,
@@ -37,7 +39,7 @@ impl Outcome {
     /// Whether the packet reached its end, or goes on to wait for the rest of its datagram.
     #[must_use]
     pub const fn is_permitted(&self) -> bool {
-        matches!(self, Self::Permitted | Self::Waiting)
+        matches!(self, Self::Permitted | Self::Waiting | Self::Unheard)
     }
 }
 
@@ -48,6 +50,8 @@ pub struct Summary {
     pub packets: u64,
     /// Packets that were permitted, fragments included.
     pub permitted: u64,
+    /// Of the permitted packets, those that nobody listened to.
+    pub unheard: u64,
     /// Packets that were blocked, those of refused flows included.
     pub blocked: u64,
     /// Of the blocked packets, those whose flow had been refused before.
@@ -80,6 +84,10 @@ impl Summary {
         self.packets += 1;
         let counter = match outcome {
             Outcome::Permitted | Outcome::Waiting => &mut self.permitted,
+            Outcome::Unheard => {
+                self.permitted += 1;
+                &mut self.unheard
+            }
             Outcome::Blocked { .. } => &mut self.blocked,
             Outcome::FlowBlocked => {
                 self.blocked += 1;

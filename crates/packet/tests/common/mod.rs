@@ -9,8 +9,10 @@ use openwfp_packet::capture::{CaptureReader, Record};
 use openwfp_packet::flow::{FlowChange, FlowEvent};
 use openwfp_packet::link::LinkType;
 use openwfp_packet::local::{Inference, LocalSide};
+use openwfp_packet::packet::{Frame, Packet};
 use openwfp_packet::replay::{Classifier, Decision, Outcome, Replay, ReplaySettings, Step, Summary};
 use openwfp_packet::time::Timestamp;
+use openwfp_packet::unheard::Unheard;
 
 pub const SECOND: u64 = 1_000_000_000;
 
@@ -90,7 +92,8 @@ impl Classifier for Recorder {
     }
 
     fn flow_blocked(&mut self, step: &Step<'_>) {
-        self.lines.push(format!("flow-blocked by {} #{}", step.layer, step.flow.unwrap()));
+        let flow = step.flow.map(|flow| format!(" #{flow}")).unwrap_or_default();
+        self.lines.push(format!("flow-blocked by {}{flow}", step.layer));
     }
 
     fn flow_changed(&mut self, event: &FlowEvent) {
@@ -125,7 +128,13 @@ pub fn replay(packets: &[Owned], local: LocalSide, blocks: &[LayerId]) -> Replay
 }
 
 pub fn replay_with(packets: &[Owned], local: LocalSide, blocks: &[LayerId], settings: ReplaySettings) -> Replayed {
-    let mut replay = Replay::new(local, settings);
+    let mut unheard = Unheard::new();
+    for packet in packets {
+        if let Ok(Frame::Ip(packet)) = Packet::parse(packet.link_type, &packet.data) {
+            unheard.observe(&packet);
+        }
+    }
+    let mut replay = Replay::new(local, settings).expecting(unheard);
     let mut recorder = Recorder { blocks: blocks.to_vec(), ..Recorder::default() };
     let mut lines = Vec::new();
     for (packet, frame) in packets.iter().zip(1..) {

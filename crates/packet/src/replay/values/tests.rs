@@ -139,6 +139,7 @@ fn an_icmp_error_shows_what_it_quotes_from_the_local_side() {
         destination: "198.51.100.9".parse().unwrap(),
         protocol: 17,
         transport: OriginalTransport::Ports { source: 4000, destination: 53 },
+        mark: [0; 4],
     };
     let packet = packet("203.0.113.5", "192.0.2.1", LinkInfo { interface_index: Some(3), ..LinkInfo::default() });
     let message = IcmpHeader { message_type: 3, code: 3, identifier: None, is_error: true };
