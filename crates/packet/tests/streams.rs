@@ -52,6 +52,32 @@ fn both_directions_are_seen_in_order_over_the_wrap_of_sequence_numbers() {
 }
 
 #[test]
+fn a_connection_from_before_the_capture_begins_where_its_receiver_is() {
+    let picked_up =
+        vec![sent(0, 10, "request"), received(13, 7, "second"), received(10, 7, "1st"), received(19, 7, "third")];
+    let replayed = replay(&picked_up, local(&["192.0.2.1"]), &[]);
+    assert_eq!(replayed.stream(), ["request", "1stsecond", "third"]);
+    // Nothing was acknowledged yet: the first segment says where the stream begins.
+    let mut first = received(13, 0, "second");
+    first.data[33] = 0;
+    let replayed = replay(&[first, received(10, 0, "1st"), received(19, 0, "third")], local(&["192.0.2.1"]), &[]);
+    assert_eq!(replayed.stream(), ["second", "third"]);
+}
+
+#[test]
+fn data_may_come_with_the_syn() {
+    let syn = Owned::ip(0, ipv4(9, 1, 6, &tcp_data(40000, 80, SYN, [99, 0], b"early")));
+    let rest = Owned::ip(0, ipv4(9, 1, 6, &tcp_data(40000, 80, ACK, [105, 1], b" data")));
+    let replayed = replay(&[syn, rest], local(&["192.0.2.1"]), &[]);
+    assert_eq!(replayed.stream(), ["early", " data"]);
+    assert!(
+        replayed.lines[0].ends_with("ALE_AUTH_RECV_ACCEPT #1, STREAM_PACKET #1, STREAM #1"),
+        "{}",
+        replayed.lines[0]
+    );
+}
+
+#[test]
 fn late_repeated_and_overlapping_segments_are_put_right() {
     let data = vec![received(3, 0, "def"), received(0, 0, "abc"), received(2, 0, "XYZ"), received(4, 0, "EFgh")];
     let replayed = run(data, &[]);

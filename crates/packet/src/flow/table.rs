@@ -11,7 +11,9 @@ use siphasher::sip::SipHasher13;
 use core::hash::Hasher;
 use core::num::NonZeroU64;
 
-use super::{DeleteReason, Direction, FlowChange, FlowEvent, FlowId, FlowKey, FlowTuple, Lifetime, Refusal, TcpState};
+use super::{
+    DeleteReason, Direction, FlowChange, FlowEvent, FlowId, FlowKey, FlowTuple, Lifetime, Refusal, Sender, TcpState,
+};
 use crate::stream::{StreamCounts, Streams};
 use crate::time::Timestamp;
 
@@ -225,7 +227,16 @@ impl FlowTable {
         slot: Slot,
         follow: impl FnOnce(&mut Streams, &mut StreamCounts, usize) -> R,
     ) -> R {
-        let streams = self.flows[slot.0 as usize].streams.get_or_insert_default();
+        let Flow { streams, tcp, opened, .. } = &mut self.flows[slot.0 as usize];
+        let streams = streams.get_or_insert_with(|| {
+            let mut streams = Box::<Streams>::default();
+            for (side, direction) in [(Sender::Opener, *opened), (Sender::Acceptor, opened.opposite())] {
+                if let Some(syn) = tcp.as_ref().and_then(|state| state.syn_of(side)) {
+                    streams.halves[direction as usize].reassembler.begin(syn.wrapping_add(1));
+                }
+            }
+            streams
+        });
         let others = self.waiting - streams.waiting();
         let result = follow(streams, &mut self.streams, others);
         self.waiting = others + streams.waiting();

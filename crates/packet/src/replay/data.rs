@@ -36,12 +36,14 @@ impl<C: Classifier> Pass<'_, '_, C> {
 
     #[inline]
     fn acknowledged(&mut self, slot: Slot, header: &TcpHeader, joined: &mut Vec<u8>) -> Result<(), Outcome> {
-        if !header.flags.contains(TcpFlags::ACK) {
+        // Half-open connections hold nothing, so the answer to a SYN is passed over; the acknowledgment that follows says as much.
+        if !header.flags.contains(TcpFlags::ACK) || header.flags.contains(TcpFlags::SYN) {
             return Ok(());
         }
         let received = self.direction.opposite();
         let arrival = self.replay.flows.with_streams(slot, |streams, counts, _| {
             let half = &mut streams.halves[received as usize];
+            half.reassembler.begin(header.acknowledgment);
             half.reassembler.acknowledge(header.acknowledgment, counts, joined)
         });
         if let Arrival::Data { data, from, to } = arrival
@@ -60,17 +62,13 @@ impl<C: Classifier> Pass<'_, '_, C> {
         header: &TcpHeader,
         joined: &mut Vec<u8>,
     ) -> Result<(), Outcome> {
-        let syn = header.flags.contains(TcpFlags::SYN);
         let segment = data_of(packet, header);
-        if segment.length == 0 && !syn {
+        if segment.length == 0 {
             return Ok(());
         }
         let (settings, direction) = (self.replay.settings.streams, self.direction);
         let (arrival, repeats_blocked) = self.replay.flows.with_streams(slot, |streams, counts, others| {
             let half = &mut streams.halves[direction as usize];
-            if syn {
-                half.reassembler.begin(segment.sequence);
-            }
             let repeats_blocked = half.repeats_blocked(segment.sequence, segment.length);
             let room = settings.bytes.min(settings.all_bytes.saturating_sub(others));
             (half.reassembler.arrive(segment, room, counts, joined), repeats_blocked)

@@ -209,10 +209,10 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
     ) -> Attachment {
         let (opened, tcp, lifetime) = match *transport {
             Transport::Tcp(segment) if is_syn(segment.flags) => {
-                (self.direction, Some(TcpState::opening(&segment)), Lifetime::Opening)
+                (self.direction, Some(TcpState::opened_by(&segment)), Lifetime::Opening)
             }
             Transport::Tcp(segment) if is_syn_ack(segment.flags) => {
-                (self.direction.opposite(), Some(TcpState::answered()), Lifetime::Opening)
+                (self.direction.opposite(), Some(TcpState::answered_by(&segment)), Lifetime::Opening)
             }
             Transport::Tcp(segment) if segment.flags.contains(TcpFlags::RST) => return Attachment::None,
             Transport::Tcp(segment) => {

@@ -3,7 +3,7 @@
 //! A capture shows segments: early, late, twice, overlapping, or not at all. The stream layer sees data in order, each
 //! byte once. [`Reassembler`] does this for one direction of one connection. It keeps to these rules:
 //!
-//! - The first segment that is seen says where the stream begins, unless the SYN was seen.
+//! - The SYN says where the stream begins; where it was not seen, the first acknowledgment by the receiver, or the first segment.
 //! - Of a byte that comes twice, the first counts, whatever the second says.
 //! - Data beyond a hole wait until the hole is filled, or the receiver has acknowledged what lies beyond it: then the
 //!   capture has missed what the receiver has got, and the stream goes on after the hole.

@@ -94,7 +94,7 @@ fn a_flood_of_syns_takes_nothing_from_connections_that_stand() {
     open(&mut table, 1, Lifetime::Connection, 0);
     for port in 2..=10_000 {
         let syn = TcpHeader { source: port, destination: 80, flags: TcpFlags::SYN, ..TcpHeader::default() };
-        let tcp = Some(TcpState::opening(&syn));
+        let tcp = Some(TcpState::opened_by(&syn));
         let flow = NewFlow { opened: Direction::Inbound, tcp, ..new(port, Lifetime::Opening) };
         table.open(flow, at(1), &mut |_| ());
     }
