@@ -10,6 +10,7 @@
 //! - What waits is bounded, for each direction and for all together ([`StreamSettings`]). What has no room any more does
 //!   not get lost and is not passed over: the hole is given up, and the data are seen after all. So what gives way is
 //!   completeness of the order, never the classification of data.
+//! - Data wait, packets do not: a packet whose data wait is classified at its own layers and goes on.
 //! - What still waits when the connection ends is never delivered by any receiver, and is not seen.
 //! - A sequence number further off than any window reaches (2^30, RFC 7323) begins the stream anew.
 
