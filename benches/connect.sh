@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 count=${COUNT:-20000}
 rounds=${ROUNDS:-7}
-cargo build --release -q --bin wfp --example connect_loop
+cargo build --release -q --bin wfp --example connect_loop --example measure
 target=${CARGO_TARGET_DIR:-$PWD/target}/release
 wfp=$target/wfp loop=$target/examples/connect_loop
 work=$(mktemp -d)
@@ -21,7 +21,8 @@ ip netns add "$ns"
 # nsenter keeps the mounts, so that the control groups can still be seen
 in_ns() { nsenter --net="/run/netns/$ns" "$@"; }
 in_ns ip link set lo up
-in_ns "$loop" serve 9000 & server=$!
+# not by the function: that would be a shell of its own, and the server would outlive it with our standard output open
+nsenter --net="/run/netns/$ns" "$loop" serve 9000 & server=$!
 sleep 0.5
 
 policy() { # filters, then one that refuses port 9001
@@ -85,4 +86,4 @@ for line in open(sys.argv[2]):
 for name, all in starts.items():
     print(f"{name:32} {statistics.median(all):8.1f} ms")
 PY
-if [ -f crates/kernel/examples/measure.rs ]; then cargo run --release -q -p openwfp-kernel --example measure; fi
+"$target/examples/measure"

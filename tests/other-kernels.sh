@@ -33,7 +33,8 @@ tests() {
     here=$(cd "$(dirname "$0")/.." && pwd)
     mkdir "$work/tests" || exit 1
     (cd "$here" && RUSTFLAGS="-C target-feature=+crt-static" cargo test --quiet --no-run --target $host -p openwfp-kernel \
-        --message-format json --test verifier --test labels --test enforce --test inbound) >"$work/built" || exit 1
+        --message-format json --test verifier --test kernel_values --test labels --test enforce \
+        --test inbound) >"$work/built" || exit 1
     # the executables, from cargo's messages
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' "$work/built" | while read -r file; do
         name=$(basename "$file")
@@ -48,6 +49,7 @@ run() {
     grep '^test result' /tmp/output | sed "s/^/$1: /"
 }
 run verifier
+run kernel_values
 # the others need tools that busybox has not
 run labels a_program_is_named groups_below
 run enforce

@@ -14,6 +14,8 @@ pub const LISTEN_FILTERS: u64 = 1 << 4;
 
 /// Packets meet layers of their own.
 pub const PACKET_LAYERS: u64 = 1 << 5;
+/// IP packets and transport layers are met at the devices of the network namespace, not at sockets.
+pub const AT_DEVICES: u64 = 1 << 7;
 /// The ends of flows are to be reported.
 pub const FLOWS_RECORDED: u64 = 1 << 6;
 

@@ -93,12 +93,14 @@ pub struct Interface {
     pub tunnel: u32,
     /// The LUID that stands for it: the type in the top 16 bits, the index in the next 24.
     pub luid: u64,
+    /// The MAC address, as a number of 48 bits; 0: it has none.
+    pub address: u64,
 }
 
 impl Interface {
     /// An interface of this type and index.
     #[must_use]
-    pub const fn new(index: u32, kind: u32, tunnel: u32) -> Self {
-        Self { kind, tunnel, luid: (kind as u64) << 48 | (index as u64 & 0xff_ffff) << 24 }
+    pub const fn new(index: u32, kind: u32, tunnel: u32, address: u64) -> Self {
+        Self { address, kind, tunnel, luid: (kind as u64) << 48 | (index as u64 & 0xff_ffff) << 24 }
     }
 }

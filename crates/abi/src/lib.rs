@@ -16,7 +16,8 @@
 //! - [`config`]: what the programs are to do;
 //! - [`event`]: what the programs report;
 //! - [`flow`]: flows, and what is kept with a socket;
-//! - [`counters`]: what went wrong, counted.
+//! - [`counters`]: what went wrong, counted;
+//! - [`measure`]: classifications that are made to be measured.
 #![no_std]
 
 pub mod config;
@@ -28,4 +29,5 @@ pub mod flow;
 pub mod hash;
 pub mod identity;
 pub mod label;
+pub mod measure;
 pub mod process;

@@ -67,13 +67,23 @@ Examples:
 Exit status: the command's; 128+n after signal n; 125 when wfp itself failed, 126 when the command cannot be executed, 127
 when it is not found.
 
+SIGHUP to wfp takes the policy files anew, all of them in one switch: each connect, bind or packet is decided by the old policies or by the
+new ones. A file with mistakes changes nothing. Existing connections are authorized again. The hang-up of a terminal is no such signal: it ends
+the command as ever, and so does every SIGHUP where there is no -p. With --watch the files are taken anew when they
+change, and the run is prepared for what later policies may ask for: without it, they can name no groups that the
+first did not name, and know little of sockets that are older than the filters for their layer.
+
 Examples:
   sudo wfp run --trace -- curl https://example.org       no policy: everything is permitted and shown
-  sudo wfp run -p policy.toml --events log.jsonl -- ./ci")]
+  sudo wfp run -p policy.toml --events log.jsonl -- ./ci
+  sudo wfp run -p policy.toml --watch -- ./server        edit policy.toml meanwhile")]
 pub(crate) struct RunArgs {
     /// A policy file; several live side by side as those of independent providers do
     #[arg(short, long, value_name = "POLICY")]
     pub policy: Vec<PathBuf>,
+    /// Take policy files anew when they change (SIGHUP does so once)
+    #[arg(long, requires = "policy")]
+    pub watch: bool,
     /// Show events on standard error as they happen
     #[arg(long)]
     pub trace: bool,
@@ -134,7 +144,9 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A field that is not given, or given without a value (`FIELD=`), is empty; `FIELD=?` is a value that is not known: the
-source address and interface at connect (then the first packet decides), or an identity that could not be read.
+source address and interface at connect, or an identity that could not be read. What waits for such a value until the first
+packet is told as a block with the reason `late`, for it is blocked if the value is still not known then; `waits_for` (--json)
+names the fields: give them values to see what the packet would meet.
 `wfp show layers LAYER` lists the fields of a layer.
 
 Examples:
@@ -188,7 +200,9 @@ pub(crate) struct ReplayArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 For each layer with filters: the time to build it, its bytes for each filter, the most steps that an event can take, and
-the nanoseconds of a classification in user space. The time in the kernel (kernel_ns) is null: it is not measured yet.
+the nanoseconds of a classification in user space and in the kernel. In user space, groups of 16 are timed; in the
+kernel each by itself, less one reading of the clock, by a program that is attached to nothing. That takes the right
+to load BPF: without it, kernel_ns is null.
 
 Examples:
   wfp bench -p policy.toml

@@ -8,6 +8,10 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use openwfp_engine::{CompiledPolicy, Silent, Values, classify, compile};
+use openwfp_kernel::{
+    features,
+    measure::{Classified, KernelClassifier},
+};
 use openwfp_model::{Layer, LayerId, Policy};
 use serde_json::{Value as Json, json};
 use std::{collections::HashMap, fs, hint::black_box, io::Write, path::Path, time::Instant};
@@ -16,6 +20,8 @@ use std::{collections::HashMap, fs, hint::black_box, io::Write, path::Path, time
 const GROUP: usize = 16;
 /// Groups for each layer.
 const GROUPS: usize = 20_000;
+/// Classifications in the kernel for each layer, each of them timed.
+const IN_KERNEL: usize = 100_000;
 
 /// Runs the command.
 pub(crate) fn bench(args: &BenchArgs, globals: Globals) -> Result<()> {
@@ -40,6 +46,7 @@ pub(crate) fn bench(args: &BenchArgs, globals: Globals) -> Result<()> {
         Some(path) => Some(read(path, &layers, &compiled)?),
         None => None,
     };
+    let mut kernel = kernel(&compiled, globals);
     let total: usize = layers.iter().map(|&layer| compiled.layer_of(layer).cells).sum();
     output::write_out(|out| {
         for layer in layers {
@@ -52,7 +59,9 @@ pub(crate) fn bench(args: &BenchArgs, globals: Globals) -> Result<()> {
                 continue;
             }
             let part = compiled.layer_of(layer).cells as f64 / total.max(1) as f64;
-            write(out, &measure(&compiled, layer, &events, build * part), globals)?;
+            let user = in_user_space(&compiled, layer, &events);
+            let kernel = kernel.as_mut().map(|kernel| in_kernel(kernel, layer, &events)).transpose()?;
+            write(out, &costs(&compiled, layer, build * part, user, kernel), globals)?;
         }
         Ok(())
     })
@@ -85,7 +94,25 @@ fn made_events(compiled: &CompiledPolicy, layer: LayerId) -> Vec<Values> {
     events
 }
 
-fn measure(compiled: &CompiledPolicy, layer: LayerId, events: &[Values], build_ms: f64) -> Json {
+/// The classifier in the kernel with this policy. `None`, and why on standard error, where BPF may not be loaded.
+fn kernel(compiled: &CompiledPolicy, globals: Globals) -> Option<KernelClassifier> {
+    let why = match features::missing().first() {
+        Some(missing) => missing.to_string(),
+        None => {
+            let loaded = KernelClassifier::load(compiled.image().cells().len())
+                .and_then(|mut kernel| kernel.set_policy(compiled).map(|()| kernel));
+            match loaded {
+                Ok(kernel) => return Some(kernel),
+                Err(error) => error.to_string(),
+            }
+        }
+    };
+    globals.notice(&format!("not measured in the kernel: {why}"));
+    None
+}
+
+/// Nanoseconds of a classification in user space: means of groups.
+fn in_user_space(compiled: &CompiledPolicy, layer: LayerId, events: &[Values]) -> Json {
     let cells = compiled.image().cells();
     let mut times = Vec::with_capacity(GROUPS);
     let mut next = events.iter().cycle();
@@ -99,9 +126,41 @@ fn measure(compiled: &CompiledPolicy, layer: LayerId, events: &[Values], build_m
             times.push(started.elapsed().as_nanos() as f64 / GROUP as f64);
         }
     }
+    spread(times, 0.0)
+}
+
+/// Nanoseconds of a classification in the kernel: each by itself, as the hooks make them, less one reading of the clock.
+fn in_kernel(kernel: &mut KernelClassifier, layer: LayerId, events: &[Values]) -> Result<Json> {
+    let mut classify = |count: usize| -> Result<Vec<Classified>> {
+        let mut all = Vec::with_capacity(count);
+        // there are events, else there would be nothing to measure
+        for batch in events.chunks(count).cycle() {
+            if all.len() >= count {
+                break;
+            }
+            all.extend(kernel.classify(layer, batch)?);
+        }
+        Ok(all)
+    };
+    // the first tenth warms up
+    classify(IN_KERNEL / 10)?;
+    let all = classify(IN_KERNEL)?;
+    let mut clock: Vec<u64> = all.iter().map(|classified| classified.clock).collect();
+    let middle = clock.len() / 2;
+    let (_, &mut reading, _) = clock.select_nth_unstable(middle);
+    Ok(spread(all.iter().map(|classified| classified.nanoseconds as f64).collect(), reading as f64))
+}
+
+/// Mean and percentiles of times of which a part is none of theirs.
+fn spread(mut times: Vec<f64>, less: f64) -> Json {
     times.sort_by(f64::total_cmp);
     let mean = times.iter().sum::<f64>() / times.len() as f64;
-    let at = |part: usize| rounded(times[(times.len() - 1) * part / 100]);
+    let own = |time: f64| rounded((time - less).max(0.0));
+    let at = |part: usize| own(times[(times.len() - 1) * part / 100]);
+    json!({"mean": own(mean), "p50": at(50), "p99": at(99)})
+}
+
+fn costs(compiled: &CompiledPolicy, layer: LayerId, build_ms: f64, user_ns: Json, kernel_ns: Option<Json>) -> Json {
     let found = compiled.layer_of(layer);
     let filters = found.places.iter().filter(|place| place.marker.is_none()).count();
     json!({
@@ -110,8 +169,8 @@ fn measure(compiled: &CompiledPolicy, layer: LayerId, events: &[Values], build_m
         "build_ms": rounded(build_ms),
         "bytes_per_filter": found.cells * 16 / filters.max(1),
         "worst_steps": found.worst_steps,
-        "user_ns": {"mean": rounded(mean), "p50": at(50), "p99": at(99)},
-        "kernel_ns": Json::Null,
+        "user_ns": user_ns,
+        "kernel_ns": kernel_ns,
     })
 }
 
@@ -123,17 +182,20 @@ fn write(out: &mut dyn Write, line: &Json, globals: Globals) -> Result<()> {
     if globals.json {
         return Ok(writeln!(out, "{line}")?);
     }
+    let times = |place: &str, ns: &Json| {
+        let part = |key: &str| ns[key].to_string();
+        format!("; {place}: mean {} ns, p50 {} ns, p99 {} ns", part("mean"), part("p50"), part("p99"))
+    };
+    let kernel = if line["kernel_ns"].is_null() { String::new() } else { times("kernel", &line["kernel_ns"]) };
     writeln!(
         out,
-        "{}: {} filters, built in {} ms, {} bytes a filter, at most {} steps; user space: mean {} ns, p50 {} ns, p99 {} ns",
+        "{}: {} filters, built in {} ms, {} bytes a filter, at most {} steps{}{kernel}",
         line["layer"].as_str().unwrap_or_default(),
         line["filters"],
         line["build_ms"],
         line["bytes_per_filter"],
         line["worst_steps"],
-        line["user_ns"]["mean"],
-        line["user_ns"]["p50"],
-        line["user_ns"]["p99"]
+        times("user space", &line["user_ns"]),
     )?;
     Ok(())
 }

@@ -78,11 +78,10 @@ impl Report {
     fn error(&mut self, out: &mut dyn Write, path: &Path, error: &anyhow::Error) -> Result<()> {
         self.errors += 1;
         if self.globals.json {
-            let line =
-                json!({"severity": "error", "message": format!("{error:#}"), "file": path.display().to_string()});
+            let line = json!({"severity": "error", "message": output::told(error), "file": path.display().to_string()});
             writeln!(out, "{line}")?;
         } else {
-            output::complain(format_args!("{} {error:#}\n", self.globals.paint_error().red("error:")));
+            output::complain(format_args!("{} {}\n", self.globals.paint_error().red("error:"), output::told(error)));
         }
         Ok(())
     }
@@ -108,14 +107,16 @@ impl Report {
         if self.globals.json || self.globals.quiet {
             return Ok(());
         }
-        let filters = compiled.filters().len();
+        let disabled = compiled.filters().iter().filter(|filter| filter.is_disabled()).count();
+        let filters = compiled.filters().len() - disabled;
+        let left_out = if disabled == 0 { String::new() } else { format!(", {disabled} disabled") };
         let sublayers: usize = policies.iter().map(|policy| policy.sublayers.len()).sum();
         let layers = Layer::all().iter().filter(|layer| !compiled.layer_of(layer.id).places.is_empty()).count();
         let own =
             if sublayers == 0 { String::new() } else { format!(", {} of its own", counted(sublayers, "sublayer")) };
         writeln!(
             out,
-            "{}: {} at {}{own}; {}",
+            "{}: {} at {}{left_out}{own}; {}",
             self.globals.paint().green("valid"),
             counted(filters, "filter"),
             counted(layers, "layer"),

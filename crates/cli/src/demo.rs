@@ -88,10 +88,12 @@ fn run_client(compiled: &CompiledPolicy, open: u16, shut: u16, globals: Globals)
             isolation: &isolation,
             recorded: vec![LayerId::ALE_AUTH_CONNECT_V4],
             dry_run: false,
+            replaceable: false,
             command: &command,
             notice: &notice,
         },
         &mut Narrator { compiled, paint },
+        None,
     )
 }
 

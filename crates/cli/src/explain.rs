@@ -2,20 +2,20 @@
 
 use crate::{
     args::ExplainArgs,
-    event_text, explain_text, json,
+    event_text, explain_json, explain_text,
     output::{self, Globals},
     policies,
 };
 use anyhow::{Context, Result};
-use openwfp_engine::{
-    Action, CompiledPolicy, Effect, Event, EventValue, Explanation, FilterExplanation, SublayerExplanation, Verdict,
-    filter_action,
-};
+use openwfp_engine::{Action, CompiledPolicy, Event, EventValue, Explainer, Explanation, Verdict, filter_action};
+use openwfp_model::MatchType;
 use serde_json::{Value as Json, json};
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, BufRead, BufReader, Write},
     path::Path,
+    sync::LazyLock,
 };
 
 /// Runs the command.
@@ -24,8 +24,9 @@ pub(crate) fn explain(args: &ExplainArgs, globals: Globals) -> Result<()> {
     let groups = args.group.as_deref().map(event_text::groups).transpose()?;
     let policy = policies::compiled(&args.policy, globals)?;
     let mut reader = event_text::EventReader::new(layers, groups);
+    let mut explainer = policy.explainer();
     output::write_out(|out| match &args.from {
-        None => answer(out, &policy, &reader.words(&args.event)?, args.brief, globals),
+        None => answer(out, &policy, &mut explainer, &reader.words(&args.event)?, args.brief, globals),
         Some(path) => {
             let mut input = open(path)?;
             let mut line = String::new();
@@ -48,7 +49,7 @@ pub(crate) fn explain(args: &ExplainArgs, globals: Globals) -> Result<()> {
                         return Err(error.context(format!("{}, line {number}", name_of(path))));
                     }
                 };
-                answer(out, &policy, &event, args.brief, Globals { json: true, ..globals })?;
+                answer(out, &policy, &mut explainer, &event, args.brief, Globals { json: true, ..globals })?;
             }
         }
     })
@@ -66,35 +67,74 @@ fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(1 << 16, file)))
 }
 
-fn answer(out: &mut dyn Write, policy: &CompiledPolicy, event: &Event, brief: bool, globals: Globals) -> Result<()> {
+fn answer(
+    out: &mut dyn Write,
+    policy: &CompiledPolicy,
+    explainer: &mut Explainer<'_>,
+    event: &Event,
+    brief: bool,
+    globals: Globals,
+) -> Result<()> {
     if brief {
         let verdict = policy.classify(event);
         let name = policy.filter(verdict.filter).map(|filter| filter.filter.name.as_str());
         if globals.json {
             let filter = name.map_or(Json::Null, |name| json!({"id": verdict.filter, "name": name}));
-            writeln!(out, "{}", json!({"action": action(&verdict), "filter": filter}))?;
+            let mut object = json!({"action": action(&verdict), "filter": filter});
+            add_reason(&mut object, &verdict);
+            writeln!(out, "{object}")?;
         } else {
             let by = name.map_or_else(|| "no filter matched".to_owned(), |name| format!("by \"{name}\""));
-            writeln!(out, "{} {by}", globals.paint().action(action(&verdict)))?;
+            writeln!(out, "{} {by}", headline(&verdict, globals))?;
         }
         return Ok(());
     }
-    let explanation = policy.explain(event);
+    let explanation = explainer.explain(event);
     if globals.json {
-        writeln!(out, "{}", explanation_json(policy, &explanation))?;
+        serde_json::to_writer(&mut *out, &explain_json::Line::new(policy, &explanation))?;
+        writeln!(out)?;
     } else {
         explain_text::write(out, policy, event, &explanation, globals)?;
     }
     Ok(())
 }
 
-/// The word for a verdict's action. What waits for a value that is never known is blocked.
+/// The word for a verdict's action. What waits for a value is blocked unless the value becomes known, and permits it.
 pub(crate) fn action(verdict: &Verdict) -> &'static str {
     match verdict.action {
         Action::Permit => "permit",
-        Action::Block => "block",
-        Action::Late => "late",
+        Action::Block | Action::Late => "block",
     }
+}
+
+/// The word for a verdict's reason, where the action alone does not say it; else empty.
+pub(crate) fn reason(verdict: &Verdict) -> &'static str {
+    match verdict.action {
+        Action::Late => "late",
+        _ => verdict.reason.name(),
+    }
+}
+
+fn add_reason(object: &mut Json, verdict: &Verdict) {
+    if !reason(verdict).is_empty() {
+        object["reason"] = json!(reason(verdict));
+    }
+}
+
+/// The action for people, and whether it is not the last word.
+pub(crate) fn headline(verdict: &Verdict, globals: Globals) -> String {
+    let word = globals.paint().action(action(verdict));
+    if verdict.action == Action::Late { format!("{word} (late)") } else { word }
+}
+
+/// The fields whose values the outcome waits for.
+pub(crate) fn waits_for(explanation: &Explanation) -> Vec<&'static str> {
+    let filters = explanation.sublayers.iter().flat_map(|sublayer| &sublayer.filters);
+    let conditions = filters.filter(|filter| filter.decided).flat_map(|filter| &filter.conditions);
+    let unknown = conditions.filter(|condition| condition.actual == Some(EventValue::Unknown));
+    let mut names: Vec<&str> = unknown.map(|condition| condition.condition.field.name()).collect();
+    names.dedup();
+    names
 }
 
 /// The word for a filter cell's action.
@@ -109,84 +149,6 @@ pub(crate) fn cell_action(action: u32) -> &'static str {
     }
 }
 
-/// An explanation as JSON.
-fn explanation_json(policy: &CompiledPolicy, explanation: &Explanation) -> Json {
-    let verdict = &explanation.verdict;
-    let sublayers: Vec<Json> =
-        explanation.sublayers.iter().map(|sublayer| sublayer_json(policy, explanation, sublayer)).collect();
-    let mut object = json!({
-        "layer": explanation.layer.name(),
-        "action": action(verdict),
-        "filter": json::filter(policy, verdict.filter),
-        "right": if verdict.soft { "soft" } else { "hard" },
-        "sublayers": sublayers,
-        "steps": verdict.steps,
-    });
-    if !verdict.reason.name().is_empty() {
-        object["reason"] = json!(verdict.reason.name());
-    }
-    if let Some(change) = &explanation.change {
-        let fields: serde_json::Map<String, Json> = change
-            .fields
-            .iter()
-            .map(|(field, value)| {
-                let value = value.as_ref().map_or(Json::Null, |value| json::value(explanation.layer, *field, value));
-                (field.name().to_owned(), value)
-            })
-            .collect();
-        object["change"] = json!({"fields": fields, "action": action(&change.verdict)});
-    }
-    object
-}
-
-fn sublayer_json(policy: &CompiledPolicy, explanation: &Explanation, sublayer: &SublayerExplanation) -> Json {
-    let filters: Vec<Json> = sublayer.filters.iter().map(|filter| filter_json(policy, explanation, filter)).collect();
-    json!({
-        "sublayer": sublayer.name,
-        "weight": sublayer.weight,
-        "answer": sublayer.answer.map(|answer| cell_action(answer.action)),
-        "effect": sublayer.answer.map(|answer| match answer.effect {
-            Effect::Decided => "decided",
-            Effect::Overridden => "overridden",
-            Effect::Withdrawn => "withdrawn",
-        }),
-        "filters": filters,
-    })
-}
-
-fn filter_json(policy: &CompiledPolicy, explanation: &Explanation, filter: &FilterExplanation) -> Json {
-    let layer = explanation.layer;
-    let conditions: Vec<Json> = filter
-        .conditions
-        .iter()
-        .map(|condition| {
-            let field = layer.layer().field(condition.condition.field);
-            let expected = field.map(|field| condition.condition.value.display(field).to_string());
-            let actual = match &condition.actual {
-                Some(EventValue::Known(value)) => field.map(|field| value.display(field).to_string()),
-                Some(EventValue::Unknown) => Some("?".to_owned()),
-                None => None,
-            };
-            json!({
-                "field": condition.condition.field.name(),
-                "match": match_name(condition.condition.match_type),
-                "expected": expected,
-                "actual": actual,
-                "matched": condition.matched,
-            })
-        })
-        .collect();
-    let action = policy.filter(filter.id).map(|found| action_name(&found.filter.action));
-    json!({
-        "filter": json::filter(policy, filter.id),
-        "reached": filter.reached,
-        "matched": filter.matched,
-        "decided": filter.decided,
-        "action": action,
-        "conditions": conditions,
-    })
-}
-
 /// The word for a filter's action.
 pub(crate) fn action_name(action: &openwfp_model::Action) -> &'static str {
     match action {
@@ -198,6 +160,10 @@ pub(crate) fn action_name(action: &openwfp_model::Action) -> &'static str {
 }
 
 /// A match type as explanations write it: `FWP_MATCH_NOT_EQUAL` is `not-equal`.
-pub(crate) fn match_name(match_type: openwfp_model::MatchType) -> String {
-    match_type.name().trim_start_matches("FWP_MATCH_").to_lowercase().replace('_', "-")
+pub(crate) fn match_name(match_type: MatchType) -> &'static str {
+    static NAMES: LazyLock<BTreeMap<MatchType, String>> = LazyLock::new(|| {
+        let name = |of: MatchType| of.name().trim_start_matches("FWP_MATCH_").to_lowercase().replace('_', "-");
+        MatchType::ALL.into_iter().map(|of| (of, name(of))).collect()
+    });
+    NAMES.get(&match_type).map_or("", String::as_str)
 }

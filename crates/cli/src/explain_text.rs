@@ -1,7 +1,7 @@
 //! Explanations for people.
 
 use crate::{
-    explain::{action, action_name, cell_action},
+    explain::{action, action_name, cell_action, headline},
     filled,
     output::{Globals, Paint},
     readable,
@@ -37,7 +37,7 @@ pub(crate) fn write(
         }
         None => "because no filter matched".to_owned(),
     };
-    writeln!(out, "{} at {} {by}", paint.action(action(verdict)), paint.bold(explanation.layer.name()))?;
+    writeln!(out, "{} at {} {by}", headline(verdict, globals), paint.bold(explanation.layer.name()))?;
     writeln!(out, "  {}", why(explanation))?;
     for sublayer in &explanation.sublayers {
         writeln!(out)?;
@@ -124,7 +124,7 @@ fn why(explanation: &Explanation) -> &'static str {
             ..,
         ) => "the engine could not decide: that is a block",
         (Reason::None, Action::Late, _) => {
-            "a filter tests a value that is not known yet: it is decided when the first packet leaves"
+            "a filter tests a value that is not known yet: the first packet decides, and is blocked if the value is not known then"
         }
         (Reason::None, _, _) if verdict.filter == 0 => "what no filter matches is permitted",
         (Reason::None, Action::Block, false) => "a filter's block is hard: no lower sublayer could have permitted it",

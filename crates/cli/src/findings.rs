@@ -66,7 +66,7 @@ pub(crate) fn notes(policy: &CompiledPolicy, files: &[(&Path, usize)]) -> Vec<No
         let (filter, kind, text) = of_finding(policy, &finding);
         add(policy.filter(filter), kind, text);
     }
-    for filter in policy.filters() {
+    for filter in policy.filters().iter().filter(|filter| !filter.is_disabled()) {
         for (kind, text) in of_filter(&filter.filter) {
             add(Some(filter), kind, text);
         }
@@ -109,7 +109,9 @@ fn of_finding(policy: &CompiledPolicy, finding: &Finding) -> (u64, &'static str,
             );
             (*filter, "not-equal-ored", text)
         }
-        Finding::Disabled { filter } => (*filter, "disabled", "is disabled: it has no effect".to_owned()),
+        Finding::Disabled { filter } => {
+            (*filter, "disabled", "is disabled: it is left out, and decides nothing".to_owned())
+        }
     }
 }
 
@@ -126,6 +128,12 @@ fn of_filter(filter: &Filter) -> Vec<(&'static str, String)> {
     if filter.errno.is_some() && !returns_errno(filter.layer) {
         let text = "has an errno, which no call returns there: only a refused bind or connect returns one";
         found.push(("errno", text.to_owned()));
+    }
+    if let Some(errno) = filter.errno.filter(|errno| errno.invites_to_go_on()) {
+        let text = format!(
+            "returns {errno}, which does not tell programs that they were refused: they may wait, or try for ever"
+        );
+        found.push(("errno", text));
     }
     found.extend(not_live(filter).map(|text| ("not-live", text)));
     for condition in &filter.conditions {

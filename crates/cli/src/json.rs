@@ -1,16 +1,17 @@
 //! The JSON forms of objects, values and events. They may grow, never change.
 
 use openwfp_engine::{CompiledPolicy, Schema, Values};
-use openwfp_model::{FieldId, FieldType, LayerField, LayerId, Value};
+use openwfp_model::{FieldId, FieldType, Guid, LayerField, LayerId, Value};
 use serde::{Serialize, Serializer, ser::SerializeMap};
-use serde_json::Value as Json;
+use std::fmt;
 
 /// A value as JSON: numbers as numbers, everything else as text.
-pub(crate) fn value(layer: LayerId, field: FieldId, value: &Value) -> Json {
-    serde_json::to_value(FieldValue { field: layer.layer().field(field), value }).unwrap_or_default()
+pub(crate) fn value(layer: LayerId, field: FieldId, value: &Value) -> FieldValue<'_> {
+    FieldValue { field: layer.layer().field(field), value }
 }
 
-struct FieldValue<'a> {
+/// A value of a field.
+pub(crate) struct FieldValue<'a> {
     field: Option<&'static LayerField>,
     value: &'a Value,
 }
@@ -71,14 +72,20 @@ impl Serialize for EventValues<'_> {
 #[derive(Serialize)]
 pub(crate) struct FilterName<'a> {
     id: u64,
-    key: String,
+    #[serde(serialize_with = "as_text")]
+    key: Guid,
     name: &'a str,
+}
+
+/// Something as the text that people read.
+pub(crate) fn as_text<S: Serializer>(shown: &impl fmt::Display, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(shown)
 }
 
 /// The filter that decided, as events name it; null where none did.
 pub(crate) fn filter(policy: &CompiledPolicy, id: u64) -> Option<FilterName<'_>> {
     let found = &policy.filter(id)?.filter;
-    Some(FilterName { id, key: found.key.to_string(), name: &found.name })
+    Some(FilterName { id, key: found.key, name: &found.name })
 }
 
 /// The name of the sublayer in which a filter stands.

@@ -41,6 +41,16 @@ pub(crate) fn groups_of(uid: u32) -> Vec<u32> {
     groups
 }
 
+/// The groups of this machine: those that somebody made for people or lists people in come first.
+pub(crate) fn groups() -> Vec<u32> {
+    let text = fs::read_to_string("/etc/group").unwrap_or_default();
+    let of_people = |line: &str, gid: u32| gid >= 1000 || !line.ends_with(':');
+    let all = text.lines().filter_map(|line| Some((!of_people(line, number(line, 2)?), number(line, 2)?)));
+    let mut all: Vec<(bool, u32)> = all.collect();
+    all.sort_by_key(|&(later, _)| later);
+    all.into_iter().map(|(_, gid)| gid).collect()
+}
+
 /// The line about a user or group, by name or number. What `/etc` does not know, `getent` may (LDAP and the like).
 fn entry(database: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(format!("/etc/{database}")).unwrap_or_default();

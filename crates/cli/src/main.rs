@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod event_text;
 mod explain;
+mod explain_json;
 mod explain_text;
 mod export;
 mod filled;
@@ -60,6 +61,6 @@ fn main() -> ExitCode {
 /// Says an error and its causes on standard error, unless it was said already.
 fn say(error: &anyhow::Error, globals: output::Globals) {
     if !error.is::<policies::Reported>() {
-        output::complain(format_args!("{} {error:#}", globals.paint_error().red("error:")));
+        output::complain(format_args!("{} {}", globals.paint_error().red("error:"), output::told(error)));
     }
 }

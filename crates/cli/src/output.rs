@@ -96,6 +96,15 @@ impl Paint {
     }
 }
 
+/// An error with its causes, in one line. Errors of libraries name their cause themselves: it is not said twice.
+pub(crate) fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.contains(&cause) {
+        true => told,
+        false if told.is_empty() => cause,
+        false => format!("{told}: {cause}"),
+    })
+}
+
 /// Says something on standard error. That nobody reads it is no error.
 pub(crate) fn complain(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{text}");
@@ -118,4 +127,19 @@ pub(crate) fn write_out(write: impl FnOnce(&mut dyn Write) -> Result<()>) -> Res
 /// Whether an error is that nobody reads any more.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+    use openwfp_kernel::group::GroupError;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let system = GroupError::System { path: "/x".into(), source: io::Error::from_raw_os_error(2) };
+        let error = Err::<(), _>(system).context("no group").unwrap_err();
+        assert_eq!(told(&error), "no group: cannot use /x: No such file or directory (os error 2)");
+        assert_eq!(told(&anyhow::anyhow!("alone")), "alone");
+    }
 }

@@ -5,7 +5,7 @@ use crate::{
     output::{self, Globals},
 };
 use anyhow::{Context, Result, anyhow};
-use openwfp_engine::{CompiledPolicy, compile};
+use openwfp_engine::{CompiledPolicy, compile, compile_after};
 use openwfp_model::{Policy, policy_file};
 use std::{
     fs,
@@ -24,18 +24,40 @@ impl std::fmt::Display for Reported {
 
 impl std::error::Error for Reported {}
 
+/// A policy file as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub path: PathBuf,
+    pub bytes: Vec<u8>,
+}
+
+impl Source {
+    pub fn read(path: &Path) -> Result<Self> {
+        let bytes = fs::read(path).with_context(|| format!("cannot read the policy {}", path.display()))?;
+        Ok(Self { path: path.to_path_buf(), bytes })
+    }
+
+    fn parse(&self) -> Result<policy_file::Read, policy_file::Diagnostics> {
+        policy_file::read_bytes(&self.path.display().to_string(), &self.bytes, &Machine)
+    }
+}
+
 /// Reads one file; its warnings are handed over as they are.
 pub(crate) fn read(path: &Path) -> Result<Result<policy_file::Read, policy_file::Diagnostics>> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read the policy {}", path.display()))?;
-    Ok(policy_file::read_bytes(&path.display().to_string(), &bytes, &Machine))
+    Ok(Source::read(path)?.parse())
 }
 
 /// Reads all files. Mistakes and warnings go to standard error, all of them.
 pub(crate) fn load(paths: &[PathBuf], globals: Globals) -> Result<Vec<Policy>> {
+    let sources: Vec<Source> = paths.iter().map(|path| Source::read(path)).collect::<Result<_>>()?;
+    parse(&sources, globals)
+}
+
+fn parse(sources: &[Source], globals: Globals) -> Result<Vec<Policy>> {
     let mut policies = vec![];
     let mut failed = false;
-    for path in paths {
-        let report = match read(path)? {
+    for source in sources {
+        let report = match source.parse() {
             Ok(read) => {
                 policies.push(read.policy);
                 read.warnings
@@ -55,7 +77,20 @@ pub(crate) fn load(paths: &[PathBuf], globals: Globals) -> Result<Vec<Policy>> {
 
 /// Reads and compiles all files, which live side by side as independent providers do.
 pub(crate) fn compiled(paths: &[PathBuf], globals: Globals) -> Result<CompiledPolicy> {
-    let policies = load(paths, globals)?;
+    let sources: Vec<Source> = paths.iter().map(|path| Source::read(path)).collect::<Result<_>>()?;
+    compiled_from(&sources, None, globals)
+}
+
+/// Compiles files that were read; with a policy whose place they are to take, as the generation after it.
+pub(crate) fn compiled_from(
+    sources: &[Source],
+    previous: Option<&CompiledPolicy>,
+    globals: Globals,
+) -> Result<CompiledPolicy> {
+    let policies = parse(sources, globals)?;
     let policies: Vec<&Policy> = policies.iter().collect();
-    Ok(compile(&policies)?)
+    Ok(match previous {
+        Some(previous) => compile_after(previous, &policies)?,
+        None => compile(&policies)?,
+    })
 }

@@ -74,13 +74,37 @@ fn empty_and_unknown_values() {
         "late.toml",
         "[[filter]]\nname = 'not from here'\nlayer = 'ALE_AUTH_CONNECT_V4'\naction = 'block'\nwhen = { IP_LOCAL_ADDRESS = '10.0.0.1' }\n",
     );
-    let brief = |word: &str| {
-        let text = succeeds(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", word, "--brief", "--json"]);
-        lines(&text)[0]["action"].clone()
+    let arguments = |word: &str, more: &[&str]| {
+        let words = ["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", word];
+        succeeds(&[&words[..], more].concat())
     };
-    assert_eq!(brief("IP_LOCAL_ADDRESS=10.0.0.1"), "block");
-    assert_eq!(brief("IP_LOCAL_ADDRESS="), "permit");
-    assert_eq!(brief("IP_LOCAL_ADDRESS=?"), "late", "the first packet decides");
+    let brief = |word: &str| {
+        let answer = lines(&arguments(word, &["--brief", "--json"])).remove(0);
+        (answer["action"].clone(), answer.get("reason").cloned())
+    };
+    assert_eq!(brief("IP_LOCAL_ADDRESS=10.0.0.1"), ("block".into(), None));
+    assert_eq!(brief("IP_LOCAL_ADDRESS="), ("permit".into(), None));
+    // the first packet decides; blocked if the value is not known then either
+    assert_eq!(brief("IP_LOCAL_ADDRESS=?"), ("block".into(), Some("late".into())));
+    let answer = lines(&arguments("IP_LOCAL_ADDRESS=?", &["--json"])).remove(0);
+    assert_eq!((&answer["action"], &answer["reason"]), (&"block".into(), &"late".into()));
+    assert_eq!(answer["waits_for"], serde_json::json!(["IP_LOCAL_ADDRESS"]));
+    assert_eq!(answer["sublayers"][0]["answer"], "late");
+    let text = arguments("IP_LOCAL_ADDRESS=?", &[]);
+    assert!(text.starts_with("block (late) at ALE_AUTH_CONNECT_V4 by \"not from here\""), "{text}");
+    assert!(arguments("IP_LOCAL_ADDRESS=?", &["--brief"]).starts_with("block (late) by"));
+}
+
+#[test]
+fn a_disabled_filter_decides_nothing() {
+    let folder = Folder::new("disabled");
+    let event = [&HTTP[..], &["--brief", "--json"]].concat();
+    let enabled = explain(&folder, &event);
+    let text = POLICY.replace("name     = \"no plain HTTP\"", "name = \"no plain HTTP\"\nflags = [\"DISABLED\"]");
+    assert_ne!(text, POLICY);
+    let policy = folder.file("disabled.toml", &text);
+    let disabled = succeeds(&[&["explain", "-p", &policy][..], &event].concat());
+    assert_eq!((&lines(&enabled)[0]["action"], &lines(&disabled)[0]["action"]), (&"block".into(), &"permit".into()));
 }
 
 #[test]

@@ -33,9 +33,9 @@ pub use classify::{Callouts, Image, MAX_STEPS, Observer, Silent, State, Step, cl
 #[cfg(feature = "std")]
 pub use compile::{
     Change, Classes, CompileError, CompiledFilter, CompiledLayer, CompiledPolicy, ConditionExplanation, Effect,
-    Encoding, Event, EventValue, Explanation, FieldWords, FilterExplanation, Finding, Groups, ImageError,
-    OrderedSublayer, Place, PolicyImage, Schema, SublayerAnswer, SublayerExplanation, Unknown, compile,
-    compile_objects, unknown,
+    Encoding, Event, EventValue, Explainer, Explanation, FieldWords, FilterExplanation, Finding, Groups, ImageError,
+    OrderedSublayer, Place, PolicyImage, Schema, SublayerAnswer, SublayerExplanation, Unknown, compile, compile_after,
+    compile_objects, compile_objects_after, unknown,
 };
 pub use values::{EMPTY, UNKNOWN, Values, WORDS, words};
 pub use verdict::{Action, Reason, Verdict};

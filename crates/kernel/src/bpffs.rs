@@ -96,11 +96,7 @@ pub fn release() -> io::Result<bool> {
                 error => Err(error),
             };
         }
-        match fs::remove_dir(OWN_MOUNT) {
-            // another process has begun to use it again
-            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::ResourceBusy) => {}
-            result => result?,
-        }
+        // the folder stays: to remove it would unmount what other mount namespaces have there, with all that is pinned in it
     }
     Ok(true)
 }

@@ -1,30 +1,33 @@
 //! A compiled policy, enforced for the processes of a control group.
 
 use crate::{
-    applications::{Application, ApplicationError},
-    bpffs,
+    applications::ApplicationError,
+    bpffs, config,
     events::{self, EndOfFlow, Event, EventKind, Events},
     flows::FlowTable,
+    grace::Grace,
     group::Group,
     hooks::{self, Hook},
     image::{self, Cells},
     interfaces,
+    known::{Known, Named},
     labels::Labels,
     load::{LoadError, Settings, Shims, Times},
-    records::Record,
     sockets,
     totals::{LayerTotals, TotalsMap},
 };
-use aya::maps::{Array, HashMap, Map, MapError};
+use aya::maps::Map;
 use openwfp_abi::{
-    config::{Config, DRY_RUN, FLOWS_RECORDED, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS},
+    config::{Config, FLOWS_RECORDED},
     counters::{NO_STORAGE, NO_WORK},
 };
-use openwfp_engine::{CompiledPolicy, Unknown, words};
-use openwfp_model::{FieldId, Layer, LayerId, Value};
+use openwfp_engine::{CompiledPolicy, words};
+use openwfp_model::{FieldId, LayerId};
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
+    ops::Range,
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -51,6 +54,34 @@ pub enum EnforceError {
         /// What the system says.
         source: io::Error,
     },
+    /// A policy that is to take the place of another was not compiled as the generation after it.
+    #[error("the policy is of generation {found}, and the one that holds is of generation {current}")]
+    Generation {
+        /// Its generation.
+        found: u32,
+        /// The generation that holds.
+        current: u32,
+    },
+    /// A policy that is to take the place of another is too large to stand beside it.
+    #[error(
+        "the policy needs {cells} cells of 16 bytes, and beside the one that holds there is room for {room}: end the run \
+         and start it with this policy"
+    )]
+    NoRoom {
+        /// How many cells it needs.
+        cells: usize,
+        /// How many are free.
+        room: u32,
+    },
+    /// A policy that is to take the place of another names a group that was not known from the start.
+    #[error(
+        "the policy names the group {gid}, and the run was not started to tell who is in it: groups are looked up when a \
+         socket is made; end the run and start it with this policy"
+    )]
+    UnknownGroup {
+        /// The group.
+        gid: u32,
+    },
 }
 
 /// Something that was left undone, and does no harm.
@@ -62,6 +93,16 @@ pub enum Warning {
     /// Not all network interfaces and addresses found room: those left out are unreadable, or not known as local.
     #[error("{0} network interfaces or addresses were left out")]
     Interfaces(usize),
+    /// A policy that took the place of another needs programs that were not attached before.
+    #[error(
+        "layers are filtered that were not looked at before ({}): of sockets that were made before their owner is not \
+         known, which blocks where it is tested; raw and connected datagram sockets among them are not asked", names(.0)
+    )]
+    LaterHooks(Vec<Hook>),
+}
+
+fn names(hooks: &[Hook]) -> String {
+    hooks.iter().map(|hook| hook.name()).collect::<Vec<_>>().join(", ")
 }
 
 /// How a policy is enforced.
@@ -73,6 +114,12 @@ pub struct Options {
     pub dry_run: bool,
     /// Where everything is pinned, so that it outlives this process.
     pub pins: Option<PathBuf>,
+    /// The layers of frames, IP packets and transport are met at every device of the caller's network namespace, by whoever
+    /// is in it, and not at the sockets of the group alone (Linux 6.6).
+    pub devices: bool,
+    /// Other policies will take the place of this one: every program is attached and the owners of all sockets are kept from the
+    /// start, so that sockets of before mean the same to a later policy as those that are made under it.
+    pub replaceable: bool,
 }
 
 /// What could not be done after the policy was attached.
@@ -106,21 +153,35 @@ pub struct Phases {
 
 /// A policy in the kernel.
 pub struct Enforcement {
-    shims: Shims,
-    hooks: Vec<Hook>,
-    group: File,
+    pub(crate) shims: Shims,
+    /// The programs that are attached, or will be.
+    pub(crate) hooks: Vec<Hook>,
+    pub(crate) attached: bool,
+    pub(crate) group: File,
     labels: Labels,
     totals: TotalsMap,
-    layers: Vec<LayerId>,
+    /// The layers that have, or have had, filters or were recorded.
+    pub(crate) layers: Vec<LayerId>,
     events: Events,
     flows: FlowTable,
-    pins: Option<PathBuf>,
+    /// The devices to which programs are attached, by index.
+    pub(crate) devices: BTreeSet<u32>,
+    pub(crate) options: Options,
     warnings: Vec<Warning>,
     sockets_not_ended: u64,
     phases: Phases,
-    // held so that their file systems stay mounted: device numbers are given out again
-    _applications: Vec<Application>,
-    _cells: Cells,
+    pub(crate) applications: Known,
+    /// The bits of groups that the programs know.
+    pub(crate) groups: BTreeMap<u32, u32>,
+    pub(crate) cells: Cells,
+    /// Where the image stands that holds.
+    pub(crate) place: Range<u32>,
+    /// What was written for it.
+    pub(crate) config: Config,
+    /// The settings that the policy asks for, where a program may still work for the one before.
+    pub(crate) unsettled: Option<Config>,
+    /// Made when it is first needed.
+    pub(crate) grace: Option<Grace>,
 }
 
 impl Enforcement {
@@ -133,31 +194,39 @@ impl Enforcement {
             .map_err(|source| EnforceError::Group { path: group.path.display().to_string(), source })?;
         let cells = policy.image().cells();
         let room = image::room(cells.len());
-        let mut groups: Vec<(u32, u32)> = policy.groups().iter().map(|(gid, bit)| (bit, gid)).collect();
+        let mut groups: Vec<(u32, u32)> = policy.groups().given().map(|(gid, bit)| (bit, gid)).collect();
         groups.sort_unstable();
         let groups: Vec<u32> = groups.into_iter().map(|(_, gid)| gid).collect();
         let mut shims = Shims::load(&Settings { group, groups_named: &groups, cells: room })?;
 
         let started = Instant::now();
         let mut warnings = vec![];
-        let memory = write_image(&mut shims, room, policy)?;
-        let applications = write_applications(&mut shims, policy, &mut warnings)?;
+        let mut memory = map_cells(&mut shims, room)?;
+        memory.write(0, cells)?;
+        let mut applications = Known::default();
+        let (named, missing) = Named::find(policy, shims.hash_key());
+        warnings.extend(missing.into_iter().map(Warning::from));
+        applications.write(&mut shims, &named, policy.generation(), None)?;
+        applications.switched(named);
         let refused = interfaces::write(shims.ebpf())?;
         if refused > 0 {
             warnings.push(Warning::Interfaces(refused));
         }
-        let config = config(policy, &options, interfaces::namespace()?);
-        write_config(&mut shims, config)?;
+        let config = config::of_policy(policy, 0, &options, &options.recorded, interfaces::namespace()?);
+        config::write(&mut shims, config)?;
         let mut phases = Phases { policy: started.elapsed(), ..Phases::default() };
 
         let started = Instant::now();
-        let layers: Vec<LayerId> = used_layers(policy).chain(options.recorded.iter().copied()).collect();
-        let mut hooks = Hook::of_layers(layers.iter().copied());
+        let layers: Vec<LayerId> = config::used_layers(policy).chain(options.recorded.iter().copied()).collect();
+        let mut hooks = Hook::wanted(layers.iter().copied(), options.devices);
+        if options.replaceable {
+            hooks.extend(Hook::all(options.devices));
+        }
         if config.flags & FLOWS_RECORDED != 0 {
             hooks.push(Hook::Release);
-            hooks.sort_unstable();
-            hooks.dedup();
         }
+        hooks.sort_unstable();
+        hooks.dedup();
         hooks::load(shims.ebpf(), &hooks)?;
         phases.programs = started.elapsed();
         if let Some(pins) = &options.pins {
@@ -170,18 +239,25 @@ impl Enforcement {
         Ok(Self {
             shims,
             hooks,
+            attached: false,
             group: folder,
             labels,
             totals,
             layers,
             events,
             flows,
-            pins: options.pins,
+            devices: BTreeSet::new(),
+            options,
             warnings,
             sockets_not_ended: 0,
             phases,
-            _applications: applications,
-            _cells: memory,
+            applications,
+            groups: policy.groups().given().collect(),
+            cells: memory,
+            place: 0..cells.len() as u32,
+            config,
+            unsettled: None,
+            grace: None,
         })
     }
 
@@ -189,10 +265,28 @@ impl Enforcement {
     /// group before have no label until they execute a program.
     pub fn attach(&mut self) -> Result<(), EnforceError> {
         let started = Instant::now();
-        self.shims.attach_labels(self.pins.as_deref())?;
+        self.shims.attach_labels(self.options.pins.as_deref())?;
         self.phases.load = self.shims.times();
-        hooks::attach(&mut self.shims, &self.hooks, &self.group, self.pins.as_deref())?;
+        self.attach_to_devices()?;
+        hooks::attach(&mut self.shims, &self.hooks, &self.group, self.options.pins.as_deref())?;
+        self.attached = true;
         self.phases.attach = started.elapsed().saturating_sub(self.phases.load.programs);
+        Ok(())
+    }
+
+    /// Attaches to the devices to which nothing is attached yet.
+    pub(crate) fn attach_to_devices(&mut self) -> Result<(), LoadError> {
+        if !self.hooks.iter().any(|hook| hook.is_of_devices()) {
+            return Ok(());
+        }
+        let devices = interfaces::of_namespace()?;
+        // the number of one that is gone may be given out again
+        self.devices.retain(|index| devices.iter().any(|device| device.index == *index));
+        for device in devices {
+            if self.devices.insert(device.index) {
+                hooks::attach_to_device(&mut self.shims, &self.hooks, &device, self.options.pins.as_deref())?;
+            }
+        }
         Ok(())
     }
 
@@ -201,7 +295,7 @@ impl Enforcement {
         &self.warnings
     }
 
-    /// The programs that were loaded.
+    /// The programs that are attached, or will be.
     pub fn hooks(&self) -> &[Hook] {
         &self.hooks
     }
@@ -304,6 +398,7 @@ impl Enforcement {
     /// Network interfaces or addresses have changed: tells the programs.
     pub fn refresh_interfaces(&mut self) -> Result<(), EnforceError> {
         interfaces::write(self.shims.ebpf())?;
+        self.attach_to_devices()?;
         Ok(())
     }
 
@@ -314,99 +409,26 @@ impl Enforcement {
 
     /// Takes the policy away, also what was pinned. (Dropping leaves what is pinned.)
     pub fn detach(self) -> io::Result<()> {
-        let pins = self.pins.clone();
+        let pins = self.options.pins.clone();
         drop(self);
         pins.as_deref().map_or(Ok(()), bpffs::unpin)
     }
 
     /// Where everything is pinned.
     pub fn pins(&self) -> Option<&Path> {
-        self.pins.as_deref()
+        self.options.pins.as_deref()
     }
-}
-
-/// The layers at which the policy has filters.
-fn used_layers(policy: &CompiledPolicy) -> impl Iterator<Item = LayerId> {
-    Layer::all().iter().map(|layer| layer.id).filter(|layer| !policy.layer_of(*layer).places.is_empty())
-}
-
-fn config(policy: &CompiledPolicy, options: &Options, namespace: u64) -> Config {
-    let generation = policy.image().generation();
-    let mut config = Config { image: Config::image_word(0, generation), namespace, ..Config::default() };
-    options.recorded.iter().for_each(|layer| config.record(layer.get()));
-    used_layers(policy).for_each(|layer| config.activate(layer.get()));
-    let layers: Vec<LayerId> = used_layers(policy).chain(options.recorded.iter().copied()).collect();
-    let any = |wanted: &[LayerId]| layers.iter().any(|layer| wanted.contains(layer));
-    if options.dry_run {
-        config.flags |= DRY_RUN;
-    }
-    let established = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6];
-    if any(&established) {
-        config.flags |= REFUSED_FLOWS;
-    }
-    if options.recorded.iter().any(|layer| established.contains(layer)) {
-        config.flags |= FLOWS_RECORDED;
-    }
-    let auth_listen = [LayerId::ALE_AUTH_LISTEN_V4, LayerId::ALE_AUTH_LISTEN_V6];
-    if used_layers(policy).any(|layer| auth_listen.contains(&layer) || established.contains(&layer)) {
-        config.flags |= LISTEN_FILTERS;
-    }
-    let late = [LayerId::ALE_AUTH_CONNECT_V4, LayerId::ALE_AUTH_CONNECT_V6]
-        .into_iter()
-        .any(|layer| policy.layer_of(layer).places.iter().any(|place| place.marker == Some(Unknown::Late)));
-    if late {
-        config.flags |= LATE;
-    }
-    if layers.iter().any(|layer| Hook::is_packet_layer(*layer)) {
-        config.flags |= PACKET_LAYERS;
-    }
-    config
-}
-
-fn failed(name: &'static str) -> impl Fn(MapError) -> LoadError {
-    move |source| LoadError::Map { name, source: Box::new(source) }
 }
 
 fn take(shims: &mut Shims, name: &'static str) -> Result<Map, LoadError> {
     shims.ebpf().take_map(name).ok_or(LoadError::ObjectLacks { name })
 }
 
-fn write_image(shims: &mut Shims, room: u32, policy: &CompiledPolicy) -> Result<Cells, LoadError> {
+/// Maps the memory of the policy image, which has this many cells.
+pub(crate) fn map_cells(shims: &mut Shims, room: u32) -> Result<Cells, LoadError> {
     let name = "CELLS";
     let map = shims.ebpf().map(name).ok_or(LoadError::ObjectLacks { name })?;
     let Map::Array(data) = map else { return Err(LoadError::ObjectLacks { name }) };
-    let mut memory = Cells::map(data.fd().as_fd(), room)
-        .map_err(|source| LoadError::System { what: "cannot map the memory of the policy image", source })?;
-    memory.write(0, policy.image().cells())?;
-    Ok(memory)
-}
-
-fn write_applications(
-    shims: &mut Shims,
-    policy: &CompiledPolicy,
-    warnings: &mut Vec<Warning>,
-) -> Result<Vec<Application>, LoadError> {
-    let key = shims.hash_key();
-    let name = "APPLICATIONS";
-    let map = shims.ebpf().map_mut(name).ok_or(LoadError::ObjectLacks { name })?;
-    let mut map = HashMap::<_, Record<_>, [u32; 2]>::try_from(map).map_err(failed(name))?;
-    let mut found = vec![];
-    for (class, value) in policy.classes().named(FieldId::ALE_APP_ID) {
-        let Value::Application(path) = value else { continue };
-        match Application::find(Path::new(path)) {
-            Ok(application) => {
-                map.insert(Record(application.key(key)), [class, class], 0).map_err(failed(name))?;
-                found.push(application);
-            }
-            Err(error) => warnings.push(error.into()),
-        }
-    }
-    Ok(found)
-}
-
-fn write_config(shims: &mut Shims, config: Config) -> Result<(), LoadError> {
-    let name = "CONFIG";
-    let map = shims.ebpf().map_mut(name).ok_or(LoadError::ObjectLacks { name })?;
-    let mut map = Array::<_, Record<Config>>::try_from(map).map_err(failed(name))?;
-    map.set(0, Record(config), 0).map_err(failed(name))
+    Cells::map(data.fd().as_fd(), room)
+        .map_err(|source| LoadError::System { what: "cannot map the memory of the policy image", source })
 }

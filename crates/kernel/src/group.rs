@@ -1,6 +1,7 @@
 //! The control group (cgroup v2) whose processes the programs see.
 
 use std::{
+    ffi::OsStr,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -45,6 +46,26 @@ pub fn hierarchy() -> Result<PathBuf, GroupError> {
     mount.map(|mount| mount.point).ok_or(GroupError::NoHierarchy)
 }
 
+/// Whether a group of this name stands anywhere in the hierarchy. What cannot be looked into may hold it.
+pub fn stands(name: &OsStr) -> Result<bool, GroupError> {
+    let mut folders = vec![hierarchy()?];
+    while let Some(folder) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            // removed meanwhile
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(_) => return Ok(true),
+        };
+        for entry in entries.flatten().filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+            if entry.file_name() == name {
+                return Ok(true);
+            }
+            folders.push(entry.path());
+        }
+    }
+    Ok(false)
+}
+
 /// A control group, as the programs recognise it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
@@ -78,5 +99,28 @@ impl Group {
         let level = below.components().count() as u32;
         let id = fs::metadata(&path).map_err(system(&path))?.ino();
         Ok(Self { path, id, level })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_found_wherever_it_stands() {
+        let Ok(hierarchy) = hierarchy() else { return eprintln!("skipped: no cgroup v2 hierarchy") };
+        let name = format!("openwfp-test-stands-{}", std::process::id());
+        let (above, below) = (hierarchy.join(&name), hierarchy.join(&name).join("below").join(format!("{name}-inner")));
+        let inner = below.file_name().unwrap();
+        assert!(!stands(inner).unwrap());
+        if let Err(error) = fs::create_dir_all(&below) {
+            return eprintln!("skipped: {error}");
+        }
+        let found = stands(inner);
+        for folder in [&*below, below.parent().unwrap(), &*above] {
+            fs::remove_dir(folder).unwrap();
+        }
+        assert!(found.unwrap());
+        assert!(!stands(inner).unwrap());
     }
 }

@@ -1,16 +1,20 @@
 //! Which programs a policy needs: each hook costs loading time, and something for every event that it sees.
 
-use crate::load::{LoadError, Shims};
+use crate::{
+    links::Link,
+    load::{LoadError, Shims},
+};
 use aya::{
     Ebpf,
     programs::{
         CgroupAttachMode, Program, ProgramError,
         cgroup_skb::CgroupSkbAttachType,
-        links::{FdLink, LinkError},
+        links::{FdLink, LinkError, LinkOrder},
+        tc::{TcAttachOptions, TcAttachType},
     },
 };
-use openwfp_model::LayerId;
-use std::{fs::File, path::Path, thread};
+use openwfp_model::{Layer, LayerId};
+use std::{collections::BTreeSet, fs::File, path::Path, thread};
 
 /// Programs of the object file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,11 +45,15 @@ pub enum Hook {
     Ingress,
     /// Packets that leave.
     Egress,
+    /// Frames that come in at a device.
+    DeviceIn,
+    /// Frames that go out at a device.
+    DeviceOut,
 }
 
 use Hook::{
-    Bind4, Bind6, Connect4, Connect6, Create, Egress, Ingress, Redirect4, Redirect6, Release, Sendmsg4, Sendmsg6,
-    Stream,
+    Bind4, Bind6, Connect4, Connect6, Create, DeviceIn, DeviceOut, Egress, Ingress, Redirect4, Redirect6, Release,
+    Sendmsg4, Sendmsg6, Stream,
 };
 
 /// The programs that see connects. Both versions of IP, because an IPv6 socket can connect to a mapped IPv4 endpoint.
@@ -71,6 +79,8 @@ impl Hook {
             Stream => "stream",
             Ingress => "ingress",
             Egress => "egress",
+            DeviceIn => "device_in",
+            DeviceOut => "device_out",
         }
     }
 
@@ -81,7 +91,7 @@ impl Hook {
         let name = name.strip_suffix("_DISCARD").unwrap_or(name);
         let Some(family) = name.strip_suffix("_V4").or_else(|| name.strip_suffix("_V6")) else { return vec![] };
         let more: &[Self] = match family {
-            "ALE_BIND_REDIRECT" => return vec![Redirect4, Redirect6],
+            "ALE_BIND_REDIRECT" => return [&CALLS[..], &[Redirect4, Redirect6, Bind4, Bind6, Stream]].concat(),
             "ALE_CONNECT_REDIRECT" => return CALLS.to_vec(),
             "ALE_AUTH_LISTEN" => return vec![Stream, Ingress, Bind4, Bind6],
             "ALE_AUTH_CONNECT" => return [&CALLS[..], &[Create, Egress]].concat(),
@@ -103,17 +113,53 @@ impl Hook {
         [&SOCKETS[..], more].concat()
     }
 
+    /// The hook of a layer that is met at the devices of a network namespace.
+    pub fn of_device_layer(layer: LayerId) -> Option<Self> {
+        let name = layer.name();
+        let name = name.strip_suffix("_DISCARD").unwrap_or(name);
+        match name.strip_suffix("_V4").or_else(|| name.strip_suffix("_V6")).unwrap_or(name) {
+            "INBOUND_MAC_FRAME_ETHERNET" | "INBOUND_IPPACKET" | "INBOUND_TRANSPORT" | "INBOUND_ICMP_ERROR" => {
+                Some(DeviceIn)
+            }
+            "OUTBOUND_MAC_FRAME_ETHERNET"
+            | "OUTBOUND_IPPACKET"
+            | "OUTBOUND_TRANSPORT"
+            | "OUTBOUND_ICMP_ERROR"
+            | "IPFORWARD" => Some(DeviceOut),
+            _ => None,
+        }
+    }
+
+    /// Whether it is attached to devices, not to a group.
+    pub const fn is_of_devices(self) -> bool {
+        matches!(self, DeviceIn | DeviceOut)
+    }
+
     /// Whether a layer is one that each packet meets.
     pub fn is_packet_layer(layer: LayerId) -> bool {
         !layer.name().starts_with("ALE_") && !Self::of_layer(layer).is_empty()
     }
 
-    /// The hooks that these layers need, each once.
-    pub fn of_layers(layers: impl IntoIterator<Item = LayerId>) -> Vec<Self> {
-        let mut hooks: Vec<Self> = layers.into_iter().flat_map(Self::of_layer).collect();
+    /// Every hook of a group, and with `devices` every one of devices too.
+    pub(crate) fn all(devices: bool) -> Vec<Self> {
+        Self::wanted(Layer::all().iter().map(|layer| layer.id), devices)
+    }
+
+    /// The hooks that these layers need, each once; with `devices`, the layers that devices can serve are served there.
+    pub(crate) fn wanted(layers: impl IntoIterator<Item = LayerId>, devices: bool) -> Vec<Self> {
+        let of_layer = |layer| match Self::of_device_layer(layer).filter(|_| devices) {
+            Some(hook) => vec![hook],
+            None => Self::of_layer(layer),
+        };
+        let mut hooks: Vec<Self> = layers.into_iter().flat_map(of_layer).collect();
         hooks.sort_unstable();
         hooks.dedup();
         hooks
+    }
+
+    /// The hooks that these layers need in a group, each once.
+    pub fn of_layers(layers: impl IntoIterator<Item = LayerId>) -> Vec<Self> {
+        Self::wanted(layers, false)
     }
 }
 
@@ -164,25 +210,76 @@ fn cost(name: &str) -> u32 {
 }
 
 fn load_one(program: &mut Program) -> Result<(), ProgramError> {
-    match program {
+    let loaded = match program {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
         Program::SockOps(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    match loaded {
+        // for a policy that could not be enforced after all
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        result => result,
     }
 }
 
-/// Attaches loaded programs to a group. Links stack, in spite of the mode's name.
+/// Attaches loaded programs to a group: all of them, or none. Links stack, in spite of the mode's name.
 pub(crate) fn attach(shims: &mut Shims, hooks: &[Hook], group: &File, folder: Option<&Path>) -> Result<(), LoadError> {
-    for hook in hooks {
+    let hooks: Vec<Hook> = hooks.iter().copied().filter(|hook| !hook.is_of_devices()).collect();
+    for (done, &hook) in hooks.iter().enumerate() {
+        let name = hook.name();
+        let refused = |source| LoadError::Program { name, source: Box::new(source) };
+        let program = shims.ebpf().program_mut(name).ok_or(LoadError::ObjectLacks { name });
+        let link = program.and_then(|program| attach_one(program, hook, group).map_err(refused));
+        if let Err(error) = link.and_then(|link| shims.keep(name, link, folder)) {
+            detach(shims, &hooks[..done], &BTreeSet::new(), folder);
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Attaches the loaded programs of devices to one, after what is attached there already.
+pub(crate) fn attach_to_device(
+    shims: &mut Shims,
+    hooks: &[Hook],
+    device: &Link,
+    folder: Option<&Path>,
+) -> Result<(), LoadError> {
+    for hook in hooks.iter().filter(|hook| hook.is_of_devices()) {
         let name = hook.name();
         let refused = |source| LoadError::Program { name, source: Box::new(source) };
         let program = shims.ebpf().program_mut(name).ok_or(LoadError::ObjectLacks { name })?;
-        let link = attach_one(program, *hook, group).map_err(refused)?;
-        shims.keep(name, link, folder)?;
+        let Program::SchedClassifier(program) = program else { return Err(LoadError::ObjectLacks { name }) };
+        let way = if *hook == DeviceIn { TcAttachType::Ingress } else { TcAttachType::Egress };
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let link = program
+            .attach_with_options(&device.name, way, order)
+            .and_then(|id| program.take_link(id))
+            .map_err(refused)?
+            .try_into()
+            .map_err(|_| refused(ProgramError::UnexpectedProgramType))?;
+        shims.keep(&on_device(*hook, device.index), link, folder)?;
     }
     Ok(())
+}
+
+/// The name of a link of a program of devices.
+fn on_device(hook: Hook, index: u32) -> String {
+    format!("{}_{index}", hook.name())
+}
+
+/// Detaches programs that were attached, those of devices from these.
+pub(crate) fn detach(shims: &mut Shims, hooks: &[Hook], devices: &BTreeSet<u32>, folder: Option<&Path>) {
+    for hook in hooks {
+        if hook.is_of_devices() {
+            devices.iter().for_each(|index| shims.let_go(&on_device(*hook, *index), folder));
+        } else {
+            shims.let_go(hook.name(), folder);
+        }
+    }
 }
 
 fn attach_one(program: &mut Program, hook: Hook, group: &File) -> Result<FdLink, ProgramError> {

@@ -4,14 +4,28 @@ use crate::load::{LEAST_CELLS, LoadError};
 use openwfp_engine::Cell;
 use std::{
     io,
+    ops::Range,
     os::fd::{AsRawFd, BorrowedFd},
     ptr,
     sync::atomic::{Ordering, fence},
 };
 
-/// How many cells the map has for an image of this many: twice as many, so that a later one fits beside it.
+/// How many cells the map has for an image of this many: so many that a later one, which may be twice as large, fits
+/// beside it. The map cannot grow.
 pub fn room(cells: usize) -> u32 {
-    u32::try_from(cells.saturating_mul(2)).unwrap_or(u32::MAX).max(LEAST_CELLS)
+    let cells = u32::try_from(cells).unwrap_or(u32::MAX);
+    cells.saturating_mul(3).saturating_add(LEAST_CELLS)
+}
+
+/// Where an image of `cells` stands in a map of `room` beside another: before it, else at the map's end, so that the next one
+/// has the room before it in one piece. Lines of four cells stay whole.
+pub(crate) fn beside(other: &Range<u32>, cells: usize, room: u32) -> Option<u32> {
+    let cells = u32::try_from(cells).ok()?;
+    if cells <= other.start {
+        return Some(0);
+    }
+    let base = room.checked_sub(cells)? & !3;
+    (base >= other.end).then_some(base)
 }
 
 /// The map's memory, seen by this process and the programs at once.
@@ -42,6 +56,11 @@ impl Cells {
             return Err(io::Error::last_os_error());
         }
         Ok(Self { memory: memory.cast(), count })
+    }
+
+    /// How many cells there are.
+    pub(crate) fn count(&self) -> u32 {
+        u32::try_from(self.count).unwrap_or(u32::MAX)
     }
 
     /// Writes an image at `base`: the header last, so that no program takes half of it for the whole.
@@ -77,7 +96,18 @@ mod tests {
     #[test]
     fn there_is_room_for_two_images() {
         assert_eq!(room(0), LEAST_CELLS);
-        assert_eq!(room(3000), 6000);
+        assert_eq!(room(3000), 9000 + LEAST_CELLS);
         assert_eq!(room(usize::MAX), u32::MAX);
+    }
+
+    #[test]
+    fn images_stand_at_either_end() {
+        assert_eq!(beside(&(0..100), 50, 201), Some(148), "a multiple of four");
+        assert_eq!(beside(&(148..198), 148, 201), Some(0));
+        assert_eq!(beside(&(148..198), 149, 201), None);
+        assert_eq!(beside(&(0..100), 101, 201), Some(100));
+        assert_eq!(beside(&(0..100), 102, 201), None);
+        assert_eq!(beside(&(0..100), 202, 201), None);
+        assert_eq!(beside(&(0..100), usize::MAX, 201), None);
     }
 }

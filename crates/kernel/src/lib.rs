@@ -7,25 +7,35 @@
 //! - [`labels`]: which program each process runs, as the kernel has it;
 //! - [`applications`]: the programs that a policy names, in the same terms;
 //! - [`enforcement`]: a compiled policy, enforced for a group;
+//! - [`replace`]: another policy in its place, while programs decide;
 //! - [`hooks`], [`image`], [`interfaces`]: the programs that it needs, and what they are told;
+//! - [`links`]: the interfaces and addresses that the network namespace has;
 //! - [`events`], [`sockets`], [`totals`]: what comes back: events, sockets that have to be told, sums;
+//! - [`measure`]: the classifier in the kernel over given values, without any process to filter;
 //! - [`bpffs`], [`mounts`]: the file system that keeps what is pinned, and what else is mounted.
 
 pub mod applications;
 pub mod bpffs;
 pub mod btf;
+mod config;
 pub mod enforcement;
 pub mod events;
 pub mod features;
 mod flows;
+mod grace;
 pub mod group;
 pub mod hooks;
 pub mod image;
 pub mod interfaces;
+mod known;
 pub mod labels;
+pub mod links;
 pub mod load;
+pub mod measure;
 pub mod mounts;
+mod netlink;
 pub mod offsets;
 mod records;
+pub mod replace;
 pub mod sockets;
 pub mod totals;

@@ -11,7 +11,10 @@ use crate::{
 use aya::{
     Ebpf, EbpfError, EbpfLoader, VerifierLogLevel,
     pin::PinError,
-    programs::{BtfTracePoint, ProgramError, links::FdLink},
+    programs::{
+        BtfTracePoint, ProgramError,
+        links::{FdLink, PinnedLink},
+    },
 };
 use openwfp_abi::identity::GROUPS_NAMED;
 use std::{
@@ -119,8 +122,8 @@ impl<'a> Settings<'a> {
     }
 }
 
-/// Room for this many cells is always made.
-pub const LEAST_CELLS: u32 = 4096;
+/// Room for this many cells is always made, a mebibyte: for a policy of thousands of filters to come.
+pub const LEAST_CELLS: u32 = 65536;
 
 /// How long the parts took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -138,7 +141,9 @@ pub struct Shims {
     ebpf: Ebpf,
     types: aya::Btf,
     hash_key: [u64; 2],
-    links: Vec<FdLink>,
+    links: Vec<(String, FdLink)>,
+    /// What is pinned is held too: others can take pins away, with their mount even unawares.
+    pinned: Vec<(String, PinnedLink)>,
     times: Times,
 }
 
@@ -183,7 +188,7 @@ impl Shims {
             .map_max_entries("CELLS", settings.cells.max(LEAST_CELLS))
             .allow_unsupported_maps();
         let ebpf = loader.load(OBJECT).map_err(|error| LoadError::Object(Box::new(error)))?;
-        let mut shims = Self { ebpf, types, hash_key, links: Vec::new(), times: Times::default() };
+        let mut shims = Self { ebpf, types, hash_key, links: Vec::new(), pinned: Vec::new(), times: Times::default() };
         shims.name_groups(settings.groups_named)?;
         shims.times.offsets = offsets_time;
         shims.times.object = started.elapsed();
@@ -234,14 +239,26 @@ impl Shims {
         Ok(())
     }
 
-    /// Pins a link under its program's name, or holds it as long as this value lives.
+    /// Holds a link as long as this value lives, and pins it under its program's name so that it stays afterwards.
     pub fn keep(&mut self, name: &str, link: FdLink, folder: Option<&Path>) -> Result<(), LoadError> {
         let Some(folder) = folder else {
-            self.links.push(link);
+            self.links.push((name.into(), link));
             return Ok(());
         };
         let pinned = link.pin(folder.join(format!("link_{name}")));
-        pinned.map(drop).map_err(|source| LoadError::Pin { name: name.into(), source: Box::new(source) })
+        let pinned = pinned.map_err(|source| LoadError::Pin { name: name.into(), source: Box::new(source) })?;
+        self.pinned.push((name.into(), pinned));
+        Ok(())
+    }
+
+    /// Detaches a program that was kept under its name.
+    pub(crate) fn let_go(&mut self, name: &str, folder: Option<&Path>) {
+        self.links.retain(|(kept, _)| kept != name);
+        self.pinned.retain(|(kept, _)| kept != name);
+        if let Some(folder) = folder {
+            // what is not pinned is held by nobody
+            let _ = fs::remove_file(folder.join(format!("link_{name}")));
+        }
     }
 
     /// The loaded object, for further programs and maps.

@@ -6,6 +6,7 @@ use openwfp_abi::{
     file::{FileKey, PathRecord},
     flow::{Flow, FlowKey, Interface},
     label::Label,
+    measure::Measurement,
     process::ProcessKey,
 };
 
@@ -20,4 +21,4 @@ macro_rules! records {
         unsafe impl Pod for Record<$record> {}
     )* };
 }
-records!(ProcessKey, Label, FileKey, PathRecord, Config, Totals, Interface, Flow, FlowKey);
+records!(ProcessKey, Label, FileKey, PathRecord, Config, Totals, Interface, Flow, FlowKey, Measurement);

@@ -1,6 +1,6 @@
 //! The programs name layers by numbers of their own, since they know no model: the numbers are the public ones.
 
-use openwfp_model::LayerId;
+use openwfp_model::{FieldId, LayerId};
 
 #[allow(dead_code)]
 #[path = "../../shims/src/layers.rs"]
@@ -13,6 +13,7 @@ fn the_programs_number_layers_as_the_platform_does() {
         (layers::OUTBOUND_IPPACKET, LayerId::OUTBOUND_IPPACKET_V4, LayerId::OUTBOUND_IPPACKET_V6),
         (layers::INBOUND_TRANSPORT, LayerId::INBOUND_TRANSPORT_V4, LayerId::INBOUND_TRANSPORT_V6),
         (layers::OUTBOUND_TRANSPORT, LayerId::OUTBOUND_TRANSPORT_V4, LayerId::OUTBOUND_TRANSPORT_V6),
+        (layers::IPFORWARD, LayerId::IPFORWARD_V4, LayerId::IPFORWARD_V6),
         (layers::DATAGRAM_DATA, LayerId::DATAGRAM_DATA_V4, LayerId::DATAGRAM_DATA_V6),
         (layers::INBOUND_ICMP_ERROR, LayerId::INBOUND_ICMP_ERROR_V4, LayerId::INBOUND_ICMP_ERROR_V6),
         (layers::OUTBOUND_ICMP_ERROR, LayerId::OUTBOUND_ICMP_ERROR_V4, LayerId::OUTBOUND_ICMP_ERROR_V6),
@@ -30,6 +31,8 @@ fn the_programs_number_layers_as_the_platform_does() {
     for (layer, v4, v6) in table {
         assert_eq!((layer.of(false), layer.of(true)), (v4.get(), v6.get()), "{v4}");
     }
+    assert_eq!(layers::INBOUND_MAC_FRAME_ETHERNET, LayerId::INBOUND_MAC_FRAME_ETHERNET.get());
+    assert_eq!(layers::OUTBOUND_MAC_FRAME_ETHERNET, LayerId::OUTBOUND_MAC_FRAME_ETHERNET.get());
 }
 
 #[test]
@@ -38,5 +41,25 @@ fn every_discard_layer_follows_its_own() {
         let name = format!("{}_DISCARD", layer.name);
         let expected = openwfp_model::Layer::find(&name).map(|discard| discard.id.get());
         assert_eq!(layers::discard(layer.id.get()), expected, "{}", layer.name);
+    }
+}
+
+#[test]
+fn the_words_of_mac_layers_are_those_of_the_schema() {
+    use layers::mac::*;
+    for layer in [LayerId::INBOUND_MAC_FRAME_ETHERNET, LayerId::OUTBOUND_MAC_FRAME_ETHERNET] {
+        for (field, word) in [
+            (FieldId::INTERFACE_MAC_ADDRESS, INTERFACE_MAC_ADDRESS),
+            (FieldId::MAC_LOCAL_ADDRESS, MAC_LOCAL_ADDRESS),
+            (FieldId::MAC_REMOTE_ADDRESS, MAC_REMOTE_ADDRESS),
+            (FieldId::MAC_LOCAL_ADDRESS_TYPE, MAC_LOCAL_ADDRESS_TYPE),
+            (FieldId::MAC_REMOTE_ADDRESS_TYPE, MAC_REMOTE_ADDRESS_TYPE),
+            (FieldId::ETHER_TYPE, ETHER_TYPE),
+            (FieldId::VLAN_ID, VLAN_ID),
+            (FieldId::NDIS_PORT, NDIS_PORT),
+            (FieldId::L2_FLAGS, L2_FLAGS),
+        ] {
+            assert_eq!(openwfp_engine::Schema::of(layer).field(field).unwrap().first, word, "{field}");
+        }
     }
 }

@@ -133,6 +133,22 @@ fn a_set_user_id_program_is_judged_by_its_effective_user() {
     assert_eq!(live.events[0].identity.user, 1234);
 }
 
+#[test]
+fn a_policy_stays_while_its_loader_lives_whatever_becomes_of_the_pins() {
+    let layer = LayerId::ALE_AUTH_CONNECT_V4;
+    let server = TcpListener::bind(local(0)).unwrap();
+    let address = server.local_addr().unwrap();
+    let pins = match bpffs::folder() {
+        Ok(folder) => Pins(folder.join(format!("test-live-{}", std::process::id()))),
+        Err(error) => return eprintln!("skipped: {error}"),
+    };
+    let options = Options { pins: Some(pins.0.clone()), ..Options::default() };
+    let Some(mut live) = Live::with(vec![remote_port(layer, Action::Block, address.port())], options) else { return };
+    assert_eq!(live.act(&format!("tcp {address}")), ["EPERM"]);
+    bpffs::unpin(&pins.0).unwrap();
+    assert_eq!(live.act(&format!("tcp {address}")), ["EPERM"]);
+}
+
 /// Loads a pinned policy and waits to be killed; `OPENWFP_LOADER` says for which group, where, and which port is refused.
 #[test]
 fn loader() {

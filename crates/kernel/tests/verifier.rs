@@ -21,7 +21,9 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
         Program::SockOps(program) => program.load(),
+        Program::RawTracePoint(program) => program.load(),
         // attached below
+        Program::SchedClassifier(program) => program.load(),
         _ => Ok(()),
     }
 }

@@ -92,7 +92,8 @@ bitflags::bitflags! {
         const CLEAR_ACTION_RIGHT = 8;
         /// Permit while the callout is not registered, instead of blocking.
         const PERMIT_IF_CALLOUT_UNREGISTERED = 16;
-        /// Not enforced, since the service of its provider does not start by itself. Set by the platform alone.
+        /// Not enforced. The platform sets it where the service of a provider does not start by itself, and takes it from
+        /// nobody; a policy file may hold it.
         const DISABLED = 32;
         /// Indexed, to be found faster. No effect here: all filters are.
         const INDEXED = 64;

@@ -26,6 +26,7 @@ pub struct FilterBuilder {
     name: String,
     description: String,
     flags: FilterFlags,
+    disabled: bool,
     provider: Option<Guid>,
     layer: LayerId,
     sublayer: Option<Guid>,
@@ -43,6 +44,7 @@ impl FilterBuilder {
             name,
             description: String::new(),
             flags: FilterFlags::empty(),
+            disabled: false,
             provider: None,
             layer,
             sublayer: None,
@@ -66,9 +68,17 @@ impl FilterBuilder {
         self
     }
 
-    /// Properties; `HAS_PROVIDER_CONTEXT` is added by itself.
+    /// Properties; `HAS_PROVIDER_CONTEXT` is added by itself. `DISABLED` is refused, as the platform refuses it from those
+    /// who add filters: see [`FilterBuilder::disabled`].
     pub fn flags(mut self, flags: FilterFlags) -> Self {
         self.flags = flags;
+        self
+    }
+
+    /// A filter that is kept, and not enforced: for those who speak for the platform, and for files, which may hold any
+    /// filter that the platform shows.
+    pub fn disabled(mut self) -> Self {
+        self.disabled = true;
         self
     }
 
@@ -147,6 +157,7 @@ impl FilterBuilder {
         }
         let mut flags = self.flags;
         flags.set(FilterFlags::HAS_PROVIDER_CONTEXT, self.provider_context.is_some());
+        flags.set(FilterFlags::DISABLED, self.disabled);
         Ok(Filter {
             key: self.checked_key()?,
             action: self.checked_action()?,

@@ -104,6 +104,7 @@ fn filters_that_are_refused() {
             FwpError::ConditionNotFound,
         ),
     ];
+    assert_eq!(block(V4).disabled().build().unwrap().flags, FilterFlags::DISABLED, "the platform itself sets it");
     for (what, builder, expected) in cases {
         let error = builder.build().expect_err(what);
         assert_eq!(error.fwp_error(), Some(expected), "{what}: {error}");

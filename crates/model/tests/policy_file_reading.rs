@@ -237,6 +237,17 @@ fn flags() {
 }
 
 #[test]
+fn a_file_may_hold_a_disabled_filter() {
+    let text = "[[filter]]\nname = \"later\"\nlayer = \"ALE_AUTH_CONNECT_V4\"\naction = \"permit\"\n\
+                flags = [\"FWPM_FILTER_FLAG_DISABLED\", \"clear_action_right\"]\n";
+    let policy = policy(text);
+    assert_eq!(policy.filters[0].flags, FilterFlags::DISABLED | FilterFlags::CLEAR_ACTION_RIGHT);
+    let written = policy_file::write_toml(&policy);
+    assert!(written.contains("\"DISABLED\""), "{written}");
+    assert_eq!(self::policy(&written), policy);
+}
+
+#[test]
 fn identities() {
     use MatchType::*;
     let application = |path: &str| Value::Application(path.to_owned());

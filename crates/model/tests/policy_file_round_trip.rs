@@ -229,10 +229,10 @@ fn filter(objects: Objects) -> impl Strategy<Value = Filter> {
     });
     let choice = (any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<prop::sample::Index>());
     let head = (name(), description(), prop::option::weighted(0.3, guid()));
-    let rest = (weight, errno, kind, any::<[bool; 3]>());
+    let rest = (weight, errno, kind, (any::<[bool; 3]>(), prop::bool::weighted(0.1)));
     (head, conditions, choice, rest).prop_map(move |((name, description, key), (layer, conditions), choice, rest)| {
         let (sublayer, action, context) = choice;
-        let (weight, errno, kind, [clear, permit, indexed]) = rest;
+        let (weight, errno, kind, ([clear, permit, indexed], disabled)) = rest;
         let mut sublayers = vec![layer.layer().default_sublayer];
         if !objects.persistent {
             sublayers.push(builtin::sublayers()[3].key);
@@ -254,6 +254,7 @@ fn filter(objects: Objects) -> impl Strategy<Value = Filter> {
         let conditions = together(conditions.into_iter().flatten().collect());
         let mut builder = Filter::builder(name, layer).description(description).conditions(conditions);
         builder = builder.sublayer(*sublayer.get(&sublayers)).weight(weight).action(action).flags(flags);
+        builder = if disabled { builder.disabled() } else { builder };
         builder = key.into_iter().fold(builder, |builder, key| builder.key(key));
         builder = errno.into_iter().fold(builder, |builder, errno| builder.errno(errno));
         builder = context.get(&contexts).iter().fold(builder, |builder, context| builder.provider_context(*context));

@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -264,6 +265,11 @@ impl RunGroup {
     pub fn is_populated(&self) -> Result<bool, CgroupError> {
         let events = self.path.join("cgroup.events");
         populated(&fs::read_to_string(&events).map_err(access("read", &events))?, &events)
+    }
+
+    /// Whether somebody has removed the group: then nothing that ran in it is filtered any more.
+    pub fn is_gone(&self) -> bool {
+        fs::metadata(&self.path).map_or(true, |now| now.ino() != self.id)
     }
 
     /// The processes directly in the group; those of groups below it are not listed.

@@ -6,13 +6,16 @@
 //! handed on. A signal that a shell sends to the whole group (`kill %1`) cannot be told from one to this process alone; the
 //! command gets it twice, which is better than not at all.
 //!
+//! Whoever runs a command may keep the hang-ups that processes send, as daemons do that read their settings anew at a
+//! SIGHUP. The terminal's own still goes to the command: the kernel sends it, which tells the two apart.
+//!
 //! When the command is stopped by the terminal, this process stops too, so that the shell sees it and takes the terminal back;
 //! when the shell continues it, the command goes on.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::{Errno, read, retry_on_intr};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, kill_process, pidfd_send_signal, waitid};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, getsid, kill_process, pidfd_send_signal, waitid};
 
 use crate::sys::{self, SignalSet, process_group};
 
@@ -39,6 +42,7 @@ const RECORD: usize = 128;
 pub(crate) struct Signals {
     descriptor: OwnedFd,
     before: SignalSet,
+    keeps_hangups: bool,
 }
 
 impl std::fmt::Debug for SignalSet {
@@ -52,7 +56,7 @@ impl Signals {
         sys::reset_signal(libc::SIGCHLD);
         let set = SignalSet::new(&[&HANDED_ON[..], &[libc::SIGCHLD]].concat());
         let descriptor = set.descriptor()?;
-        Ok(Self { descriptor, before: set.block() })
+        Ok(Self { descriptor, before: set.block(), keeps_hangups: false })
     }
 
     /// The signals that were blocked before, as the command shall have them.
@@ -60,18 +64,25 @@ impl Signals {
         self.before
     }
 
-    /// Hands on what has come since the last time.
-    pub(crate) fn hand_on(&self, command: Pid, pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    /// From now on a hang-up that a process sends is for this process.
+    pub(crate) fn keep_hangups(&mut self) {
+        self.keeps_hangups = true;
+    }
+
+    /// Hands on what has come since the last time. Whether a hang-up came that is kept.
+    pub(crate) fn hand_on(&self, command: Pid, pidfd: BorrowedFd<'_>) -> Result<bool, Errno> {
         let mut records = [0; 16 * RECORD];
+        let mut kept = false;
         loop {
             let length = match retry_on_intr(|| read(&self.descriptor, &mut records)) {
                 Ok(length) => length,
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => return Ok(kept),
                 Err(errno) => return Err(errno),
             };
             for record in records[..length].chunks_exact(RECORD).filter_map(Received::from_record) {
                 match record.signal {
                     Signal::CHILD => stop_with(pidfd)?,
+                    Signal::HUP if self.keeps_hangups && !record.by_kernel => kept = true,
                     _ if record.has_reached(command) => {}
                     signal => match pidfd_send_signal(pidfd, signal) {
                         // It has ended, or has become another user that this process may not signal.
@@ -120,8 +131,13 @@ impl Received {
     }
 
     /// Whether the command has it already: the terminal sent it to the group of both, or the command sent it itself.
+    ///
+    /// A terminal that goes away tells the leader of its session alone; the group hears of it when that one exits.
     fn has_reached(&self, command: Pid) -> bool {
         if self.by_kernel {
+            if self.signal == Signal::HUP && getsid(None).is_ok_and(|session| session == getpid()) {
+                return false;
+            }
             return process_group(command).is_some_and(|group| Some(group) == process_group(getpid()));
         }
         self.sender == command.as_raw_nonzero().get()

@@ -60,6 +60,7 @@ fn start_hint(errno: Errno) -> &'static str {
             "start a process in the control group (a group above it hands out controllers, or is threaded: choose another \
              OPENWFP_CGROUP_PARENT)"
         }
+        Errno::NOENT | Errno::NODEV => "start a process in the control group, which has been removed since it was made",
         _ => "start a process in the control group",
     }
 }
@@ -182,9 +183,24 @@ impl Child {
         self.signals.as_fd()
     }
 
+    /// From now on a SIGHUP that a process sends to this one is not handed on: [`Self::hand_on_signals`] says that it came. The
+    /// hang-up of a terminal, which the kernel sends, stays the command's.
+    pub fn keep_hangups(&mut self) {
+        self.signals.keep_hangups();
+    }
+
     /// Hands on to the command the signals that have come, and stops this process while the terminal has the command stopped.
-    pub fn hand_on_signals(&self) -> Result<(), Error> {
+    /// Whether there was a SIGHUP that is kept (see [`Self::keep_hangups`]).
+    pub fn hand_on_signals(&self) -> Result<bool, Error> {
         self.signals.hand_on(self.pid, self.pidfd()).map_err(|errno| system("hand on a signal")(errno.into()))
+    }
+
+    /// Ends the command at once (SIGKILL), not what it has started.
+    pub fn kill(&self) -> Result<(), Error> {
+        match pidfd_send_signal(&self.pidfd, Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => Ok(()),
+            Err(errno) => Err(system("end the command")(errno.into())),
+        }
     }
 
     /// How the command ended, if it has.

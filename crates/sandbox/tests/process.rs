@@ -311,6 +311,37 @@ fn a_group_is_told_filled_killed_and_emptied() {
 }
 
 #[test]
+fn a_group_that_somebody_removed_is_told() {
+    let Some(place) = place() else { return };
+    let groups = Groups::at(&place.parent).unwrap();
+    let group = groups.create().unwrap();
+    assert!(!group.is_gone());
+    fs::remove_dir(group.path()).unwrap();
+    assert!(group.is_gone());
+    let sandbox = Sandbox::new(&Isolation { enabled: false, ..Isolation::default() }).unwrap();
+    let error = sandbox.spawn(&group, "true".as_ref(), &[], std::env::vars_os()).map(drop).unwrap_err();
+    assert!(error.to_string().contains("which has been removed"), "{error}");
+    assert_eq!(error.exit_status(), 125);
+    // another one at the same place is not it
+    fs::create_dir(group.path()).unwrap();
+    assert!(group.is_gone());
+    assert!(group.remove().unwrap());
+}
+
+#[test]
+fn the_command_can_be_ended() {
+    let Some(place) = place() else { return };
+    let group = Groups::at(&place.parent).unwrap().create().unwrap();
+    let sandbox = Sandbox::new(&Isolation { enabled: false, ..Isolation::default() }).unwrap();
+    let held = sandbox.spawn(&group, "sleep".as_ref(), &["60".into()], std::env::vars_os()).unwrap();
+    let mut child = held.release().unwrap();
+    child.kill().unwrap();
+    assert_eq!(child.wait().unwrap(), Outcome::Signaled(9));
+    child.kill().unwrap();
+    assert!(group.remove().unwrap());
+}
+
+#[test]
 fn a_held_process_that_is_given_up_ends() {
     let Some(place) = place() else { return };
     let groups = Groups::at(&place.parent).unwrap();

@@ -106,15 +106,27 @@ impl Address {
     /// Whether it is known as an address of this machine.
     #[inline(always)]
     pub fn is_own(&self) -> bool {
-        ADDRESSES.get_ptr(&self.words).is_some()
+        self.owner().is_some()
+    }
+
+    /// The index of the interface that has this address of the machine.
+    #[inline(always)]
+    fn owner(&self) -> Option<u32> {
+        // a copy in this function's own memory: Linux 6.1 takes no key of a map from another's
+        let mut key = [0; 4];
+        for (word, copy) in self.words.iter().zip(&mut key) {
+            // SAFETY: references.
+            unsafe { (&raw mut *copy).write_volatile(*word) };
+        }
+        // SAFETY: a valid map value.
+        ADDRESSES.get_ptr(&key).map(|index| unsafe { *index })
     }
 
     /// Writes the interface that has this address of the machine; one that no interface has is unknown.
     #[inline(always)]
     pub fn write_interface(&self, work: &mut Work, namespace: u64) {
-        let index = match ADDRESSES.get_ptr(&self.words) {
-            // SAFETY: a valid map value.
-            Some(index) => unsafe { *index },
+        let index = match self.owner() {
+            Some(index) => index,
             None if self.is_loopback() => LOOPBACK_INTERFACE,
             None => 0,
         };

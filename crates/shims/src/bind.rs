@@ -4,7 +4,10 @@
 use crate::{
     address::Address,
     connect::keep,
-    layers::{BIND_REDIRECT, IS_IMPLICIT_BIND, IS_LOOPBACK, IS_RAW_ENDPOINT, IS_WILDCARD_BIND, RESOURCE_ASSIGNMENT},
+    layers::{
+        BIND_REDIRECT, IS_IMPLICIT_BIND, IS_LOOPBACK, IS_RAW_ENDPOINT, IS_WILDCARD_BIND, RESOURCE_ASSIGNMENT,
+        RESOURCE_RELEASE,
+    },
     maps::ENDPOINTS,
     protocol,
     refuse::refused,
@@ -160,7 +163,7 @@ impl Local {
     }
 }
 
-/// ALE_RESOURCE_ASSIGNMENT, with the identity in `work`.
+/// ALE_RESOURCE_ASSIGNMENT, and before it ALE_BIND_REDIRECT of what has no `bind()`, with the identity in `work`.
 #[inline(always)]
 pub fn assigned(work: &mut Work, endpoint: *mut Endpoint, local: &Local, cookie: u64) -> Outcome {
     // SAFETY: memory that is claimed, a valid map value, and our own.
@@ -189,13 +192,25 @@ pub unsafe extern "C" fn assign_resource(
     work.values.set(words::IP_PROTOCOL, local.protocol);
     let flags = work.values.get(words::FLAGS) as u32 | local.flags;
     work.values.set(words::FLAGS, flags);
-    let layer = RESOURCE_ASSIGNMENT.of(local.address.is_v6());
-    let outcome = work.decide(&About { layer, socket: cookie, flow: 0, flags: 0 });
+    let v6 = local.address.is_v6();
+    if local.flags & IS_IMPLICIT_BIND != 0 {
+        let outcome = work.decide(&About { layer: BIND_REDIRECT.of(v6), socket: cookie, flow: 0, flags: 0 });
+        if outcome != Outcome::Permitted {
+            return outcome.number();
+        }
+    }
+    let outcome = work.decide(&About { layer: RESOURCE_ASSIGNMENT.of(v6), socket: cookie, flow: 0, flags: 0 });
     if outcome == Outcome::Permitted {
         // SAFETY: a valid map value.
         unsafe { bits::set(&raw mut (*endpoint).flags, ASSIGNED) };
     }
     outcome.number()
+}
+
+/// Whether sockets that were not bound have to be asked for.
+#[inline(always)]
+pub fn asks_implicit(work: &Work, v6: bool) -> bool {
+    [BIND_REDIRECT, RESOURCE_ASSIGNMENT, RESOURCE_RELEASE].into_iter().any(|layers| work.is_active(layers.of(v6)))
 }
 
 /// The values of a local endpoint.

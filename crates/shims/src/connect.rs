@@ -5,12 +5,9 @@
 
 use crate::{
     address::{Address, unknown_local},
-    bind::{Local, assigned},
+    bind::{Local, asks_implicit, assigned},
     flows::{self, Standing},
-    layers::{
-        AUTH_CONNECT, CONNECT_REDIRECT, IS_LOOPBACK, IS_RAW_ENDPOINT, RESOURCE_ASSIGNMENT, RESOURCE_RELEASE,
-        authorization,
-    },
+    layers::{AUTH_CONNECT, CONNECT_REDIRECT, IS_LOOPBACK, IS_RAW_ENDPOINT, authorization},
     maps::{ENDPOINTS, FLOWS},
     protocol,
     refuse::refused,
@@ -217,7 +214,7 @@ impl Call {
     /// ALE_RESOURCE_ASSIGNMENT of a socket that was not bound: it gets an address and a port by calling.
     #[inline(always)]
     fn assign(&self, work: &mut Work, v6: bool, protocol: u32, cookie: u64) -> Outcome {
-        if !work.is_active(RESOURCE_ASSIGNMENT.of(v6)) && !work.is_active(RESOURCE_RELEASE.of(v6)) {
+        if !asks_implicit(work, v6) {
             return Outcome::Permitted;
         }
         let Some(endpoint) = ENDPOINTS.get_or_insert(self.socket()) else { return work::CLOSED };

@@ -8,9 +8,11 @@ use crate::{
     layers::{FLOW_ESTABLISHED, INBOUND, OUTBOUND},
     maps::FLOWS,
     report::About,
+    words as record_words,
     work::{self, OLD_FLOW, Outcome, Work, config},
 };
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use core::mem::MaybeUninit;
 use openwfp_abi::{
     config::AUTHORIZATIONS,
     flow::{Flow, FlowKey, IDLE_NANOSECONDS},
@@ -37,6 +39,20 @@ pub fn standing(key: &FlowKey, id: &mut u64) -> Standing {
     Standing(unsafe { flow_standing(key, id) })
 }
 
+/// A copy of a key in this function's own memory: Linux 6.1 takes no key of a map from another's.
+///
+/// # Safety
+/// `key` is valid.
+#[inline(always)]
+unsafe fn on_stack(key: *const FlowKey) -> FlowKey {
+    let mut copy = MaybeUninit::<FlowKey>::uninit();
+    // SAFETY: the caller's; all of it is written.
+    unsafe {
+        record_words::copy(key, copy.as_mut_ptr());
+        copy.assume_init()
+    }
+}
+
 /// [`standing`], verified once.
 ///
 /// # Safety
@@ -48,7 +64,8 @@ pub unsafe extern "C" fn flow_standing(key: *const FlowKey, id: *mut u64) -> u32
         return Standing::UNKNOWN.0;
     }
     // SAFETY: the caller's.
-    let Some(flow) = FLOWS.get_ptr_mut(unsafe { &*key }) else { return Standing::UNKNOWN.0 };
+    let key = unsafe { on_stack(key) };
+    let Some(flow) = FLOWS.get_ptr_mut(&key) else { return Standing::UNKNOWN.0 };
     // SAFETY: the helper takes no arguments.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     // SAFETY: a valid map value; one of several times that are written at once is as good as another.
@@ -115,7 +132,7 @@ pub unsafe extern "C" fn establish_flow(
         return work::CLOSED.number();
     }
     // SAFETY: the caller's.
-    let (work, key) = unsafe { (&mut *work, &*key) };
+    let (work, key) = unsafe { (&mut *work, &on_stack(key)) };
     let direction = if authorization & 2 != 0 { INBOUND } else { OUTBOUND };
     work.values.set(words::DIRECTION, direction);
     let layer = FLOW_ESTABLISHED.of(key.version == 6);

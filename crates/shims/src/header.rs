@@ -8,7 +8,7 @@ use crate::{
 };
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::generated::{bpf_loop, bpf_skb_load_bytes},
+    helpers::generated::{bpf_loop, bpf_skb_load_bytes_relative},
 };
 use core::{ffi::c_void, mem::MaybeUninit};
 use openwfp_engine::words as word;
@@ -44,12 +44,23 @@ pub struct Header {
     pub fragment: bool,
 }
 
-/// `count` bytes at `offset`, which both are known numbers to the verifier or bounded.
+/// `BPF_HDR_START_NET`: offsets count from the network header, whatever stands before it.
+const FROM_NETWORK_HEADER: u32 = 1;
+
+/// A value at `offset`.
 #[inline(always)]
 fn load<T: Copy>(packet: *mut __sk_buff, offset: u32) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper writes exactly the size of `T`, which is made of integers, or fails.
-    let result = unsafe { bpf_skb_load_bytes(packet.cast(), offset, value.as_mut_ptr().cast(), size_of::<T>() as u32) };
+    let result = unsafe {
+        bpf_skb_load_bytes_relative(
+            packet.cast(),
+            offset,
+            value.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            FROM_NETWORK_HEADER,
+        )
+    };
     // SAFETY: the helper has written it.
     if result == 0 { Some(unsafe { value.assume_init() }) } else { None }
 }

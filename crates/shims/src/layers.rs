@@ -33,13 +33,35 @@ pub const CONNECT_REDIRECT: Layers = Layers { v4: 66, v6: 67 };
 pub const BIND_REDIRECT: Layers = Layers { v4: 68, v6: 69 };
 pub const STREAM_PACKET: Layers = Layers { v4: 70, v6: 71 };
 
+pub const IPFORWARD: Layers = Layers { v4: 8, v6: 10 };
+
+pub const INBOUND_MAC_FRAME_ETHERNET: u16 = 56;
+pub const OUTBOUND_MAC_FRAME_ETHERNET: u16 = 57;
+
+/// Words of both MAC layers alone: they follow from the order of the layers' fields.
+pub mod mac {
+    /// Two words, as for every MAC address: a number of 48 bits, the high word first.
+    pub const INTERFACE_MAC_ADDRESS: usize = 40;
+    pub const MAC_LOCAL_ADDRESS: usize = 42;
+    pub const MAC_REMOTE_ADDRESS: usize = 44;
+    pub const MAC_LOCAL_ADDRESS_TYPE: usize = 46;
+    pub const MAC_REMOTE_ADDRESS_TYPE: usize = 47;
+    pub const ETHER_TYPE: usize = 48;
+    pub const VLAN_ID: usize = 49;
+    pub const NDIS_PORT: usize = 50;
+    pub const L2_FLAGS: usize = 51;
+}
+
+/// `FWP_CONDITION_L2_IS_NATIVE_ETHERNET`.
+pub const IS_NATIVE_ETHERNET: u32 = 1;
+
 /// Up to here every layer with an even id is followed by its _DISCARD layer.
 const LAST_WITH_DISCARD: u16 = 54;
 
 /// The layer at which is classified what a layer has blocked.
 #[inline(always)]
 pub fn discard(layer: u16) -> Option<u16> {
-    if layer <= LAST_WITH_DISCARD && layer % 2 == 0 { Some(layer + 1) } else { None }
+    if layer <= LAST_WITH_DISCARD && layer.is_multiple_of(2) { Some(layer + 1) } else { None }
 }
 
 /// Which layer authorizes a flow: as [`Flow::authorization`](openwfp_abi::flow::Flow::authorization) has it.

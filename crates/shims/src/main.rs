@@ -11,10 +11,12 @@
 //! - [`counters`]: what went wrong;
 //! - [`work`]: one classification: its memory, the walk over the image;
 //! - [`bind`], [`connect`], [`stream`], [`packets`], [`release`]: the hooks, each with the layers that it serves;
+//! - [`device`]: the frames and packets of a network namespace;
 //! - [`flows`]: what was authorized, until when, and by which policy;
 //! - [`address`], [`header`], [`socket`], [`layers`], [`protocol`]: what the hooks read and name;
 //! - [`report`], [`refuse`]: what comes of it: an event, an errno, a dropped packet;
-//! - [`maps`]: the maps that the hooks share.
+//! - [`maps`]: the maps that the hooks share;
+//! - [`measure`]: a program that is attached nowhere, and classifies what it is given.
 #![no_std]
 #![no_main]
 // The target has no atomic types, though BPF has the instructions.
@@ -25,12 +27,14 @@ mod address;
 mod bind;
 mod connect;
 mod counters;
+mod device;
 mod flows;
 mod header;
 mod identity;
 mod label;
 mod layers;
 mod maps;
+mod measure;
 mod offsets;
 mod packets;
 mod path;

@@ -29,7 +29,7 @@ use aya_ebpf::{
     programs::SkBuffContext,
 };
 use openwfp_abi::{
-    config::{CHANGED, DRY_RUN, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS},
+    config::{AT_DEVICES, CHANGED, DRY_RUN, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS},
     flow::{CONNECT_LATE, FLOW_REFUSED, FlowKey, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED, RAW},
 };
 use openwfp_engine::words;
@@ -51,6 +51,16 @@ pub fn egress(context: SkBuffContext) -> i32 {
 pub fn ingress(context: SkBuffContext) -> i32 {
     let Some(config) = config() else { return 0 };
     Packet { context: context.skb.skb, inbound: true }.arrives(config.flags)
+}
+
+impl Kept {
+    /// For what has no socket, but is known to be in this network namespace.
+    #[inline(always)]
+    pub fn of_namespace(compartment: u64) -> Self {
+        // LLVM would make a call to `memset` of zeros that it knows
+        let zero = core::hint::black_box(0u64);
+        Self { flags: zero, flow: zero, generation: zero as u32, authorization: zero as u32, compartment }
+    }
 }
 
 /// Whether there were sockets whose packets meet the layers whatever the policy asks for.
@@ -109,10 +119,7 @@ impl Packet {
 
     #[inline(always)]
     fn kept(&self) -> Kept {
-        // LLVM would make a call to `memset` of zeros that it knows
-        let zero = core::hint::black_box(0u64);
-        let (generation, authorization) = (zero as u32, zero as u32);
-        let mut kept = Kept { flags: zero, flow: zero, generation, authorization, compartment: zero };
+        let mut kept = Kept::of_namespace(core::hint::black_box(0));
         if let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
             // SAFETY: a valid map value.
             unsafe {
@@ -179,7 +186,11 @@ impl Packet {
                 flow = self.standing(&header, &key).1;
             }
             let data = self.data_layer(&header, stream, OUTBOUND_ICMP_ERROR);
-            self.meets(work, &header, &[data, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET], flow)
+            let outcome = self.meets(work, &header, &[data], flow);
+            if outcome != Outcome::Permitted || settings & AT_DEVICES != 0 {
+                return outcome;
+            }
+            self.meets(work, &header, &[OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET], flow)
         }))
     }
 
@@ -222,7 +233,7 @@ impl Packet {
         }
         dropped(work::with(|work| {
             self.write(work, &header, &kept);
-            if settings & PACKET_LAYERS != 0 {
+            if settings & (PACKET_LAYERS | AT_DEVICES) == PACKET_LAYERS {
                 let outcome = self.meets(work, &header, &[INBOUND_IPPACKET, INBOUND_TRANSPORT], flow);
                 if outcome != Outcome::Permitted {
                     return outcome;

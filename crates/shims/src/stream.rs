@@ -5,13 +5,10 @@
 
 use crate::{
     address::Address,
-    bind::{Local, assigned, write_endpoint},
+    bind::{Local, asks_implicit, assigned, write_endpoint},
     connect::keep,
     flows,
-    layers::{
-        AUTH_LISTEN, ENDPOINT_CLOSURE, FLOW_ESTABLISHED, INBOUND, IS_LOOPBACK, OUTBOUND, RESOURCE_ASSIGNMENT,
-        RESOURCE_RELEASE, authorization,
-    },
+    layers::{AUTH_LISTEN, ENDPOINT_CLOSURE, FLOW_ESTABLISHED, INBOUND, IS_LOOPBACK, OUTBOUND, authorization},
     maps::ENDPOINTS,
     protocol,
     refuse::is_dry_run,
@@ -152,8 +149,7 @@ impl Operation {
     fn assign(&self, work: &mut Work, endpoint: *mut Endpoint, local: Address) -> Outcome {
         // SAFETY: a valid map value.
         let done = unsafe { (*endpoint).flags } & ASSIGNED != 0;
-        let v6 = local.is_v6();
-        if done || !work.is_active(RESOURCE_ASSIGNMENT.of(v6)) && !work.is_active(RESOURCE_RELEASE.of(v6)) {
+        if done || !asks_implicit(work, local.is_v6()) {
             return Outcome::Permitted;
         }
         work.clear();

@@ -296,6 +296,12 @@ impl Work {
         }
     }
 
+    /// The network namespace whose interfaces and addresses are known.
+    #[inline(always)]
+    pub fn namespace(&self) -> u64 {
+        self.namespace
+    }
+
     /// Whether the interfaces and addresses of a network namespace are known.
     #[inline(always)]
     pub fn knows(&self, namespace: u64) -> bool {

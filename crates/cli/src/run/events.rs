@@ -16,12 +16,14 @@ use std::{
     fs::File,
     io::{BufWriter, Write},
     path::{Path, PathBuf},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 /// Where events go.
-pub(super) struct Recorder<'a> {
-    policy: &'a CompiledPolicy,
+pub(super) struct Recorder {
+    /// The policy that holds, and before it the last one, whose events may still come.
+    policies: Vec<Arc<CompiledPolicy>>,
     trace: Option<Paint>,
     file: Option<(PathBuf, BufWriter<File>)>,
     failed: Option<std::io::Error>,
@@ -73,8 +75,8 @@ impl Sequence {
     }
 }
 
-impl<'a> Recorder<'a> {
-    pub fn new(policy: &'a CompiledPolicy, trace: bool, path: Option<&Path>, globals: Globals) -> Result<Self> {
+impl Recorder {
+    pub fn new(policy: Arc<CompiledPolicy>, trace: bool, path: Option<&Path>, globals: Globals) -> Result<Self> {
         let file = match path {
             Some(path) => {
                 let file = File::create(path).with_context(|| format!("cannot write events to {}", path.display()))?;
@@ -84,7 +86,7 @@ impl<'a> Recorder<'a> {
         };
         let trace = trace.then(|| globals.paint_error());
         Ok(Self {
-            policy,
+            policies: vec![policy],
             trace,
             file,
             failed: None,
@@ -142,7 +144,25 @@ impl<'a> Recorder<'a> {
         result.with_context(|| format!("not all events could be written to {}", path.display()))
     }
 
+    /// The policy that has decided an event. (One of a generation that nobody knows was closed, and names no filter.)
+    fn policy_of(&self, event: &Event) -> Option<&CompiledPolicy> {
+        let of_event = |policy: &&Arc<CompiledPolicy>| u64::from(policy.generation()) == event.generation;
+        self.policies.iter().find(of_event).or(self.policies.last()).map(|policy| &**policy)
+    }
+
+    /// What holds now.
+    fn write_policy(&mut self, error: Option<&str>) {
+        let Some(policy) = self.policies.last() else { return };
+        let (generation, filters) = (policy.generation(), policy.filters().len());
+        let mut line = json!({"time": now(), "kind": "policy", "generation": generation, "filters": filters});
+        if let Some(error) = error {
+            line["error"] = json!(error);
+        }
+        self.write(&line);
+    }
+
     fn json(&self, event: &Event) -> Json {
+        let policy = self.policy_of(event);
         let identity = &event.identity;
         let known = identity.process.started != 0;
         let application = (known && identity.label.state.is_known()).then_some(&*event.program);
@@ -151,12 +171,13 @@ impl<'a> Recorder<'a> {
             "kind": "classify",
             "layer": event.layer.name(),
             "action": action(event),
-            "filter": json::filter(self.policy, event.filter),
-            "sublayer": json::sublayer_name(self.policy, event.filter),
+            "filter": policy.and_then(|policy| json::filter(policy, event.filter)),
+            "sublayer": policy.and_then(|policy| json::sublayer_name(policy, event.filter)),
+            "generation": event.generation,
             "cpu": event.cpu,
             "seq": event.sequence,
             "flow": if event.flow == 0 { Json::Null } else { json!(event.flow) },
-            "values": json::values(self.policy, event.layer, &event.values, application),
+            "values": policy.map(|policy| json::values(policy, event.layer, &event.values, application)),
             "process": Json::Null,
         });
         if known {
@@ -193,8 +214,9 @@ impl<'a> Recorder<'a> {
 
     /// One line for people: what, who, where, by which filter.
     fn text(&self, event: &Event, paint: Paint) -> String {
+        let policy = self.policy_of(event);
         let value = |field| {
-            let words = self.policy.value(event.layer, field, &event.values)?;
+            let words = policy?.value(event.layer, field, &event.values)?;
             Some(words.display(event.layer.layer().field(field)?).to_string())
         };
         let endpoint = |address, port| match (value(address), value(port)) {
@@ -218,7 +240,7 @@ impl<'a> Recorder<'a> {
         } else {
             format!("{} [{}]", event.program, event.identity.process.tgid)
         };
-        let why = match (self.policy.filter(event.filter), event.reason.name()) {
+        let why = match (policy.and_then(|policy| policy.filter(event.filter)), event.reason.name()) {
             (Some(filter), "") => format!("\"{}\"", filter.filter.name),
             (Some(filter), reason) => format!("\"{}\" ({reason})", filter.filter.name),
             (None, "") => "no filter matched".to_owned(),
@@ -230,7 +252,7 @@ impl<'a> Recorder<'a> {
     }
 }
 
-impl Watcher for Recorder<'_> {
+impl Watcher for Recorder {
     fn event(&mut self, event: &Event) {
         if let Some(sequence) = event.sequence {
             self.sequences.entry(event.cpu).or_default().see(sequence);
@@ -255,6 +277,17 @@ impl Watcher for Recorder<'_> {
             line["kind"] = json!("flow-established");
             self.write(&line);
         }
+    }
+
+    fn replaced(&mut self, policy: &Arc<CompiledPolicy>) {
+        // all events of earlier ones were told before the last switch, and none can have come since
+        self.policies.drain(..self.policies.len().saturating_sub(1));
+        self.policies.push(policy.clone());
+        self.write_policy(None);
+    }
+
+    fn not_replaced(&mut self, error: &str) {
+        self.write_policy(Some(error));
     }
 
     /// What has come so far can be read by others now.

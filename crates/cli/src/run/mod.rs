@@ -1,13 +1,15 @@
 //! `wfp run`: a command under policies.
 
 mod events;
+mod files;
+mod reload;
 mod session;
 
 use crate::live;
 use crate::{
     args::RunArgs,
-    findings,
-    output::{Globals, complain},
+    findings, machine,
+    output::{Globals, complain, told},
     policies::{self, Reported},
 };
 use anyhow::{Context, Result, anyhow, bail};
@@ -15,7 +17,8 @@ use events::Recorder;
 use openwfp_engine::CompiledPolicy;
 use openwfp_model::{Layer, LayerId};
 use openwfp_sandbox::Isolation;
-use std::process::ExitCode;
+use reload::Reload;
+use std::{process::ExitCode, sync::Arc};
 
 pub(crate) use session::{Ended, Plan, Watcher, run as run_session};
 
@@ -28,7 +31,7 @@ pub(crate) fn run(args: &RunArgs, globals: Globals) -> ExitCode {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
             if !error.is::<Reported>() {
-                complain(format_args!("{} {error:#}", globals.paint_error().red("wfp run:")));
+                complain(format_args!("{} {}", globals.paint_error().red("wfp run:"), told(&error)));
             }
             let status = error.downcast_ref::<openwfp_sandbox::Error>().map(openwfp_sandbox::Error::exit_status);
             ExitCode::from(status.unwrap_or(FAILED))
@@ -37,26 +40,37 @@ pub(crate) fn run(args: &RunArgs, globals: Globals) -> ExitCode {
 }
 
 fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
-    let policy = policies::compiled(&args.policy, globals)?;
+    let sources: Vec<policies::Source> =
+        args.policy.iter().map(|path| policies::Source::read(path)).collect::<Result<_>>()?;
+    let mut policy = policies::compiled_from(&sources, None, globals)?;
+    if args.watch {
+        policy.know_groups(machine::groups());
+    }
+    let policy = Arc::new(policy);
     warn_of_layers(&policy, globals);
-    let watched = args.trace || args.events.is_some();
-    let recorded = if watched { recorded(args, &policy)? } else { vec![] };
     let isolation = isolation(args)?;
-    let mut recorder = Recorder::new(&policy, args.trace, args.events.as_deref(), globals)?;
+    let mut recorder = Recorder::new(policy.clone(), args.trace, args.events.as_deref(), globals)?;
     let notice = |text: &str| globals.notice(text);
     let plan = Plan {
         policy: &policy,
         isolation: &isolation,
-        recorded,
+        recorded: recorded(args, &policy)?,
         dry_run: args.dry_run,
+        replaceable: args.watch,
         command: &args.command,
         notice: &notice,
     };
-    let ended = session::run(&plan, &mut recorder)?;
+    // without files there is nothing that could be taken anew
+    let mut reload = match sources.is_empty() {
+        true => None,
+        false => Some(Reload::new(args, globals, policy.clone(), sources)?),
+    };
+    let source = reload.as_mut().map(|reload| reload as &mut dyn session::Source);
+    let ended = session::run(&plan, &mut recorder, source)?;
     let status = ended.outcome.exit_status();
     match recorder.finish(&ended) {
         // what the command says of itself comes first
-        Err(error) if status != 0 => globals.notice(&format!("{error:#}")),
+        Err(error) if status != 0 => globals.notice(&told(&error)),
         Err(error) => return Err(error),
         Ok(()) => {}
     }
@@ -81,6 +95,9 @@ fn isolation(args: &RunArgs) -> Result<Isolation> {
 /// The layers to record: those that were named, else the ALE layers (without _DISCARD, which tell nothing new); and those that
 /// the policy filters.
 fn recorded(args: &RunArgs, policy: &CompiledPolicy) -> Result<Vec<LayerId>> {
+    if !args.trace && args.events.is_none() {
+        return Ok(vec![]);
+    }
     let mut layers = vec![];
     if args.layers.is_empty() {
         let ale = |layer: &LayerId| layer.name().starts_with("ALE_") && !layer.name().ends_with("_DISCARD");

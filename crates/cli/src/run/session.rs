@@ -1,16 +1,18 @@
 //! One run: the group, the programs, the command, from the first to the last.
 
+use crate::output::told;
 use anyhow::{Context, Result, anyhow, bail};
 use openwfp_engine::CompiledPolicy;
 use openwfp_kernel::{
     bpffs,
-    enforcement::{Enforcement, Options},
+    enforcement::{EnforceError, Enforcement, Options},
     events::Event,
     features,
-    group::Group,
+    group::{self, Group},
+    replace::Replaced,
 };
 use openwfp_model::LayerId;
-use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, Sandbox};
+use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, RunUser, Sandbox};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::FlockOperation,
@@ -19,8 +21,9 @@ use rustix::{
 use std::{
     ffi::OsString,
     fs::{self, File},
-    os::fd::OwnedFd,
+    os::fd::{BorrowedFd, OwnedFd},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,6 +34,8 @@ pub(crate) struct Plan<'a> {
     /// The layers whose classifications are reported.
     pub recorded: Vec<LayerId>,
     pub dry_run: bool,
+    /// Whether to prepare for policies that will take the place of this one.
+    pub replaceable: bool,
     pub command: &'a [OsString],
     /// Says what a person should know; for standard error.
     pub notice: &'a dyn Fn(&str),
@@ -43,6 +48,33 @@ pub(crate) trait Watcher {
 
     /// All events that there were have been told.
     fn looked(&mut self) {}
+
+    /// Another policy holds. Events of the one before may still come, until [`Self::looked`] is called.
+    fn replaced(&mut self, _policy: &Arc<CompiledPolicy>) {}
+
+    /// A policy was to be taken and could not; the one before holds.
+    fn not_replaced(&mut self, _error: &str) {}
+}
+
+/// Where policies come from that take the place of the first one.
+pub(crate) trait Source {
+    /// Readable when [`Self::look`] should be called, which may be called at any time.
+    fn descriptor(&self) -> Option<BorrowedFd<'_>>;
+
+    /// As whom the command runs: what he can write, he can change.
+    fn runs_as(&mut self, user: Option<&RunUser>);
+
+    /// The next policy, or why there is none (what was wrong has been said). `asked`: somebody wants one now.
+    fn look(&mut self, asked: bool) -> Option<Result<Next>>;
+
+    /// What came of the policy that was handed out last.
+    fn answer(&mut self, next: &Next, result: Result<&Replaced, &EnforceError>);
+}
+
+/// A policy, and the layers to record under it.
+pub(crate) struct Next {
+    pub policy: Arc<CompiledPolicy>,
+    pub recorded: Vec<LayerId>,
 }
 
 /// What a run came to.
@@ -58,7 +90,7 @@ pub(crate) struct Ended {
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Runs the command; the watcher is told what happens meanwhile.
-pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher) -> Result<Ended> {
+pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option<&mut dyn Source>) -> Result<Ended> {
     let missing = features::missing();
     if !missing.is_empty() {
         let lines: Vec<String> = missing.iter().map(|missing| format!("  {missing}")).collect();
@@ -76,6 +108,9 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher) -> Result<Ended> {
     for descriptor in sandbox.descriptors() {
         (plan.notice)(&format!("{descriptor}"));
     }
+    if let Some(source) = &mut source {
+        source.runs_as(plan.isolation.enabled.then(|| sandbox.user()));
+    }
     let group = groups.create()?;
     let folder = pins.join(group.name());
     let started = start(plan, &group, &sandbox, &folder);
@@ -89,7 +124,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher) -> Result<Ended> {
         }
     };
     drop(starting);
-    let watched = watch(&mut enforcement, &mut child, watcher);
+    let watched = watch(&group, &mut enforcement, &mut child, watcher, source);
     let totals = enforcement.totals().unwrap_or_default();
     let failures = enforcement.failures();
     if failures.sockets_not_ended > 0 {
@@ -103,7 +138,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher) -> Result<Ended> {
         (plan.notice)(&format!("{without} calls or packets were blocked for want of memory to decide them"));
     }
     if let Err(error) = leave(enforcement, group, plan.notice) {
-        (plan.notice)(&format!("the command has ended, but not all could be cleared up: {error:#}"));
+        (plan.notice)(&format!("the command has ended, but not all could be cleared up: {}", told(&error)));
     }
     let (outcome, sequences) = watched?;
     Ok(Ended {
@@ -136,11 +171,16 @@ fn has_changed(socket: &OwnedFd) -> bool {
 
 /// Hands on events and signals until the command has ended.
 fn watch(
+    group: &RunGroup,
     enforcement: &mut Enforcement,
     child: &mut openwfp_sandbox::Child,
     watcher: &mut dyn Watcher,
+    mut source: Option<&mut dyn Source>,
 ) -> Result<(Outcome, Vec<u64>)> {
     let changes = network_changes();
+    if source.is_some() {
+        child.keep_hangups();
+    }
     let outcome = loop {
         let mut ready = vec![
             PollFd::from_borrowed_fd(child.pidfd(), PollFlags::IN),
@@ -148,18 +188,30 @@ fn watch(
             PollFd::from_borrowed_fd(enforcement.poll_fd(), PollFlags::IN),
         ];
         ready.extend(changes.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
+        let watched = source.as_ref().and_then(|source| source.descriptor());
+        ready.extend(watched.map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN)));
         let limit = rustix::event::Timespec::try_from(LOOK_AGAIN).ok();
         match poll(&mut ready, limit.as_ref()) {
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(errno) => return Err(anyhow!("cannot wait for the command: {errno}")),
         }
-        child.hand_on_signals()?;
+        let asked = child.hand_on_signals()?;
         if changes.as_ref().is_some_and(has_changed) {
             // what cannot be told now is unreadable to the programs, and so closed
             let _ = enforcement.refresh_interfaces();
         }
         enforcement.events(|event| watcher.event(&event));
         watcher.looked();
+        if let Some(source) = &mut source
+            && let Some(next) = source.look(asked)
+        {
+            replace(enforcement, watcher, *source, next);
+        }
+        if group.is_gone() {
+            // whoever did that has moved the command out of it: nothing filters it any more
+            child.kill()?;
+            bail!("the control group {} has been removed under the command, which is ended", group.path().display());
+        }
         if let Some(outcome) = child.try_wait()? {
             break outcome;
         }
@@ -171,6 +223,20 @@ fn watch(
     Ok((outcome, sequences))
 }
 
+/// Takes a policy over, if it is one and can be.
+fn replace(enforcement: &mut Enforcement, watcher: &mut dyn Watcher, source: &mut dyn Source, next: Result<Next>) {
+    let next = match next {
+        Ok(next) => next,
+        Err(error) => return watcher.not_replaced(&format!("{error:#}")),
+    };
+    let result = enforcement.replace(&next.policy, &next.recorded);
+    source.answer(&next, result.as_ref());
+    match result {
+        Ok(_) => watcher.replaced(&next.policy),
+        Err(error) => watcher.not_replaced(&error.to_string()),
+    }
+}
+
 fn start(
     plan: &Plan<'_>,
     group: &RunGroup,
@@ -178,7 +244,13 @@ fn start(
     folder: &Path,
 ) -> Result<(Enforcement, openwfp_sandbox::Child)> {
     let place = Group::open(group.path())?;
-    let options = Options { recorded: plan.recorded.clone(), dry_run: plan.dry_run, pins: Some(folder.to_path_buf()) };
+    let options = Options {
+        recorded: plan.recorded.clone(),
+        dry_run: plan.dry_run,
+        pins: Some(folder.to_path_buf()),
+        devices: false,
+        replaceable: plan.replaceable,
+    };
     let mut enforcement = Enforcement::prepare(plan.policy, &place, options)?;
     for warning in enforcement.warnings() {
         (plan.notice)(&warning.to_string());
@@ -241,7 +313,8 @@ fn remove_ended(groups: &Groups, pins: &Path, notice: &dyn Fn(&str)) {
     for entry in pinned {
         let name = entry.file_name();
         let of_a_run = name.to_str().is_some_and(|name| name.starts_with("run-"));
-        if of_a_run && !groups.parent().join(&name).exists() {
+        // other runs may have their groups elsewhere, and what is pinned is all that filters them
+        if of_a_run && matches!(group::stands(&name), Ok(false)) {
             let _ = bpffs::unpin(&entry.path());
         }
     }

@@ -2,10 +2,14 @@
 
 #![allow(dead_code, reason = "each test file uses what it needs")]
 
+#[macro_use]
+pub mod live;
+
 use serde_json::Value as Json;
 use std::{
     fs,
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::PathBuf,
     process::{Command, Output, Stdio},
 };
@@ -69,9 +73,19 @@ impl Folder {
 
     /// Writes a file; its path.
     pub fn file(&self, name: &str, text: &str) -> String {
-        let path = self.0.join(name);
+        let path = self.path(name);
         fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
+        path
+    }
+
+    /// Lets every user write into it, whoever the command runs as.
+    pub fn open_to_all(&self) {
+        fs::set_permissions(&self.0, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+
+    /// The path of a file that may not exist yet.
+    pub fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
     }
 }
 

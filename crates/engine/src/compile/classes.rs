@@ -5,12 +5,16 @@
 //! than equality (a prefix, the case of letters, a security descriptor), values that no condition names exactly have
 //! one class for each set of such conditions that they meet.
 //!
+//! The kernel keeps the numbers of applications in a map beside the image, and events of two generations are decided side
+//! by side while a policy is replaced. So a value that two policies name one after the other has the same number in both,
+//! and a number that the first gave to one value the second gives to no other.
+//!
 //! `FWP_MATCH_PREFIX` looks at the *end* of a text or blob, whatever its name says (MS docs: `FWP_MATCH_TYPE`).
 
 use super::CompileError;
 use openwfp_model::{FieldId, MatchType, SecurityDescriptor, Value};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     string::String,
     vec,
     vec::Vec,
@@ -28,6 +32,15 @@ enum Wide {
 }
 
 impl Wide {
+    /// Whether there are values that meet it: the case of letters is nothing that bytes have.
+    fn can_be_met(&self) -> bool {
+        match self {
+            Self::Prefix(prefix) => bytes(prefix).is_some(),
+            Self::CaseInsensitive(text) => text_of(text).is_some(),
+            Self::Descriptor(_) => true,
+        }
+    }
+
     fn meets(&self, value: &Value) -> bool {
         match self {
             Self::Prefix(prefix) => bytes(prefix).is_some_and(|prefix| {
@@ -72,13 +85,42 @@ fn bytes(value: &Value) -> Option<Vec<u8>> {
 /// The classes of one field.
 #[derive(Clone, Debug, Default)]
 struct FieldClasses {
-    /// The values that some condition names exactly, in the order of their classes (from 1).
-    named: Vec<Value>,
+    /// The values that some condition names exactly, by their classes (from 1). None: nobody's in this policy.
+    named: Vec<Option<Value>>,
     numbers: HashMap<Value, u32>,
+    /// The numbers in the policy before.
+    before: HashMap<Value, u32>,
+    /// Numbers below the last of those that are nobody's, the highest first.
+    gaps: Vec<u32>,
     wide: Vec<Wide>,
 }
 
 impl FieldClasses {
+    /// Keeps the numbers that a policy before has given.
+    fn after(previous: &Self) -> Self {
+        let before = previous.numbers.clone();
+        let taken: HashSet<u32> = before.values().copied().collect();
+        let last = taken.iter().max().copied().unwrap_or(0);
+        let gaps = (1..last).rev().filter(|number| !taken.contains(number)).collect();
+        Self { named: vec![None; last as usize], before, gaps, ..Self::default() }
+    }
+
+    /// Gives a value the number that it had before, else the lowest that is nobody's.
+    fn name(&mut self, value: &Value) {
+        if self.numbers.contains_key(value) {
+            return;
+        }
+        let number = match self.before.get(value) {
+            Some(&number) => number,
+            None => self.gaps.pop().unwrap_or(self.named.len() as u32 + 1),
+        };
+        match self.named.get_mut(number as usize - 1) {
+            Some(place) => *place = Some(value.clone()),
+            None => self.named.push(Some(value.clone())),
+        }
+        self.numbers.insert(value.clone(), number);
+    }
+
     fn class(&self, value: &Value) -> u32 {
         if let Some(&number) = self.numbers.get(value) {
             return number;
@@ -88,13 +130,16 @@ impl FieldClasses {
         if set == 0 { 0 } else { self.named.len() as u32 + set }
     }
 
-    fn last(&self) -> u32 {
-        self.named.len() as u32 + (1 << self.wide.len()) - 1
-    }
-
     /// The classes of the values that meet a comparison.
     fn matching(&self, wide: &Wide) -> Vec<u32> {
-        let mut classes: Vec<u32> = (1..).zip(&self.named).filter(|(_, v)| wide.meets(v)).map(|(n, _)| n).collect();
+        if !wide.can_be_met() {
+            return vec![];
+        }
+        let mut classes: Vec<u32> = (1..)
+            .zip(&self.named)
+            .filter(|(_, named)| named.as_ref().is_some_and(|value| wide.meets(value)))
+            .map(|(number, _)| number)
+            .collect();
         if let Some(bit) = self.wide.iter().position(|other| other == wide) {
             let sets = (1..1u32 << self.wide.len()).filter(|set| set >> bit & 1 == 1);
             classes.extend(sets.map(|set| self.named.len() as u32 + set));
@@ -110,6 +155,12 @@ pub struct Classes {
 }
 
 impl Classes {
+    /// The numbers of a policy that follows another.
+    pub(super) fn after(previous: &Self) -> Self {
+        let fields = previous.fields.iter().map(|(&field, classes)| (field, FieldClasses::after(classes)));
+        Self { fields: fields.collect() }
+    }
+
     /// Takes note of what a condition compares with.
     pub(super) fn note(&mut self, field: FieldId, match_type: MatchType, value: &Value) -> Result<(), CompileError> {
         let classes = self.fields.entry(space(field)).or_default();
@@ -120,9 +171,8 @@ impl Classes {
             if classes.wide.len() > MAX_WIDE {
                 return Err(CompileError::TooManyComparisons { field, limit: MAX_WIDE });
             }
-        } else if *value != Value::Empty && !classes.numbers.contains_key(value) {
-            classes.named.push(value.clone());
-            classes.numbers.insert(value.clone(), classes.named.len() as u32);
+        } else if *value != Value::Empty {
+            classes.name(value);
         }
         Ok(())
     }
@@ -145,7 +195,8 @@ impl Classes {
             }
         }
         if matches!(match_type, MatchType::NotEqual | MatchType::NotPrefix) {
-            complement(&ranges, classes.last())
+            // also classes that this policy has not, but the one before or after it
+            complement(&ranges, u32::MAX)
         } else {
             ranges
         }
@@ -159,7 +210,8 @@ impl Classes {
 
     /// The values that conditions on a field name exactly, with their classes.
     pub fn named(&self, field: FieldId) -> impl Iterator<Item = (u32, &Value)> {
-        (1..).zip(self.fields.get(&space(field)).map_or(&[][..], |classes| &classes.named[..]))
+        let named = (1..).zip(self.fields.get(&space(field)).map_or(&[][..], |classes| &classes.named[..]));
+        named.filter_map(|(class, value)| Some((class, value.as_ref()?)))
     }
 
     /// Whether conditions on a field look at more than equality.
@@ -173,7 +225,7 @@ impl Classes {
     pub fn example(&self, field: FieldId, class: u32) -> Option<Value> {
         let classes = self.fields.get(&space(field))?;
         let named = classes.named.get((class as usize).checked_sub(1)?);
-        named.cloned().or_else(|| {
+        named.cloned().flatten().or_else(|| {
             let examples = classes.wide.iter().filter_map(|wide| match wide {
                 Wide::Prefix(value) | Wide::CaseInsensitive(value) => Some(longer(value)),
                 Wide::Descriptor(_) => None,
@@ -210,7 +262,10 @@ fn complement(ranges: &[(u32, u32)], last: u32) -> Vec<(u32, u32)> {
         if low > next {
             rest.push((next, low - 1));
         }
-        next = high + 1;
+        match high.checked_add(1) {
+            Some(after) => next = after,
+            None => return rest,
+        }
     }
     if next <= last {
         rest.push((next, last));
@@ -246,7 +301,28 @@ mod tests {
         assert_eq!(class("/usr/bin/dig"), 2);
         assert_eq!(class("/usr/bin/ping"), 0);
         let not = classes.ranges(FieldId::ALE_APP_ID, MatchType::NotEqual, &application("/usr/bin/curl"));
-        assert_eq!(not, [(0, 0), (2, 2)]);
+        assert_eq!(not, [(0, 0), (2, u32::MAX)]);
+    }
+
+    #[test]
+    fn a_number_means_the_same_in_a_policy_and_the_next() {
+        let noted = |mut classes: Classes, paths: &[&str]| {
+            for path in paths {
+                classes.note(FieldId::ALE_APP_ID, MatchType::Equal, &application(path)).unwrap();
+            }
+            classes
+        };
+        let named = |classes: &Classes| -> Vec<(u32, String)> {
+            let named = classes.named(FieldId::ALE_APP_ID);
+            named.map(|(class, value)| (class, String::from(text_of(value).unwrap()))).collect()
+        };
+        let is = |class: u32, path: &str| (class, String::from(path));
+        let first = noted(Classes::default(), &["/a", "/b", "/c"]);
+        let second = noted(Classes::after(&first), &["/d", "/c", "/e"]);
+        assert_eq!(named(&second), [is(3, "/c"), is(4, "/d"), is(5, "/e")], "what was /a is nobody's");
+        assert_eq!(second.class(FieldId::ALE_APP_ID, &application("/a")), 0);
+        let third = noted(Classes::after(&second), &["/f", "/e", "/g", "/h"]);
+        assert_eq!(named(&third), [is(1, "/f"), is(2, "/g"), is(5, "/e"), is(6, "/h")]);
     }
 
     #[test]
@@ -265,5 +341,14 @@ mod tests {
             assert_eq!(holds("ba", class(value)), short, "{value}");
             assert_eq!(holds("cba", class(value)), long, "{value}");
         }
+    }
+
+    #[test]
+    fn no_bytes_are_equal_but_for_the_case_of_their_letters() {
+        let mut classes = Classes::default();
+        let (field, match_type, blob) =
+            (FieldId::ALE_ORIGINAL_APP_ID, MatchType::EqualCaseInsensitive, Value::ByteBlob(vec![1]));
+        classes.note(field, match_type, &blob).unwrap();
+        assert_eq!(classes.ranges(field, match_type, &blob), []);
     }
 }

@@ -39,7 +39,11 @@ pub enum CompileError {
         found: usize,
     },
     /// Conditions name more groups than an image can hold.
-    #[error("the conditions on users name more than {} groups: the group {gid} is one too many", Groups::LIMIT)]
+    #[error(
+        "the conditions on users, with those of the policies before, name more than {} groups: the group {gid} is one \
+         too many",
+        Groups::LIMIT
+    )]
     TooManyGroups {
         /// The first group that found no place.
         gid: u32,

@@ -7,7 +7,7 @@ use super::{
     unknown,
 };
 use crate::Test;
-use openwfp_model::{Action, FieldId, FilterFlags, Guid, LayerId, MatchType};
+use openwfp_model::{Action, FieldId, Guid, LayerId, MatchType};
 use std::{collections::HashMap, vec, vec::Vec};
 
 /// The filters of a sublayer that may shadow later ones, with their conditions.
@@ -59,7 +59,7 @@ impl CompiledPolicy {
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings = vec![];
         let mut earlier: HashMap<(LayerId, Guid), Earlier> = HashMap::new();
-        for filter in self.filters.iter().filter(|filter| filter.filter.flags.contains(FilterFlags::DISABLED)) {
+        for filter in self.filters.iter().filter(|filter| filter.is_disabled()) {
             findings.push(Finding::Disabled { filter: filter.id });
         }
         let places = self.layers.iter().flat_map(|layer| &layer.places).filter(|place| place.marker.is_none());

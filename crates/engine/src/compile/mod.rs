@@ -10,6 +10,7 @@
 //! could matter. Where very many filters of a sublayer test the same such field, one marker stands for all of them,
 //! before the first, so that the walk stays short.
 
+mod change;
 mod classes;
 mod emit;
 mod error;
@@ -19,18 +20,22 @@ mod findings;
 mod forest;
 mod image;
 mod lower;
+mod next;
+mod question;
 mod rule;
 mod schema;
 mod users;
 
+pub use change::Change;
 pub use classes::Classes;
 pub use error::CompileError;
 pub use event::{Event, EventValue};
 pub use explain::{
-    Change, ConditionExplanation, Effect, Explanation, FilterExplanation, SublayerAnswer, SublayerExplanation,
+    ConditionExplanation, Effect, Explainer, Explanation, FilterExplanation, SublayerAnswer, SublayerExplanation,
 };
 pub use findings::Finding;
 pub use image::{ImageError, PolicyImage};
+pub use next::{compile_after, compile_objects_after};
 pub use schema::{Encoding, FieldWords, Schema, Unknown, unknown};
 pub use users::Groups;
 
@@ -89,6 +94,14 @@ pub struct CompiledFilter {
     pub effective_weight: u64,
 }
 
+impl CompiledFilter {
+    /// Whether it is disabled: it has an id, and no part in the image.
+    #[must_use]
+    pub fn is_disabled(&self) -> bool {
+        self.filter.flags.contains(FilterFlags::DISABLED)
+    }
+}
+
 /// Policies, compiled: the image, and what is needed to speak to it and about it.
 #[derive(Clone, Debug)]
 pub struct CompiledPolicy {
@@ -100,6 +113,8 @@ pub struct CompiledPolicy {
     classes: Classes,
     groups: Groups,
     registered: Vec<Guid>,
+    /// The highest id that a filter of this policy or of one before it has had.
+    last_id: u64,
 }
 
 /// How many filters of a sublayer may test the same field before one marker stands for all of them.
@@ -122,6 +137,24 @@ pub fn compile_objects(
     filters: Vec<(u64, Filter)>,
     registered: &[Guid],
 ) -> Result<CompiledPolicy, CompileError> {
+    build(generation, sublayers, filters, registered, Given::default())
+}
+
+/// What was given to values and filters before.
+#[derive(Default)]
+struct Given {
+    classes: Classes,
+    groups: Groups,
+    last_id: u64,
+}
+
+fn build(
+    generation: u32,
+    sublayers: &[Sublayer],
+    filters: Vec<(u64, Filter)>,
+    registered: &[Guid],
+    given: Given,
+) -> Result<CompiledPolicy, CompileError> {
     let builtin = openwfp_model::builtin::sublayers().iter().map(|sublayer| OrderedSublayer {
         key: sublayer.key,
         name: sublayer.name.into(),
@@ -143,17 +176,18 @@ pub fn compile_objects(
         image: PolicyImage::default(),
         layers: vec![CompiledLayer::default(); Layer::all().len()],
         by_id: filters.iter().enumerate().map(|(index, filter)| (filter.id, index)).collect(),
+        last_id: filters.iter().map(|filter| filter.id).fold(given.last_id, u64::max),
         filters,
         sublayers: all,
-        classes: Classes::default(),
-        groups: Groups::default(),
+        classes: given.classes,
+        groups: given.groups,
         registered: registered.to_vec(),
     };
     compiled.note_values()?;
     let mut cells = vec![Cell::new(kind::NOTHING, 0, 0, 0); FIRST_FREE as usize];
     let mut of_layer: Vec<Vec<usize>> = vec![vec![]; Layer::all().len()];
     for (index, filter) in compiled.filters.iter().enumerate() {
-        if !filter.filter.flags.contains(FilterFlags::DISABLED) {
+        if !filter.is_disabled() {
             of_layer[filter.filter.layer.get() as usize].push(index);
         }
     }
@@ -216,7 +250,7 @@ impl CompiledPolicy {
 
     /// Gives every class and every group its number.
     fn note_values(&mut self) -> Result<(), CompileError> {
-        for filter in &self.filters {
+        for filter in self.filters.iter().filter(|filter| !filter.is_disabled()) {
             let schema = Schema::of(filter.filter.layer);
             for condition in &filter.filter.conditions {
                 match schema.field(condition.field).map(|words| words.encoding) {

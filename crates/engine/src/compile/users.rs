@@ -12,24 +12,52 @@ use openwfp_model::{
 use std::{collections::BTreeMap, vec, vec::Vec};
 
 /// The groups that a policy names, each with its bit in the two words of groups.
+///
+/// The kernel keeps the bits of an endpoint's owner with the socket, for longer than a policy holds. So a bit that was
+/// given to a group is never given to another in the policies that follow.
 #[derive(Clone, Debug, Default)]
 pub struct Groups {
     bits: BTreeMap<u32, u32>,
+    /// Also those that this policy does not name.
+    given: BTreeMap<u32, u32>,
 }
 
 impl Groups {
     /// The most groups that a policy can name.
     pub const LIMIT: usize = 64;
 
+    /// The bits of a policy that follows another.
+    pub(super) fn after(previous: &Self) -> Self {
+        Self { bits: BTreeMap::new(), given: previous.given.clone() }
+    }
+
     /// Takes note of a group; `false` when there are too many.
     #[must_use]
     pub(super) fn note(&mut self, gid: u32) -> bool {
-        let next = self.bits.len() as u32;
-        self.bits.entry(gid).or_insert(next);
-        self.bits.len() <= Self::LIMIT
+        let Some(bit) = self.give(gid) else { return false };
+        self.bits.insert(gid, bit);
+        true
     }
 
-    /// The groups and their bits.
+    /// The bit of a group; a new one where it has none, if there is one left.
+    pub(super) fn give(&mut self, gid: u32) -> Option<u32> {
+        let next = self.given.len() as u32;
+        match self.given.get(&gid) {
+            Some(&bit) => Some(bit),
+            None if (next as usize) < Self::LIMIT => {
+                self.given.insert(gid, next);
+                Some(next)
+            }
+            None => None,
+        }
+    }
+
+    /// The groups that have bits, whether this policy names them or not.
+    pub fn given(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.given.iter().map(|(&gid, &bit)| (gid, bit))
+    }
+
+    /// The groups that the policy names, and their bits.
     pub fn iter(&self) -> impl Iterator<Item = (u32, u32)> {
         self.bits.iter().map(|(&gid, &bit)| (gid, bit))
     }

@@ -172,6 +172,7 @@ fn could_hold(condition: &FilterCondition) -> bool {
     let mut values: Vec<Value> = match &condition.value {
         Value::User(_) | Value::Group(_) | Value::SecurityDescriptor(_) => users.to_vec(),
         Value::Application(_) => applications.map(|path| Value::Application(path.into())).to_vec(),
+        Value::ByteBlob(bytes) => vec![Value::ByteBlob(bytes.clone()), Value::ByteBlob(vec![0xee])],
         _ => vec![],
     };
     if let Some((low, high)) = extent(&condition.value) {

@@ -63,9 +63,14 @@ pub struct RandomPolicy {
     pub registered: super::oracle::Registered,
 }
 
-/// A random policy of at most `most` filters.
+/// A random policy of at most `most` filters at one of [`LAYERS`].
 pub fn policy(random: &mut Random, most: usize) -> RandomPolicy {
     let layer = random.pick(&LAYERS);
+    policy_at(random, layer, most)
+}
+
+/// A random policy of at most `most` filters at a layer.
+pub fn policy_at(random: &mut Random, layer: LayerId, most: usize) -> RandomPolicy {
     let sublayers: Vec<Sublayer> = (0..random.below(4))
         .map(|n| {
             let weight = random.pick(&[0u16, 1, 0x4000, 0x8000, 0x8000, 0xffff]);
@@ -107,17 +112,19 @@ fn filter(random: &mut Random, layer: LayerId, keys: &[Guid], callouts: &[Guid],
     if random.chance(20) {
         flags |= FilterFlags::PERMIT_IF_CALLOUT_UNREGISTERED;
     }
-    if random.chance(3) {
-        flags |= FilterFlags::DISABLED;
-    }
     let mut builder = Filter::builder(format!("filter {id}"), layer)
         .key(Guid::from_u128(id as u128 + 1))
         .sublayer(random.pick(keys))
         .action(action)
         .weight(weight)
         .flags(flags);
+    if random.chance(3) {
+        builder = builder.disabled();
+    }
     let fields = fields(layer);
-    for _ in 0..random.pick(&[0, 1, 1, 2, 2, 3]) {
+    let tested = random.pick(&[0, 1, 1, 2, 2, 3]);
+    // a few layers have no fields
+    for _ in 0..if fields.is_empty() { 0 } else { tested } {
         let field = random.pick(&fields);
         for _ in 0..random.pick(&[1, 1, 1, 2, 3]) {
             builder = builder.conditions(condition(random, layer, &field));

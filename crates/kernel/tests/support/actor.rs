@@ -5,7 +5,7 @@ use super::odd;
 use std::{
     cell::RefCell,
     env,
-    io::{self, ErrorKind, Read},
+    io::{self, ErrorKind, Read, Write},
     mem,
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
@@ -66,6 +66,10 @@ fn hold(socket: impl Into<OwnedFd>) {
     HELD.with_borrow_mut(|held| held.push(socket.into()));
 }
 
+fn last<T>(act: impl FnOnce(&OwnedFd) -> io::Result<T>) -> io::Result<T> {
+    HELD.with_borrow(|held| act(held.last().expect("something is held")))
+}
+
 fn perform(line: &str) -> io::Result<()> {
     let words: Vec<&str> = line.split(' ').collect();
     let address = || words[1].parse::<SocketAddr>().map_err(io::Error::other);
@@ -85,6 +89,12 @@ fn perform(line: &str) -> io::Result<()> {
             let times: u32 = words[2].parse().map_err(io::Error::other)?;
             (0..times).try_for_each(|_| socket.connect(address()?))
         }
+        // new sockets to the ports from the second word on, as many as the third says, until the standard input is closed; the
+        // numbers of those that were let through and refused
+        "udp-storm" => storm(address()?, words[2].parse().map_err(io::Error::other)?),
+        // connected datagrams until the standard input is closed: from sockets that live for eight of them each
+        "send-storm" => send_storm(address()?),
+        "on-cpu" => on_cpu(words[1].parse().map_err(io::Error::other)?),
         // all from one socket that is not connected
         "send" => SENDER.with_borrow_mut(|sender| {
             if sender.is_none() {
@@ -101,6 +111,31 @@ fn perform(line: &str) -> io::Result<()> {
                 result => result.map(drop),
             }
         }),
+        // of what is held last: five bytes out, five in
+        "talk" => last(|descriptor| {
+            let mut stream = TcpStream::from(descriptor.try_clone()?);
+            stream.write_all(b"hello")?;
+            stream.read_exact(&mut [0; 5])
+        }),
+        // of the listener that is held last: a connection, five bytes in, five out
+        "answer" => {
+            let (mut stream, _) = last(|descriptor| TcpListener::from(descriptor.try_clone()?).accept())?;
+            stream.read_exact(&mut [0; 5])?;
+            stream.write_all(b"hello")?;
+            hold(stream);
+            Ok(())
+        }
+        // of the socket that is held last: a datagram in, one out
+        "answer-datagram" => {
+            let socket = last(|descriptor| Ok(UdpSocket::from(descriptor.try_clone()?)))?;
+            let (_, peer) = socket.recv_from(&mut [0; 64])?;
+            socket.send_to(b"hello", peer).map(drop)
+        }
+        "close" => {
+            SENDER.with_borrow_mut(Option::take);
+            HELD.with_borrow_mut(Vec::pop);
+            Ok(())
+        }
         "bind" => UdpSocket::bind(address()?).map(hold),
         "listen" => TcpListener::bind(address()?).map(hold),
         // a network namespace of its own, in which ping sockets are allowed
@@ -142,6 +177,53 @@ fn perform(line: &str) -> io::Result<()> {
 
 pub fn check(result: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether the other end of the standard input is closed; it is not waited for.
+fn told_to_end() -> bool {
+    let mut input = libc::pollfd { fd: 0, events: libc::POLLIN, revents: 0 };
+    // SAFETY: one structure of our own.
+    unsafe { libc::poll(&raw mut input, 1, 0) > 0 }
+}
+
+fn storm(first: SocketAddr, ports: u16) -> io::Result<()> {
+    let (mut permitted, mut refused) = (0u64, 0u64);
+    'on: loop {
+        for port in 0..ports {
+            if port % 16 == 0 && told_to_end() {
+                break 'on;
+            }
+            let to = SocketAddr::new(first.ip(), first.port() + port);
+            match UdpSocket::bind("0.0.0.0:0")?.connect(to) {
+                Ok(()) => permitted += 1,
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => refused += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    println!("\nstorm {permitted} {refused}");
+    Ok(())
+}
+
+fn send_storm(to: SocketAddr) -> io::Result<()> {
+    while !told_to_end() {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        if socket.connect(to).is_ok() {
+            for _ in 0..8 {
+                let _ = socket.send(b"storm");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn on_cpu(cpu: usize) -> io::Result<()> {
+    // SAFETY: zeros are an empty set, which is our own.
+    unsafe {
+        let mut set: libc::cpu_set_t = mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        check(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set))
+    }
 }
 
 fn own_network() -> io::Result<()> {

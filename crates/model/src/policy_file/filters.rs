@@ -91,7 +91,11 @@ impl Reader<'_> {
             // Filters with a key of their own count too: the writer counts them as well.
             let key = key.map(|(key, _)| key).or(keys.next(objects.provider_key(), layer, name));
             let (Some(action), Some(weight)) = (action, weight) else { continue };
-            let mut builder = Filter::builder(name, layer).description(&description).flags(flags).weight(weight);
+            let mut builder = Filter::builder(name, layer).description(&description).weight(weight);
+            builder = builder.flags(flags - FilterFlags::DISABLED);
+            if flags.contains(FilterFlags::DISABLED) {
+                builder = builder.disabled();
+            }
             builder = builder.conditions(conditions).action(action);
             builder = with(builder, key, FilterBuilder::key);
             builder = with(builder, objects.provider_key(), FilterBuilder::provider);
@@ -199,10 +203,9 @@ impl Reader<'_> {
             Tree::Integer(number) => match u16::try_from(*number).ok().and_then(Errno::new) {
                 Some(errno) => Some(errno),
                 None => {
-                    let names: Vec<&str> = Errno::all().map(Errno::name).collect();
                     let error =
                         Diagnostic::error(node.span, format!("unknown error {number}"), format!("expected {expected}"));
-                    self.fail(error.help(format!("the errors are {}", list(&names))))
+                    self.fail(error.help("errno(3) lists the errors of Linux; they end at 133"))
                 }
             },
             _ => self.wrong_kind(node, "`errno`", expected),

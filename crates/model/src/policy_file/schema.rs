@@ -96,7 +96,7 @@ fn callout() -> Value {
 }
 
 fn filter() -> Value {
-    let errors: Vec<&str> = Errno::all().map(Errno::name).collect();
+    let errors: Vec<&str> = Errno::names().collect();
     let weight = json!({
         "description": "absent: automatic; 0 to 15: a range, automatic inside; exact: 64 bits",
         "oneOf": [
@@ -130,7 +130,7 @@ fn filter() -> Value {
         "context": {"description": "a provider context", "type": "string"},
         "errno": {
             "description": "what a refused bind or connect returns",
-            "anyOf": [{"enum": errors}, {"type": "string", "pattern": "^e"}, {"type": "integer", "minimum": 1}],
+            "anyOf": [{"enum": errors}, {"type": "string", "pattern": "^e"}, {"type": "integer", "minimum": 1, "maximum": 133}],
         },
         "when": when(),
     });

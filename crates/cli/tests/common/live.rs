@@ -1,0 +1,120 @@
+//! What the tests of `wfp run` share.
+//!
+//! Where the machine or the user cannot load BPF programs, or a program is missing, a test says so and is skipped.
+
+use super::{Folder, lines};
+use serde_json::Value as Json;
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+    process::{Command, Output},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+/// Why the tests of this file cannot run here.
+pub fn obstacle(programs: &[&str]) -> Option<String> {
+    let missing = openwfp_kernel::features::missing();
+    if let Some(first) = missing.first() {
+        return Some(first.to_string());
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = |program: &&&str| std::env::split_paths(&path).any(|folder| folder.join(program).exists());
+    programs.iter().find(|program| !found(program)).map(|program| format!("{program} is not installed"))
+}
+
+/// With WFP_TEST_EVERYTHING set, what would be skipped fails: for machines that are known to be able to run it all.
+pub fn may_skip(obstacle: &str) {
+    assert!(std::env::var_os("WFP_TEST_EVERYTHING").is_none(), "cannot run here: {obstacle}");
+    // past the test runner, which keeps what passing tests print
+    let _ = writeln!(io::stderr(), "skipped: {obstacle}");
+}
+
+/// Skips the test where it cannot run, or a program that it starts is missing.
+#[allow(unused_macros, reason = "each test file uses what it needs")]
+macro_rules! needs {
+    ($($program:literal),*) => {
+        if let Some(obstacle) = $crate::common::live::obstacle(&[$($program),*]) {
+            $crate::common::live::may_skip(&obstacle);
+            return;
+        }
+    };
+}
+
+/// An HTTP server that counts the connections that reach it.
+pub struct Server {
+    address: SocketAddr,
+    reached: Arc<AtomicUsize>,
+}
+
+impl Server {
+    pub fn at(address: impl Into<SocketAddr>) -> Self {
+        let listener = TcpListener::bind(address.into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let reached = Arc::new(AtomicUsize::new(0));
+        let count = reached.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let Ok(mut stream) = stream else { continue };
+                count.fetch_add(1, Ordering::SeqCst);
+                let _ = stream.set_read_timeout(Some(Duration::from_millis(500)));
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello");
+            }
+        });
+        Self { address, reached }
+    }
+
+    pub fn local() -> Self {
+        Self::at((Ipv4Addr::LOCALHOST, 0))
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    pub fn reached(&self) -> usize {
+        self.reached.load(Ordering::SeqCst)
+    }
+}
+
+/// Runs `wfp run`.
+pub fn run(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_wfp")).arg("run").args(arguments).output().unwrap()
+}
+
+#[track_caller]
+pub fn status(output: &Output) -> i32 {
+    output.status.code().unwrap_or_else(|| panic!("{output:?}"))
+}
+
+/// All that was said.
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The classify events of a layer (its name begins so).
+pub fn events(path: &str, layer: &str) -> Vec<Json> {
+    let of_layer = |event: &Json| event["layer"].as_str().is_some_and(|name| name.starts_with(layer));
+    let mut all = lines(&fs::read_to_string(path).unwrap());
+    all.retain(|event| event["kind"] == "classify" && of_layer(event));
+    all
+}
+
+/// A policy of one filter, "no", which blocks at a layer under a condition (`FIELD = value`), or always.
+pub fn blocking(folder: &Folder, layer: &str, when: &str) -> String {
+    let filter = format!("[[filter]]\nname = \"no\"\nlayer = \"{layer}\"\naction = \"block\"\nwhen = {{ {when} }}\n");
+    folder.file("policy.toml", &filter)
+}
+
+/// The file of a program, symbolic links resolved.
+pub fn program(name: &str) -> String {
+    let script = format!("readlink -f \"$(command -v {name})\"");
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}

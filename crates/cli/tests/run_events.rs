@@ -1,0 +1,146 @@
+//! The events of `wfp run`: every process is named, however short it lives, and the file can be read meanwhile.
+
+#[macro_use]
+mod common;
+
+use common::{
+    Folder, lines,
+    live::{Server, events, program, run, status, text},
+};
+use serde_json::Value as Json;
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    net::{Ipv4Addr, UdpSocket},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+/// 200 permitted connections or datagrams to a port of this machine, by 200 processes of `nobody` that run `program`.
+#[track_caller]
+fn are_all_named(events: &[Json], name: &str, protocol: u8, port: u16) {
+    let program = program(name);
+    assert_eq!(events.len(), 200);
+    for event in events {
+        let values = &event["values"];
+        assert_eq!(values["ALE_APP_ID"], program, "{event}");
+        assert_eq!(values["ALE_USER_ID"], NOBODY, "{event}");
+        assert_eq!(values["IP_PROTOCOL"], protocol, "{event}");
+        assert_eq!(values["IP_REMOTE_ADDRESS"], "127.0.0.1", "{event}");
+        assert_eq!(values["IP_REMOTE_PORT"], port, "{event}");
+        let process = &event["process"];
+        assert_eq!(process["path"], program, "{event}");
+        assert_eq!(process["uid"], NOBODY, "{event}");
+        assert_eq!(process["comm"], name, "{event}");
+        assert_eq!(event["action"], "permit", "{event}");
+    }
+    let processes: HashSet<_> = events.iter().map(|event| event["process"]["pid"].as_u64()).collect();
+    assert_eq!(processes.len(), 200, "each was a process of its own");
+}
+
+const NOBODY: u32 = 65534;
+
+/// Runs a script as nobody; the path of the events.
+#[track_caller]
+fn record(folder: &Folder, script: &str) -> String {
+    let log = folder.path("events.jsonl");
+    let output = run(&["--events", &log, "--user", &NOBODY.to_string(), "--", "bash", "-c", script]);
+    assert_eq!(status(&output), 0, "{}", text(&output));
+    log
+}
+
+#[test]
+fn two_hundred_short_lived_processes_are_all_named() {
+    needs!("bash", "curl");
+    let folder = Folder::new("processes");
+    let server = Server::local();
+    let script = format!(
+        "for i in $(seq 200); do curl -s -o /dev/null -m 5 http://127.0.0.1:{}/ & [ $((i % 10)) = 0 ] && wait; done; wait",
+        server.port()
+    );
+    let log = record(&folder, &script);
+    are_all_named(&events(&log, "ALE_AUTH_CONNECT_V4"), "curl", 6, server.port());
+    assert_eq!(server.reached(), 200);
+    // each CPU counts without gaps
+    let mut numbers: HashMap<u64, Vec<u64>> = HashMap::new();
+    for event in lines(&fs::read_to_string(&log).unwrap()) {
+        let (Some(cpu), Some(seq)) = (event["cpu"].as_u64(), event["seq"].as_u64()) else { continue };
+        numbers.entry(cpu).or_default().push(seq);
+    }
+    for (cpu, mut seen) in numbers {
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.last().unwrap() - seen[0] + 1, seen.len() as u64, "CPU {cpu}");
+    }
+}
+
+#[test]
+fn two_hundred_shells_that_connect_once_are_all_named() {
+    needs!("bash");
+    let folder = Folder::new("connections");
+    let server = Server::local();
+    // bash opens /dev/tcp itself: each of the 200 is a shell of its own that exits at once
+    let one = format!("bash -c 'echo x > /dev/tcp/127.0.0.1/{}' & [ $((i % 10)) = 0 ] && wait", server.port());
+    let log = record(&folder, &format!("for i in $(seq 200); do {one}; done; wait"));
+    are_all_named(&events(&log, "ALE_AUTH_CONNECT_V4"), "bash", 6, server.port());
+}
+
+#[test]
+fn two_hundred_processes_that_send_one_datagram_and_exit_are_all_named() {
+    needs!("bash");
+    let folder = Folder::new("datagrams");
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    let log =
+        record(&folder, &format!("for i in $(seq 200); do bash -c 'echo x > /dev/udp/127.0.0.1/{port}' & done; wait"));
+    are_all_named(&events(&log, "ALE_AUTH_CONNECT_V4"), "bash", 17, port);
+}
+
+#[test]
+fn events_can_be_read_while_the_command_runs() {
+    needs!("bash", "curl");
+    let folder = Folder::new("stream");
+    let server = Server::local();
+    let log = folder.path("events.jsonl");
+    let script = format!("curl -s -o /dev/null http://127.0.0.1:{}/; sleep 2", server.port());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_wfp"))
+        .args(["run", "--events", &log, "--", "bash", "-c", &script])
+        .spawn()
+        .unwrap();
+    let mut seen = false;
+    for _ in 0..60 {
+        thread::sleep(Duration::from_millis(25));
+        seen = fs::read_to_string(&log).is_ok_and(|text| text.contains("ALE_AUTH_CONNECT_V4"));
+        if seen {
+            break;
+        }
+    }
+    assert!(seen && child.try_wait().unwrap().is_none(), "the event came while the command ran");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let last = fs::read_to_string(&log).unwrap();
+    let last = lines(&last).pop().unwrap();
+    assert_eq!((&last["kind"], &last["lost"]), (&"summary".into(), &0.into()));
+    for key in ["time", "packets", "flows", "permitted", "blocked"] {
+        assert!(last.get(key).is_some(), "{key}");
+    }
+}
+
+#[test]
+fn the_keys_of_an_event_are_those_of_the_contract() {
+    needs!("curl");
+    let folder = Folder::new("keys");
+    let server = Server::local();
+    let log = folder.path("events.jsonl");
+    let url = format!("http://127.0.0.1:{}/", server.port());
+    assert_eq!(status(&run(&["--events", &log, "--", "curl", "-s", "-o", "/dev/null", &url])), 0);
+    let event = &events(&log, "ALE_AUTH_CONNECT_V4")[0];
+    let keys = ["time", "kind", "layer", "action", "filter", "sublayer", "cpu", "seq", "flow", "values", "process"];
+    for key in keys {
+        assert!(event.get(key).is_some(), "{key}: {event}");
+    }
+    for key in ["pid", "path", "uid", "comm"] {
+        assert!(event["process"].get(key).is_some(), "{key}: {event}");
+    }
+    assert!(fs::read_to_string(&log).unwrap().contains("\"kind\":\"flow-established\""));
+}

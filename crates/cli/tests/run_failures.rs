@@ -1,0 +1,254 @@
+//! `wfp run` when something goes wrong: exit statuses, a killed `wfp`, full disks, control groups that vanish.
+
+#[macro_use]
+mod common;
+
+use common::{
+    Folder, lines,
+    live::{Server, blocking, events, run, status, text},
+};
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
+};
+
+#[test]
+fn when_wfp_is_killed_everything_stays_filtered() {
+    needs!("bash", "curl");
+    let folder = Folder::new("killed");
+    let (refused, served) = (Server::local(), Server::local());
+    let policy = blocking(&folder, "ALE_AUTH_CONNECT", &format!("IP_REMOTE_PORT = {}", refused.port()));
+    let (go, answer, end) = (folder.path("go"), folder.path("answer"), folder.path("end"));
+    // world-writable, whoever the command runs as
+    let script = format!(
+        "touch {answer}.ready; while [ ! -e {go} ]; do sleep 0.05; done; for p in {} {}; do curl -s -o /dev/null -m 5 http://127.0.0.1:$p/; echo $? >> {answer}; done; touch {answer}.done; while [ ! -e {end} ]; do sleep 0.05; done",
+        refused.port(),
+        served.port()
+    );
+    let mut child = Command::new(env!("CARGO_BIN_EXE_wfp"))
+        .args(["run", "-p", &policy, "--", "bash", "-c", &script])
+        .spawn()
+        .unwrap();
+    let wait_for = |path: String| {
+        for _ in 0..200 {
+            if fs::metadata(&path).is_ok() {
+                return true;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        false
+    };
+    assert!(wait_for(format!("{answer}.ready")));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    fs::write(&go, "").unwrap();
+    // curl is executed only now, after wfp is gone
+    assert!(wait_for(format!("{answer}.done")));
+    assert_eq!(fs::read_to_string(&answer).unwrap(), "7\n0\n");
+    assert_eq!((refused.reached(), served.reached()), (0, 1));
+    // the next run clears up: the group of the killed one and what was pinned for it are gone
+    let name = format!("run-{}-", child.id());
+    let left = || {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let points = mounts.lines().filter(|line| line.contains(" cgroup2 ") || line.contains(" bpf "));
+        let points: Vec<&str> = points.filter_map(|line| line.split(' ').nth(1)).collect();
+        let find = Command::new("find").args(points).args(["-maxdepth", "3", "-name", &format!("{name}*")]).output();
+        String::from_utf8(find.unwrap().stdout).unwrap()
+    };
+    // while the command goes on: afterwards any run clears up, one of another test too
+    assert!(left().lines().count() >= 2, "a group and pins: {:?}", left());
+    fs::write(&end, "").unwrap();
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(status(&run(&["--", "true"])), 0);
+    assert_eq!(left(), "");
+}
+
+#[test]
+fn a_full_disk_and_a_reader_that_has_gone_change_nothing_for_the_command() {
+    needs!("sh");
+    // every write fails: the command's own status stands, and without one the run says that it failed
+    assert_eq!(status(&run(&["--events", "/dev/full", "--", "sh", "-c", "exit 3"])), 3);
+    let output = run(&["--events", "/dev/full", "--", "sh", "-c", "exit 0"]);
+    assert_eq!(status(&output), 125, "{}", text(&output));
+    assert!(text(&output).contains("/dev/full"), "{}", text(&output));
+    // standard error is full, or closed
+    for redirection in ["2>/dev/full", "2>&-"] {
+        let wfp = env!("CARGO_BIN_EXE_wfp");
+        let script = format!("{wfp} run --trace -- sh -c 'exit 4' {redirection}");
+        let status = Command::new("sh").args(["-c", &script]).status().unwrap();
+        assert_eq!(status.code(), Some(4), "{redirection}");
+    }
+}
+
+#[test]
+fn exit_statuses_and_dry_run() {
+    needs!("sh", "curl");
+    let folder = Folder::new("status");
+    assert_eq!(status(&run(&["--", "sh", "-c", "exit 42"])), 42);
+    assert_eq!(status(&run(&["--", "sh", "-c", "kill -TERM $$"])), 128 + 15);
+    assert_eq!(status(&run(&["--", "/nowhere/at-all"])), 127);
+    assert_eq!(status(&run(&["--", "/etc/passwd"])), 126);
+    let broken = folder.file("broken.toml", "[[filter]]\nname = \"x\"\nlayer = \"NO_SUCH\"\naction = \"block\"\n");
+    assert_eq!(status(&run(&["-p", &broken, "--", "true"])), 125);
+    let server = Server::local();
+    let policy = blocking(&folder, "ALE_AUTH_CONNECT", "");
+    let url = format!("http://127.0.0.1:{}/", server.port());
+    let log = folder.path("events.jsonl");
+    let output = run(&["-p", &policy, "--dry-run", "--events", &log, "--", "curl", "-s", "-m", "5", &url]);
+    assert_eq!(status(&output), 0, "{}", text(&output));
+    assert_eq!(events(&log, "ALE_AUTH_CONNECT")[0]["action"], "block", "it says what it would have done");
+}
+
+/// A full disk: the events that found room stand, whole; the run says that not all did; and the policy is enforced all along.
+#[test]
+fn a_disk_that_fills_up_under_the_events() {
+    needs!("bash", "unshare", "mount");
+    let folder = Folder::new("disk");
+    let policy = blocking(&folder, "ALE_AUTH_CONNECT", "IP_REMOTE_PORT = 9");
+    let (disk, log, saved) = (folder.path("disk"), folder.path("disk/events.jsonl"), folder.path("saved.jsonl"));
+    let send = "for i in $(seq 100); do (echo x > /dev/udp/127.0.0.1/9) 2>/dev/null && exit 4; done; exit 0";
+    let wfp = env!("CARGO_BIN_EXE_wfp");
+    let script = format!(
+        "mkdir {disk} && mount -t tmpfs -o size=16k disk {disk} && \
+         {wfp} run -p {policy} --events {log} -- bash -c '{send}'; status=$?; cp {log} {saved}; exit $status"
+    );
+    let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    assert_eq!(status(&output), 125, "{}", text(&output));
+    for expected in ["not all events could be written", "events.jsonl", "No space left"] {
+        assert!(text(&output).contains(expected), "{expected} is missing in {}", text(&output));
+    }
+    assert!(!text(&output).contains("panicked"), "{}", text(&output));
+    let saved = fs::read_to_string(&saved).unwrap();
+    // the line at which the disk was full may have been cut
+    let (whole, _cut) = saved.rsplit_once('\n').unwrap();
+    let events = lines(whole);
+    assert!((10..100).contains(&events.len()), "{} events found room", events.len());
+    assert!(events.iter().all(|event| event["action"] == "block"));
+}
+
+/// A folder for control groups, directly below a cgroup v2 mount.
+struct Groups(PathBuf);
+
+impl Groups {
+    fn new(name: &str) -> Self {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let mount = mounts.find(|mount| mount[2] == "cgroup2").unwrap()[1].to_owned();
+        Self(PathBuf::from(mount).join(format!("wfp-test-{name}-{}", std::process::id())))
+    }
+
+    fn wfp(&self, arguments: &[&str]) -> Command {
+        let mut wfp = Command::new(env!("CARGO_BIN_EXE_wfp"));
+        wfp.arg("run").args(arguments).env("OPENWFP_CGROUP_PARENT", &self.0);
+        wfp
+    }
+
+    /// The groups of runs that stand now.
+    fn runs(&self) -> Vec<PathBuf> {
+        fs::read_dir(&self.0)
+            .map_or(vec![], |all| all.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        for run in self.runs() {
+            let _ = fs::remove_dir(run);
+        }
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[test]
+fn a_folder_for_groups_that_is_not_there() {
+    needs!("touch");
+    let folder = Folder::new("no-groups");
+    folder.open_to_all();
+    let groups = Groups::new("gone");
+    let ran = folder.path("ran");
+    let below = groups.0.join("gone/below");
+    let output = groups.wfp(&["--", "touch", &ran]).env("OPENWFP_CGROUP_PARENT", &below).output().unwrap();
+    assert_eq!(status(&output), 125, "{}", text(&output));
+    assert!(text(&output).contains(below.to_str().unwrap()), "{}", text(&output));
+    assert!(text(&output).contains("the folder that shall hold it does not exist"), "{}", text(&output));
+    assert_eq!(text(&output).matches("No such file").count(), 1, "the cause is said once: {}", text(&output));
+    assert!(fs::metadata(&ran).is_err(), "nothing was executed");
+}
+
+#[test]
+fn a_group_that_is_removed_while_the_programs_are_loaded() {
+    needs!("touch");
+    let folder = Folder::new("removed");
+    folder.open_to_all();
+    let groups = Groups::new("removed");
+    fs::create_dir(&groups.0).unwrap();
+    let ran = folder.path("ran");
+    let child = groups.wfp(&["--", "touch", &ran]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let removed = (0..200_000).any(|_| groups.runs().iter().any(|run| fs::remove_dir(run).is_ok()));
+    let output = child.wait_with_output().unwrap();
+    assert!(removed, "the group was there, and empty: {}", text(&output));
+    assert_eq!(status(&output), 125, "{}", text(&output));
+    assert!(text(&output).contains("control group, which has been removed"), "{}", text(&output));
+    assert!(!text(&output).contains("panicked"), "{}", text(&output));
+    assert!(fs::metadata(&ran).is_err(), "nothing was executed outside of a group");
+    assert!(groups.runs().is_empty());
+}
+
+/// Root can move the command out of its group, and remove that: then nothing filters the command any more.
+#[test]
+fn a_group_that_is_removed_under_the_command() {
+    needs!("sh", "sleep");
+    let folder = Folder::new("under");
+    folder.open_to_all();
+    let groups = Groups::new("under");
+    fs::create_dir(&groups.0).unwrap();
+    let (ready, after) = (folder.path("ready"), folder.path("after"));
+    let script = format!("touch {ready}; sleep 5; touch {after}");
+    let mut wfp =
+        groups.wfp(&["--", "sh", "-c", &script]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    while fs::metadata(&ready).is_err() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let run = groups.runs().pop().unwrap();
+    let outside = groups.0.join("cgroup.procs");
+    let removed = (0..100).any(|_| {
+        let processes = fs::read_to_string(run.join("cgroup.procs")).unwrap();
+        processes.lines().for_each(|process| drop(fs::write(&outside, process)));
+        thread::sleep(Duration::from_millis(5));
+        fs::remove_dir(&run).is_ok()
+    });
+    assert!(removed);
+    let started = std::time::Instant::now();
+    let mut said = String::new();
+    // what the command has started keeps standard error open
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(wfp.stderr.take().unwrap()), &mut said).unwrap();
+    assert_eq!(wfp.wait().unwrap().code(), Some(125));
+    assert!(started.elapsed() < Duration::from_secs(3));
+    assert!(fs::metadata(&after).is_err(), "the command did not go on unfiltered");
+    assert!(said.contains("has been removed under the command") && said.contains(run.to_str().unwrap()), "{said}");
+}
+
+#[test]
+fn a_run_whose_groups_stand_elsewhere_leaves_other_runs_filtered() {
+    needs!("bash", "true");
+    let folder = Folder::new("elsewhere");
+    folder.open_to_all();
+    let policy = blocking(&folder, "ALE_AUTH_CONNECT", "");
+    let (ready, go) = (folder.path("ready"), folder.path("go"));
+    let send = "(echo x > /dev/udp/127.0.0.1/9) 2>/dev/null && exit 9";
+    let script = format!("{send}; touch {ready}; while [ ! -e {go} ]; do sleep 0.05; done; {send}; exit 0");
+    let mut first = Command::new(env!("CARGO_BIN_EXE_wfp"));
+    let mut first = first.args(["run", "-p", &policy, "--", "bash", "-c", &script]).spawn().unwrap();
+    while fs::metadata(&ready).is_err() && first.try_wait().unwrap().is_none() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let groups = Groups::new("elsewhere");
+    fs::create_dir(&groups.0).unwrap();
+    let output = groups.wfp(&["--", "true"]).output().unwrap();
+    assert_eq!(status(&output), 0, "{}", text(&output));
+    fs::write(&go, "").unwrap();
+    assert_eq!(first.wait().unwrap().code(), Some(0), "refused before and after");
+}

@@ -1,0 +1,125 @@
+//! What the programs are told in the `CONFIG` map, and how it goes over from one policy to the next.
+
+use crate::{
+    enforcement::Options,
+    hooks::Hook,
+    load::{LoadError, Shims},
+    records::Record,
+};
+use aya::maps::{Array, MapError};
+use openwfp_abi::config::{
+    AT_DEVICES, AUTHORIZATIONS, CHANGED, Config, DRY_RUN, FLOWS_RECORDED, LATE, LISTEN_FILTERS, PACKET_LAYERS,
+    REFUSED_FLOWS,
+};
+use openwfp_engine::{CompiledPolicy, Unknown};
+use openwfp_model::{Layer, LayerId};
+use std::time::Duration;
+
+/// Bits that stay once they were set. Sockets and flows were marked under them, which only they let be looked at: connects
+/// that wait for their first packet, refused flows, authorizations by an earlier policy.
+const LASTING: u64 = LATE | REFUSED_FLOWS | CHANGED;
+
+/// The layers at which a policy has filters.
+pub(crate) fn used_layers(policy: &CompiledPolicy) -> impl Iterator<Item = LayerId> {
+    Layer::all().iter().map(|layer| layer.id).filter(|layer| !policy.layer_of(*layer).places.is_empty())
+}
+
+/// The settings for a policy whose image is at `base`.
+pub(crate) fn of_policy(
+    policy: &CompiledPolicy,
+    base: u32,
+    options: &Options,
+    recorded: &[LayerId],
+    namespace: u64,
+) -> Config {
+    let image = Config::image_word(base, policy.generation());
+    let mut config = Config { image, namespace, ..Config::default() };
+    recorded.iter().for_each(|layer| config.record(layer.get()));
+    used_layers(policy).for_each(|layer| config.activate(layer.get()));
+    let layers: Vec<LayerId> = used_layers(policy).chain(recorded.iter().copied()).collect();
+    let any = |wanted: &[LayerId]| layers.iter().any(|layer| wanted.contains(layer));
+    if options.dry_run {
+        config.flags |= DRY_RUN;
+    }
+    let established = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6];
+    if any(&established) {
+        config.flags |= REFUSED_FLOWS;
+    }
+    if recorded.iter().any(|layer| established.contains(layer)) {
+        config.flags |= FLOWS_RECORDED;
+    }
+    let auth_listen = [LayerId::ALE_AUTH_LISTEN_V4, LayerId::ALE_AUTH_LISTEN_V6];
+    if used_layers(policy).any(|layer| auth_listen.contains(&layer) || established.contains(&layer)) {
+        config.flags |= LISTEN_FILTERS;
+    }
+    let late = [LayerId::ALE_AUTH_CONNECT_V4, LayerId::ALE_AUTH_CONNECT_V6]
+        .into_iter()
+        .any(|layer| policy.layer_of(layer).places.iter().any(|place| place.marker == Some(Unknown::Late)));
+    if late {
+        config.flags |= LATE;
+    }
+    let at_socket = |layer: LayerId| !options.devices || Hook::of_device_layer(layer).is_none();
+    if layers.iter().any(|layer| Hook::is_packet_layer(*layer) && at_socket(*layer)) {
+        config.flags |= PACKET_LAYERS;
+    }
+    if options.devices {
+        config.flags |= AT_DEVICES;
+    }
+    config
+}
+
+/// The settings of a policy that takes the place of another at this time of the monotonic clock: whatever was authorized
+/// before has to be authorized again.
+pub(crate) fn changed(next: Config, at: Duration) -> Config {
+    Config {
+        flags: next.flags | CHANGED,
+        changed: [(next.image >> 32) as u32; AUTHORIZATIONS],
+        changed_at: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX),
+        ..next
+    }
+}
+
+/// The image of `now`, and what both policies ask for besides.
+pub(crate) fn both(now: &Config, next: &Config) -> Config {
+    let union = |a: [u64; 2], b: [u64; 2]| [a[0] | b[0], a[1] | b[1]];
+    Config {
+        image: now.image,
+        flags: now.flags | next.flags,
+        recorded: union(now.recorded, next.recorded),
+        active: union(now.active, next.active),
+        ..*next
+    }
+}
+
+/// What stands when the policy of `next` has taken the place of that of `before`.
+pub(crate) fn settled(before: &Config, next: &Config) -> Config {
+    Config { flags: next.flags | before.flags & LASTING, ..*next }
+}
+
+/// Writes the settings. The image word decides alone, and what the others say is written before it or after it.
+///
+/// The kernel copies the entry with `memcpy`, which moves aligned words whole on every machine that we know, but promises
+/// nothing. Were the image word torn, it would name a place where no image of that generation begins: each image says in its
+/// header which one it is, and an event that does not find it there is blocked.
+pub(crate) fn write(shims: &mut Shims, config: Config) -> Result<(), LoadError> {
+    let name = "CONFIG";
+    let failed = |source: MapError| LoadError::Map { name, source: Box::new(source) };
+    let map = shims.ebpf().map_mut(name).ok_or(LoadError::ObjectLacks { name })?;
+    let mut map = Array::<_, Record<Config>>::try_from(map).map_err(failed)?;
+    map.set(0, Record(config), 0).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_sockets_were_marked_under_lasts() {
+        let config =
+            |generation, flags| Config { image: Config::image_word(0, generation), flags, ..Config::default() };
+        let (before, next) = (config(1, LATE | LISTEN_FILTERS), config(2, PACKET_LAYERS));
+        assert_eq!(both(&before, &next), config(1, LATE | LISTEN_FILTERS | PACKET_LAYERS));
+        assert_eq!(settled(&before, &next), config(2, LATE | PACKET_LAYERS));
+        assert_eq!(changed(next, Duration::from_nanos(5)).changed, [2; AUTHORIZATIONS]);
+    }
+}

@@ -1,0 +1,232 @@
+//! The frames and packets of a network namespace, at its devices: the MAC layers, IP packets and forwarded packets, and the
+//! transport layers of what is this machine's own.
+//!
+//! A frame that comes in meets INBOUND_MAC_FRAME_ETHERNET and INBOUND_IPPACKET; if it is for this machine, INBOUND_TRANSPORT
+//! or INBOUND_ICMP_ERROR too. What is sent by this machine meets OUTBOUND_ICMP_ERROR or OUTBOUND_TRANSPORT, then
+//! OUTBOUND_IPPACKET; what is forwarded meets IPFORWARD; both then OUTBOUND_MAC_FRAME_ETHERNET. Fragments are met as they
+//! are, one by one: those without a transport header do not meet transport layers, for which the first one stands.
+
+use crate::{
+    header::{Header, read},
+    layers::{
+        INBOUND_ICMP_ERROR, INBOUND_IPPACKET, INBOUND_MAC_FRAME_ETHERNET, INBOUND_TRANSPORT, IPFORWARD,
+        IS_NATIVE_ETHERNET, Layers, OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_MAC_FRAME_ETHERNET,
+        OUTBOUND_TRANSPORT, mac,
+    },
+    maps::INTERFACES,
+    packets::{Kept, write_packet},
+    refuse::is_dry_run,
+    report::About,
+    work::{self, Outcome, Work},
+};
+use aya_ebpf::{
+    bindings::{__sk_buff, bpf_sock},
+    helpers::generated::bpf_skb_load_bytes_relative,
+    macros::classifier,
+    programs::TcContext,
+};
+use core::mem::MaybeUninit;
+use openwfp_engine::words;
+
+/// `TC_ACT_UNSPEC`: whoever else watches the device is asked next.
+const NEXT: i32 = -1;
+/// `TC_ACT_SHOT`.
+const DROP: i32 = 2;
+/// `PACKET_HOST`: the frame was sent to this device alone.
+const TO_THIS_HOST: u32 = 0;
+const IPV4: u32 = 0x0800;
+const IPV6: u32 = 0x86dd;
+/// IANA ifType `ethernetCsmacd`.
+const ETHERNET: u32 = 6;
+
+#[classifier]
+pub fn device_in(context: TcContext) -> i32 {
+    Frame { context: context.skb.skb, inbound: true }.passes()
+}
+
+#[classifier]
+pub fn device_out(context: TcContext) -> i32 {
+    Frame { context: context.skb.skb, inbound: false }.passes()
+}
+
+struct Frame {
+    context: *mut __sk_buff,
+    inbound: bool,
+}
+
+impl Frame {
+    #[inline(always)]
+    fn passes(&self) -> i32 {
+        let Some(work) = work::begin() else { return if is_dry_run() { NEXT } else { DROP } };
+        let outcome = self.decide(work);
+        match work.give_back(outcome) {
+            Outcome::Blocked(_) if !is_dry_run() => DROP,
+            _ => NEXT,
+        }
+    }
+
+    #[inline(always)]
+    fn decide(&self, work: &mut Work) -> Outcome {
+        if self.inbound {
+            let outcome = self.frame(work, INBOUND_MAC_FRAME_ETHERNET);
+            if outcome != Outcome::Permitted {
+                return outcome;
+            }
+            return self.packet(work);
+        }
+        let outcome = self.packet(work);
+        if outcome != Outcome::Permitted {
+            return outcome;
+        }
+        self.frame(work, OUTBOUND_MAC_FRAME_ETHERNET)
+    }
+
+    /// The packet in the frame, if it is one of IP.
+    #[inline(always)]
+    fn packet(&self, work: &mut Work) -> Outcome {
+        // SAFETY: the context is valid; the verifier checks the members.
+        let (protocol, interface, from, kind) = unsafe {
+            let context = self.context;
+            ((*context).protocol, (*context).ifindex, (*context).ingress_ifindex, (*context).pkt_type)
+        };
+        let protocol = u16::from_be(protocol as u16) as u32;
+        if protocol != IPV4 && protocol != IPV6 {
+            return Outcome::Permitted;
+        }
+        let Some(header) = read(self.context) else { return self.unreadable(work, protocol == IPV6) };
+        self.identify(work);
+        let kept = Kept::of_namespace(work.namespace());
+        // SAFETY: memory that is claimed, and our own.
+        unsafe { write_packet(work, &header, &kept, interface, self.inbound as u32) };
+        let v6 = header.source.is_v6();
+        if self.inbound {
+            let outcome = self.meets(work, INBOUND_IPPACKET, v6);
+            // what comes in by broadcast or multicast is not forwarded by the kernel
+            let own = kind != TO_THIS_HOST || header.destination.is_local(work, work.namespace());
+            if outcome != Outcome::Permitted || !own || !header.first {
+                return outcome;
+            }
+            let transport = if header.is_icmp_error() { INBOUND_ICMP_ERROR } else { INBOUND_TRANSPORT };
+            return self.meets(work, transport, v6);
+        }
+        if from != 0 && !header.source.is_local(work, work.namespace()) {
+            return self.forwarded(work, &header, from, v6);
+        }
+        if header.first {
+            let outcome =
+                if header.is_icmp_error() { self.meets(work, OUTBOUND_ICMP_ERROR, v6) } else { Outcome::Permitted };
+            if outcome != Outcome::Permitted {
+                return outcome;
+            }
+            let outcome = self.meets(work, OUTBOUND_TRANSPORT, v6);
+            if outcome != Outcome::Permitted {
+                return outcome;
+            }
+        }
+        self.meets(work, OUTBOUND_IPPACKET, v6)
+    }
+
+    /// IPFORWARD. Source and destination stand where other layers have the local and the remote side.
+    #[inline(always)]
+    fn forwarded(&self, work: &mut Work, header: &Header, from: u32, v6: bool) -> Outcome {
+        header.source.write(work, words::IP_LOCAL_ADDRESS);
+        header.destination.write(work, words::IP_REMOTE_ADDRESS);
+        work.write_interface(words::ARRIVAL_INTERFACE_INDEX, from, work.namespace());
+        // the interface that forwards is the one it came by
+        work.values.copy(words::IP_ARRIVAL_INTERFACE, words::IP_LOCAL_INTERFACE);
+        work.values.copy(words::IP_ARRIVAL_INTERFACE + 1, words::IP_LOCAL_INTERFACE + 1);
+        work.values.copy(words::ARRIVAL_INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
+        self.meets(work, IPFORWARD, v6)
+    }
+
+    /// A packet whose headers are cut, or nest too deep: dropped where a layer would have had to look at it.
+    #[inline(always)]
+    fn unreadable(&self, work: &Work, v6: bool) -> Outcome {
+        let layers = if self.inbound {
+            [INBOUND_IPPACKET, INBOUND_TRANSPORT, INBOUND_ICMP_ERROR]
+        } else {
+            [OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT, IPFORWARD]
+        };
+        if layers.iter().any(|layers| work.is_active(layers.of(v6))) { work::CLOSED } else { Outcome::Permitted }
+    }
+
+    #[inline(always)]
+    fn meets(&self, work: &mut Work, layers: Layers, v6: bool) -> Outcome {
+        work.decide(&About { layer: layers.of(v6), socket: 0, flow: 0, flags: 0 })
+    }
+
+    /// The layer of the frame, of Ethernet alone.
+    #[inline(always)]
+    fn frame(&self, work: &mut Work, layer: u16) -> Outcome {
+        if !work.is_active(layer) {
+            return Outcome::Permitted;
+        }
+        // SAFETY: the context is valid; the verifier checks the members.
+        let (interface, protocol, tag, tagged) = unsafe {
+            let context = self.context;
+            ((*context).ifindex, (*context).protocol, (*context).vlan_tci, (*context).vlan_present)
+        };
+        // SAFETY: a valid map value.
+        let known = INTERFACES.get_ptr(&interface).map(|known| unsafe { ((*known).kind, (*known).address) });
+        if known.is_some_and(|(kind, _)| kind != ETHERNET) {
+            return Outcome::Permitted;
+        }
+        let Some(addresses) = self.addresses() else { return work::CLOSED };
+        work.clear();
+        self.identify(work);
+        work.write_interface(words::INTERFACE_INDEX, interface, work.namespace());
+        let [destination, source] = addresses;
+        let (local, remote) = if self.inbound { (destination, source) } else { (source, destination) };
+        if let Some((_, address)) = known {
+            work.values.set_u64(mac::INTERFACE_MAC_ADDRESS, address);
+        }
+        work.values.set_u64(mac::MAC_LOCAL_ADDRESS, local);
+        work.values.set_u64(mac::MAC_REMOTE_ADDRESS, remote);
+        work.values.set(mac::MAC_LOCAL_ADDRESS_TYPE, kind(local));
+        work.values.set(mac::MAC_REMOTE_ADDRESS_TYPE, kind(remote));
+        work.values.set(mac::ETHER_TYPE, u16::from_be(protocol as u16) as u32);
+        if tagged != 0 {
+            work.values.set(mac::VLAN_ID, tag & 0xfff);
+        }
+        work.values.set(mac::NDIS_PORT, 0);
+        work.values.set(mac::L2_FLAGS, IS_NATIVE_ETHERNET);
+        work.decide(&About { layer, socket: 0, flow: 0, flags: 0 })
+    }
+
+    /// Destination and source of the frame, each as a number of 48 bits.
+    #[inline(always)]
+    fn addresses(&self) -> Option<[u64; 2]> {
+        const FROM_MAC_HEADER: u32 = 0;
+        let mut bytes = MaybeUninit::<[u32; 3]>::uninit();
+        // SAFETY: the helper writes exactly twelve bytes, or fails.
+        let result = unsafe {
+            bpf_skb_load_bytes_relative(self.context.cast(), 0, bytes.as_mut_ptr().cast(), 12, FROM_MAC_HEADER)
+        };
+        if result != 0 {
+            return None;
+        }
+        // SAFETY: the helper has written it.
+        let [a, b, c] = unsafe { bytes.assume_init() }.map(u32::from_be);
+        let destination = (a as u64) << 16 | (b >> 16) as u64;
+        let source = ((b & 0xffff) as u64) << 32 | c as u64;
+        Some([destination, source])
+    }
+
+    /// Who owns the socket that the frame comes from, where the programs have kept that.
+    #[inline(always)]
+    fn identify(&self, work: &mut Work) {
+        // SAFETY: the context is valid; the verifier checks the member.
+        let socket: *mut bpf_sock = unsafe { (*self.context).__bindgen_anon_2.sk };
+        work.identify_owner(if socket.is_null() { None } else { Some(socket) });
+    }
+}
+
+/// The type of a MAC address: `DlUnicast`, `DlMulticast` or `DlBroadcast`.
+#[inline(always)]
+fn kind(address: u64) -> u32 {
+    match address {
+        0xffff_ffff_ffff => 2,
+        _ if address >> 40 & 1 != 0 => 1,
+        _ => 0,
+    }
+}
