@@ -110,8 +110,8 @@ fn what_passes_through_the_machine_is_forwarded() {
     let events =
         lines(&succeeds(&["replay", "-p", &policy, "--local", "203.0.113.1", "--json", "-q", &capture("http.pcap")]));
     let met: Vec<_> =
-        of_kind(&events, "classify").iter().take(3).map(|event| event["layer"].as_str().unwrap()).collect();
-    assert_eq!(met, ["INBOUND_MAC_FRAME_ETHERNET", "IPFORWARD_V4", "IPFORWARD_V4_DISCARD"]);
+        of_kind(&events, "classify").iter().take(4).map(|event| event["layer"].as_str().unwrap()).collect();
+    assert_eq!(met, ["INBOUND_MAC_FRAME_ETHERNET", "INBOUND_IPPACKET_V4", "IPFORWARD_V4", "IPFORWARD_V4_DISCARD"]);
     let summary = events.last().unwrap();
     assert_eq!((&summary["blocked"], &summary["permitted"], &summary["flows"]), (&6.into(), &6.into(), &0.into()));
 }

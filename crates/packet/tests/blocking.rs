@@ -133,7 +133,7 @@ fn blocked_datagrams_forwarded_packets_and_errors_have_discard_layers() {
             LayerId::DATAGRAM_DATA_V4,
             "1 ALE_AUTH_CONNECT #1, ALE_FLOW_ESTABLISHED #1, flow-established #1, DATAGRAM_DATA #1 blocked, DATAGRAM_DATA_DISCARD #1",
         ),
-        (to_forward, LayerId::IPFORWARD_V4, "1 IPFORWARD blocked, IPFORWARD_DISCARD"),
+        (to_forward, LayerId::IPFORWARD_V4, "1 INBOUND_IPPACKET, IPFORWARD blocked, IPFORWARD_DISCARD"),
         (
             error(9, 1),
             LayerId::INBOUND_ICMP_ERROR_V4,

@@ -52,9 +52,9 @@ fn what_is_between_others_is_forwarded_when_the_local_side_was_given() {
         assert_steps(
             &LOCAL,
             &[
-                ("SYN", version.packet(7, 9, 6, &tcp(40000, 80, SYN, 0)), "IPFORWARD"),
-                ("UDP message", version.packet(7, 9, 17, &udp(40000, 53, b"x")), "IPFORWARD"),
-                ("ICMP error", version.port_unreachable(7, 9, &[]), "IPFORWARD"),
+                ("SYN", version.packet(7, 9, 6, &tcp(40000, 80, SYN, 0)), "INBOUND_IPPACKET, IPFORWARD"),
+                ("UDP message", version.packet(7, 9, 17, &udp(40000, 53, b"x")), "INBOUND_IPPACKET, IPFORWARD"),
+                ("ICMP error", version.port_unreachable(7, 9, &[]), "INBOUND_IPPACKET, IPFORWARD"),
             ],
         );
     }
@@ -62,7 +62,10 @@ fn what_is_between_others_is_forwarded_when_the_local_side_was_given() {
         Owned::ip(0, ipv4_fragment(7, 9, 5, 0, true, &[0; 8])),
         Owned::ip(0, ipv4_fragment(7, 9, 5, 8, false, &[0; 8])),
     ];
-    assert_lines(&replay(&fragments, local(&LOCAL), &[]).lines, "1 IPFORWARD\n2 IPFORWARD");
+    assert_lines(
+        &replay(&fragments, local(&LOCAL), &[]).lines,
+        "1 INBOUND_IPPACKET, IPFORWARD\n2 INBOUND_IPPACKET, IPFORWARD",
+    );
     let inferred = LocalSide::Inferred(Inference::new().conclude());
     assert_lines(&replay(&fragments, inferred, &[]).lines, "1 Elsewhere\n2 Elsewhere");
 }
@@ -80,11 +83,11 @@ fn forwarded_fragments_can_be_grouped() {
     let replayed = replay_with(&fragments, local(&LOCAL), &[], settings);
     assert_lines(
         &replayed.lines,
-        "1 IPFORWARD, waiting
-         2 IPFORWARD, waiting
-         3 IPFORWARD, IPFORWARD
-         4 IPFORWARD, waiting
-         5 IPFORWARD, StrayFragment",
+        "1 INBOUND_IPPACKET, IPFORWARD, waiting
+         2 INBOUND_IPPACKET, IPFORWARD, waiting
+         3 INBOUND_IPPACKET, IPFORWARD, IPFORWARD
+         4 INBOUND_IPPACKET, IPFORWARD, waiting
+         5 INBOUND_IPPACKET, IPFORWARD, StrayFragment",
     );
     assert_eq!((replayed.summary.fragments.reassembled, replayed.summary.fragments.contradictory), (1, 1));
     let mut flags = Vec::new();
@@ -95,8 +98,9 @@ fn forwarded_fragments_can_be_grouped() {
             Decision::Permit
         });
     }
+    let fragment = u64::from(openwfp_model::ConditionFlags::IS_FRAGMENT.bits());
     let group = u64::from(openwfp_model::ConditionFlags::IS_FRAGMENT_GROUP.bits());
-    assert_eq!(flags, [0, 0, 0, group]);
+    assert_eq!(flags, [fragment, 0, fragment, 0, fragment, 0, group]);
 }
 
 /// Replays frames with the direction that the capture notes.
@@ -115,8 +119,8 @@ fn forwarded(noted: Option<LinkDirection>) -> Vec<String> {
 
 #[test]
 fn a_forwarded_frame_arrives_or_leaves() {
-    assert_eq!(forwarded(None), ["INBOUND_MAC", "IPFORWARD_V4"]);
-    assert_eq!(forwarded(Some(LinkDirection::Incoming)), ["INBOUND_MAC", "IPFORWARD_V4"]);
+    assert_eq!(forwarded(None), ["INBOUND_MAC", "INBOUND_IPPACKET_V4", "IPFORWARD_V4"]);
+    assert_eq!(forwarded(Some(LinkDirection::Incoming)), ["INBOUND_MAC", "INBOUND_IPPACKET_V4", "IPFORWARD_V4"]);
     assert_eq!(forwarded(Some(LinkDirection::Outgoing)), ["IPFORWARD_V4", "OUTBOUND_MAC"]);
 }
 

@@ -43,7 +43,8 @@ pub(super) mod fact {
     pub const ETHER_TYPE: usize = 47;
     pub const VLAN: usize = 48;
     pub const L2_FLAGS: usize = 49;
-    pub const COUNT: usize = 50;
+    pub const NDIS_PORT: usize = 50;
+    pub const COUNT: usize = 51;
 
     pub const INDEX: usize = 0;
     pub const TYPE: usize = 1;
@@ -54,7 +55,7 @@ pub(super) mod fact {
 use fact::{ARRIVAL, INDEX, INTERFACE, LUID, NEXT_HOP, TUNNEL, TYPE};
 
 /// The facts that the fields of a layer are filled from. A forwarded packet has its source where others have the local address.
-pub(super) const FIELDS: [(FieldId, usize); 46] = [
+pub(super) const FIELDS: [(FieldId, usize); 47] = [
     (FieldId::IP_PROTOCOL, fact::PROTOCOL),
     (FieldId::IP_LOCAL_PORT, fact::LOCAL_PORT),
     (FieldId::IP_REMOTE_PORT, fact::REMOTE_PORT),
@@ -102,6 +103,7 @@ pub(super) const FIELDS: [(FieldId, usize); 46] = [
     (FieldId::ETHER_TYPE, fact::ETHER_TYPE),
     (FieldId::VLAN_ID, fact::VLAN),
     (FieldId::L2_FLAGS, fact::L2_FLAGS),
+    (FieldId::NDIS_PORT, fact::NDIS_PORT),
 ];
 
 /// Whether a replay can fill in a field of a layer, when the packet or the capture shows it.
@@ -287,6 +289,8 @@ impl Facts {
         let mut flags = L2Flags::IS_NATIVE_ETHERNET;
         flags.set(L2Flags::IS_MALFORMED_PACKET, malformed);
         self.words[fact::L2_FLAGS] = flags.bits().into();
+        // The default one; Linux has no others.
+        self.words[fact::NDIS_PORT] = 0;
         self.see_interface(&LinkInfo::default(), interface, direction);
     }
 

@@ -138,7 +138,7 @@ impl<C: Classifier> Pass<'_, '_, C> {
         };
         self.begin(direction);
         let asked = match direction {
-            Direction::Inbound => self.ask_frame(Stage::InboundFrame).and_then(|()| self.ask_forward(packet)),
+            Direction::Inbound => self.arrive_to_be_forwarded(packet),
             Direction::Outbound => self.ask_forward(packet).and_then(|()| self.ask_frame(Stage::OutboundFrame)),
         };
         match (asked, packet.transport) {
@@ -146,6 +146,15 @@ impl<C: Classifier> Pass<'_, '_, C> {
             (Ok(()), Err(error)) => Outcome::Malformed(error),
             (Ok(()), Ok(_)) => Outcome::Permitted,
         }
+    }
+
+    /// At the network layer nothing is known yet of where a packet that arrives is going.
+    fn arrive_to_be_forwarded(&mut self, packet: &Packet<'_>) -> Result<(), Outcome> {
+        self.ask_frame(Stage::InboundFrame)?;
+        let mut flags = NO_FLAGS;
+        flags.set(ConditionFlags::IS_FRAGMENT, packet.fragment.is_some());
+        self.ask(Stage::InboundIpPacket, flags)?;
+        self.ask_forward(packet)
     }
 
     /// Asks about a packet; about a fragment, where they are grouped, once more when its group is whole.

@@ -19,7 +19,8 @@
 //! | first of another flow received | *above*, ALE_AUTH_RECV_ACCEPT, ALE_FLOW_ESTABLISHED, DATAGRAM_DATA |
 //! | any other sent, received | DATAGRAM_DATA, *below*; *above*, DATAGRAM_DATA |
 //! | ICMP error sent, received | OUTBOUND_ICMP_ERROR, *below*; *above*, INBOUND_ICMP_ERROR |
-//! | forwarded | IPFORWARD, after or before the frame's layer |
+//! | forwarded, arriving | INBOUND_MAC_FRAME_ETHERNET, INBOUND_IPPACKET, IPFORWARD |
+//! | forwarded, leaving | IPFORWARD, OUTBOUND_MAC_FRAME_ETHERNET |
 //! | last of a TCP connection | as above, then ALE_ENDPOINT_CLOSURE |
 //!
 //! *below* is STREAM_PACKET (TCP alone), OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET, OUTBOUND_MAC_FRAME_ETHERNET; *above* is

@@ -198,7 +198,7 @@ fn a_frame_shows_hardware_addresses_and_the_whole_tag() {
     let mut incoming = IncomingValues::new();
     incoming.facts.see_frame(&frame, Some(&tags), false, Some(1), Direction::Outbound);
     let (station, everyone) = (0x0200_0000_0001, 0xffff_ffff_ffff);
-    let common = [(F::ETHER_TYPE, 0x0806), (F::VLAN_ID, 0xa007), (F::INTERFACE_INDEX, 1)];
+    let common = [(F::ETHER_TYPE, 0x0806), (F::VLAN_ID, 0xa007), (F::INTERFACE_INDEX, 1), (F::NDIS_PORT, 0)];
     let outbound = [
         (F::INTERFACE_MAC_ADDRESS, station),
         (F::MAC_LOCAL_ADDRESS, station),
