@@ -3,6 +3,8 @@
 use crate::replay::Audit;
 use openwfp_packet::capture::{CaptureReader, MAX_PACKET_LENGTH};
 use openwfp_packet::local::{Inference, LocalSide};
+use openwfp_packet::packet::{Frame, Packet};
+use openwfp_packet::unheard::Unheard;
 
 /// Panics where a promise of the reader or of a replay is broken.
 pub fn check(bytes: &[u8]) {
@@ -14,7 +16,7 @@ pub fn check(bytes: &[u8]) {
         }
     };
     let local = LocalSide::Inferred(Inference::new().conclude());
-    let mut audits = [0, 3].map(|blocks| Audit::new(local.clone(), blocks));
+    let mut audits = [0, 3].map(|blocks| Audit::new(local.clone(), blocks).expecting(unheard(bytes)));
     let mut frames = 0;
     while let Some(record) = reader.next_record() {
         match record {
@@ -37,7 +39,20 @@ pub fn check(bytes: &[u8]) {
     }
     assert!(reader.next_record().is_none(), "the end is the end");
     assert!(reader.position() <= bytes.len() as u64);
-    for audit in &audits {
+    for audit in &mut audits {
         audit.finish();
     }
+}
+
+/// What nobody listens to in a capture.
+fn unheard(bytes: &[u8]) -> Unheard {
+    let mut unheard = Unheard::new();
+    if let Ok(mut reader) = CaptureReader::new(bytes) {
+        while let Some(Ok(record)) = reader.next_record() {
+            if let Ok(Frame::Ip(packet)) = Packet::parse(record.link_type, record.data) {
+                unheard.observe(&packet);
+            }
+        }
+    }
+    unheard
 }

@@ -8,6 +8,11 @@ use openwfp_packet::flow::{FlowChange, FlowEvent, FlowId, FlowSettings};
 use openwfp_packet::fragments::ReassemblySettings;
 use openwfp_packet::local::LocalSide;
 use openwfp_packet::replay::{Classifier, Decision, Outcome, REPLAY_LAYERS, Replay, ReplaySettings, Step};
+use openwfp_packet::stream::StreamSettings;
+use openwfp_packet::unheard::Unheard;
+
+/// So many bytes wait in streams at most.
+const STREAMS: StreamSettings = StreamSettings { bytes: 1 << 12, all_bytes: 1 << 13 };
 
 /// A replay that looks over its own shoulder. Tables are small, so that few packets fill them.
 pub struct Audit {
@@ -19,9 +24,18 @@ impl Audit {
     /// A replay in which a step is blocked when its number is a multiple of `blocks`; 0: none is.
     pub fn new(local: LocalSide, blocks: u64) -> Self {
         let flows = FlowSettings { capacity: 8, ..FlowSettings::default() };
-        let settings = ReplaySettings { flows, reassembly: ReassemblySettings { datagrams: 4, bytes: 1 << 16 } };
+        let reassembly = ReassemblySettings { datagrams: 4, bytes: 1 << 16 };
+        let settings =
+            ReplaySettings { flows, reassembly, streams: STREAMS, group_forwarded_fragments: blocks % 2 == 1 };
         let auditor = Auditor { blocks, ..Auditor::default() };
         Self { replay: Replay::new(local, settings), auditor }
+    }
+
+    /// The same replay, which knows what nobody will listen to.
+    pub fn expecting(mut self, unheard: Unheard) -> Self {
+        self.replay = self.replay.expecting(unheard);
+        self.auditor.expects = true;
+        self
     }
 
     /// Replays a packet.
@@ -31,8 +45,10 @@ impl Audit {
         self.auditor.end(&outcome);
     }
 
-    /// Checks the account at the end.
-    pub fn finish(&self) {
+    /// Ends the replay and checks its account.
+    pub fn finish(&mut self) {
+        self.auditor.blocked = false;
+        self.replay.finish(&mut self.auditor);
         let summary = self.replay.summary();
         let parts = [
             summary.permitted,
@@ -46,7 +62,10 @@ impl Audit {
         assert_eq!(summary.packets, parts.iter().sum::<u64>(), "{summary:?}");
         assert_eq!(summary.classifications, self.auditor.steps);
         assert!(summary.flow_blocked <= summary.blocked);
-        assert!(self.auditor.established.values().all(|&established| established <= 1));
+        assert!(self.auditor.established.values().all(|&established| established == 0), "every flow is deleted");
+        let met = self.replay.layers().map(|(_, count)| count.permitted + count.blocked).sum::<u64>();
+        assert_eq!(met, summary.classifications, "all layers are asked at");
+        assert!(summary.streams.most_waiting <= STREAMS.all_bytes as u64, "{:?}", summary.streams);
     }
 }
 
@@ -57,6 +76,10 @@ struct Auditor {
     frame: u64,
     blocked: bool,
     told_blocked: bool,
+    /// Whether it is known what nobody listens to.
+    expects: bool,
+    /// The layer that blocked last.
+    blocking: &'static str,
     /// Established and not deleted: 1; deleted: 0.
     established: HashMap<FlowId, u8>,
 }
@@ -77,7 +100,10 @@ impl Auditor {
 
 impl Classifier for Auditor {
     fn classify(&mut self, step: &Step<'_>) -> Decision {
-        assert!(!self.blocked && !self.told_blocked, "a blocked packet goes on to {}", step.layer);
+        let name = step.layer.name();
+        // A connection that a packet ends is over, even when the packet is stopped below.
+        let of_packet = !name.contains("CLOSURE");
+        assert!(!of_packet || !self.blocked && !self.told_blocked, "a blocked packet goes on to {name}");
         assert_eq!(step.packet, self.frame);
         assert!(REPLAY_LAYERS.contains(&step.layer));
         let fields = Schema::of(step.layer).fields();
@@ -85,13 +111,27 @@ impl Classifier for Auditor {
             let of_field = fields.iter().any(|field| (field.first..field.first + field.count).contains(&word));
             assert!(of_field || step.values.get(word) == EMPTY, "{} has no word {word}", step.layer);
         }
+        let sees_data = name.starts_with("STREAM_V") || name.starts_with("DATAGRAM_DATA");
+        assert!(sees_data || step.data.is_empty(), "{name} sees no data");
         self.steps += 1;
-        self.blocked = self.blocks != 0 && self.steps.is_multiple_of(self.blocks);
-        if self.blocked { Decision::Block } else { Decision::Permit }
+        let block = self.blocks != 0 && self.steps.is_multiple_of(self.blocks);
+        // Data that were received before do not stop the packet at hand.
+        self.blocked |= block && of_packet && !name.starts_with("STREAM_V");
+        self.blocking = if block { name } else { "" };
+        if block { Decision::Block } else { Decision::Permit }
+    }
+
+    fn discarded(&mut self, step: &Step<'_>) -> Decision {
+        let (version, discard) = step.layer.name().rsplit_once('_').unwrap();
+        let unheard =
+            self.expects && ["INBOUND_IPPACKET", "INBOUND_TRANSPORT"].iter().any(|name| version.starts_with(name));
+        assert!(discard == "DISCARD" && (self.blocking == version || unheard), "only what was blocked is discarded");
+        self.steps += 1;
+        if self.steps.is_multiple_of(2) { Decision::Block } else { Decision::Permit }
     }
 
     fn flow_blocked(&mut self, step: &Step<'_>) {
-        assert!(step.flow.is_some());
+        assert!(step.flow.is_some() || step.layer.name().ends_with("DISCARD"));
         self.told_blocked = true;
     }
 

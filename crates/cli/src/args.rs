@@ -189,6 +189,9 @@ pub(crate) struct ReplayArgs {
     /// Which addresses are local. Absent: inferred from who opens connections
     #[arg(long, value_name = "ADDR/LEN")]
     pub local: Vec<openwfp_packet::local::Prefix>,
+    /// Hold forwarded fragments until their datagram is whole, and classify them once more as a group
+    #[arg(long)]
+    pub group_forwarded_fragments: bool,
     /// The capture (pcap or pcapng); `-`: standard input, with --local
     pub capture: PathBuf,
 }

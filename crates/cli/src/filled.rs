@@ -3,7 +3,7 @@
 use crate::live::is_live;
 use openwfp_engine::Unknown;
 use openwfp_model::{FieldId, Layer, LayerId};
-use openwfp_packet::replay::REPLAY_LAYERS;
+use openwfp_packet::replay::{self, REPLAY_LAYERS};
 
 /// Filled in live wherever a layer has them.
 const LIVE: [FieldId; 19] = [
@@ -53,26 +53,6 @@ const LIVE_NEXTHOP: [FieldId; 5] = [
     FieldId::NEXTHOP_SUB_INTERFACE_INDEX,
 ];
 
-/// Filled in by a replay wherever a layer has them; the interfaces only from captures that name them.
-const REPLAY: [FieldId; 16] = [
-    FieldId::IP_PROTOCOL,
-    FieldId::IP_LOCAL_ADDRESS,
-    FieldId::IP_LOCAL_ADDRESS_TYPE,
-    FieldId::IP_LOCAL_PORT,
-    FieldId::IP_REMOTE_ADDRESS,
-    FieldId::IP_REMOTE_PORT,
-    FieldId::IP_DESTINATION_ADDRESS_TYPE,
-    FieldId::FLAGS,
-    FieldId::DIRECTION,
-    FieldId::ORIGINAL_ICMP_TYPE,
-    FieldId::INTERFACE_INDEX,
-    FieldId::INTERFACE_TYPE,
-    FieldId::ARRIVAL_INTERFACE_INDEX,
-    FieldId::ARRIVAL_INTERFACE_TYPE,
-    FieldId::NEXTHOP_INTERFACE_INDEX,
-    FieldId::NEXTHOP_INTERFACE_TYPE,
-];
-
 /// Where a layer is met: `live`, `replay`.
 pub(crate) fn layer(layer: &Layer) -> Vec<&'static str> {
     let live = is_live(layer.id).then_some("live");
@@ -88,8 +68,7 @@ pub(crate) fn field(layer: LayerId, field: FieldId) -> Vec<&'static str> {
     let live = is_live(layer) && (LIVE.contains(&field) || arrival || nexthop);
     let late = openwfp_engine::unknown(layer, field) == Some(Unknown::Late);
     let live = live.then_some(if late { "late" } else { "live" });
-    let replay = REPLAY_LAYERS.contains(&layer) && REPLAY.contains(&field);
-    live.into_iter().chain(replay.then_some("replay")).collect()
+    live.into_iter().chain(replay::fills(layer, field).then_some("replay")).collect()
 }
 
 /// The layer whose blocked events a _DISCARD layer gets; any other layer itself.
@@ -122,6 +101,7 @@ mod tests {
         assert_eq!(at(LayerId::ALE_AUTH_RECV_ACCEPT_V6), ["live", "replay"]);
         assert_eq!(at(LayerId::ALE_AUTH_LISTEN_V4), ["live"]);
         assert_eq!(at(LayerId::INBOUND_TRANSPORT_V4), ["live", "replay"]);
-        assert_eq!(at(LayerId::STREAM_V4), [""; 0]);
+        assert_eq!(at(LayerId::STREAM_V4), ["replay"]);
+        assert_eq!(at(LayerId::ALE_RESOURCE_RELEASE_V4), ["live"]);
     }
 }

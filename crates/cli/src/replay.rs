@@ -10,13 +10,14 @@ use crate::{
 };
 use anyhow::{Context, Result, bail};
 use openwfp_engine::{CompiledPolicy, Verdict};
-use openwfp_model::{Layer, LayerId};
+use openwfp_model::LayerId;
 use openwfp_packet::{
     capture::CaptureReader,
     flow::{Direction, FlowChange, FlowEvent, FlowTuple, Selector},
     local::{Inference, LocalSide},
     packet::{Frame, Packet},
-    replay::{Classifier, Decision, Replay, ReplaySettings, Step, Summary},
+    replay::{Classifier, Decision, LayerSet, REPLAY_LAYERS, Replay, ReplaySettings, Step, Summary},
+    unheard::Unheard,
 };
 use serde::Serialize;
 use serde_json::{Value as Json, json};
@@ -32,8 +33,9 @@ use std::{
 pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
     let policy = policies::compiled(&args.policy, globals)?;
     let capture = if args.capture == Path::new("-") { PathBuf::from("/dev/stdin") } else { args.capture.clone() };
+    let before = look_before(&capture, args.local.is_empty())?;
     let local = match args.local.is_empty() {
-        true => infer(&capture)?,
+        true => LocalSide::Inferred(before.inference.conclude()),
         false => LocalSide::Given(args.local.clone()),
     };
     let statement = match &local {
@@ -47,7 +49,9 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
         } else {
             writeln!(out, "{statement}\n")?;
         }
-        let mut replay = Replay::new(local, ReplaySettings::default());
+        let group_forwarded_fragments = args.group_forwarded_fragments;
+        let settings = ReplaySettings { group_forwarded_fragments, ..ReplaySettings::default() };
+        let mut replay = Replay::new(local, settings).expecting(before.unheard);
         let mut judge = Judge {
             policy: &policy,
             out,
@@ -55,7 +59,7 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
             failed: None,
             line: vec![],
             packet: 0,
-            counts: BTreeMap::new(),
+            layers: asked(&policy, globals),
             by: BTreeMap::new(),
             flows: vec![],
             sequence: 0,
@@ -88,7 +92,8 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
             Err(error) => broken = Some(error),
         }
         progress.end();
-        let Judge { failed, counts, by, flows, out, time, .. } = judge;
+        replay.finish(&mut judge);
+        let Judge { failed, by, flows, out, time, .. } = judge;
         if let Some(error) = failed {
             return Err(error.into());
         }
@@ -96,7 +101,7 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
         if globals.json {
             return write_summary_json(out, &summary, time);
         }
-        write_counts(out, &policy, &counts, &by, globals)?;
+        write_counts(out, &policy, &replay, &by, globals)?;
         write_flows(out, &flows, &summary, globals)?;
         write_summary(out, &summary)
     })?;
@@ -107,30 +112,50 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
     }
 }
 
-/// Reads the capture once to see which side is local. A broken one is read as far as it goes.
-fn infer(path: &Path) -> Result<LocalSide> {
+/// What is found out about a capture before it is replayed.
+#[derive(Default)]
+struct Before {
+    inference: Inference,
+    unheard: Unheard,
+}
+
+/// Reads the capture once to see which side is local, and what nobody listened to. A broken one is read as far as it goes. One that can be
+/// read only once needs the local side given.
+fn look_before(path: &Path, infer: bool) -> Result<Before> {
+    let mut before = Before::default();
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
     if !file.metadata().is_ok_and(|data| data.is_file()) {
-        bail!("{} can be read only once: say with --local which side is local", path.display());
+        if infer {
+            bail!("{} can be read only once: say with --local which side is local", path.display());
+        }
+        return Ok(before);
     }
-    let mut inference = Inference::new();
     if let Ok(mut reader) = CaptureReader::new(BufReader::with_capacity(1 << 20, file)) {
         while let Some(Ok(record)) = reader.next_record() {
             if let Ok(Frame::Ip(packet)) = Packet::parse(record.link_type, record.data) {
-                inference.observe(&packet, record.direction);
+                if infer {
+                    before.inference.observe(&packet, record.direction);
+                }
+                before.unheard.observe(&packet);
             }
         }
     }
-    Ok(LocalSide::Inferred(inference.conclude()))
+    Ok(before)
 }
 
 /// So many flows are listed unless more is asked for.
 const SHOWN_FLOWS: usize = 10;
 
-/// Permitted and blocked.
-type Counts = BTreeMap<LayerId, (u64, u64)>;
 /// Blocked, by filter and layer.
 type ByFilter = BTreeMap<(u64, LayerId), u64>;
+
+/// The layers that have filters; every one when each classification is to be written.
+fn asked(policy: &CompiledPolicy, globals: Globals) -> LayerSet {
+    if globals.json {
+        return LayerSet::ALL;
+    }
+    REPLAY_LAYERS.into_iter().filter(|&layer| !policy.layer_of(layer).places.is_empty()).collect()
+}
 
 /// Decides by the policy, counts, and writes events.
 struct Judge<'a, 'w> {
@@ -146,7 +171,8 @@ struct Judge<'a, 'w> {
     sequence: u64,
     /// When the last of them was.
     time: u64,
-    counts: Counts,
+    /// The layers that are asked at.
+    layers: LayerSet,
     by: ByFilter,
     /// The first established flows, or all of them.
     flows: Vec<FlowEvent>,
@@ -167,6 +193,9 @@ struct Classified<'a> {
     flow: Option<u64>,
     packet: u64,
     values: json::EventValues<'a>,
+    /// How many bytes of data the layer was shown; at layers that see data.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<usize>,
     /// A capture knows no processes.
     process: Option<()>,
     #[serde(skip_serializing_if = "str::is_empty")]
@@ -203,27 +232,41 @@ impl Judge<'_, '_> {
             flow: step.flow.map(|flow| flow.get()),
             packet: step.packet,
             values: json::values(policy, step.layer, step.values, None),
+            bytes: sees_data(step.layer).then_some(step.data.len()),
             process: None,
             reason,
         });
     }
 }
 
-impl Classifier for Judge<'_, '_> {
-    fn classify(&mut self, step: &Step<'_>) -> Decision {
+impl Judge<'_, '_> {
+    fn decide(&mut self, step: &Step<'_>) -> (Decision, u64) {
         let verdict: Verdict = self.policy.classify_values(step.layer, step.values);
         let decision = Decision::from(verdict.action);
-        let blocked = decision == Decision::Block;
-        let counts = self.counts.entry(step.layer).or_default();
-        *if blocked { &mut counts.1 } else { &mut counts.0 } += 1;
-        if blocked {
-            *self.by.entry((verdict.filter, step.layer)).or_default() += 1;
-        }
         if self.globals.json {
-            let action = if blocked { "block" } else { "permit" };
+            let action = if decision == Decision::Block { "block" } else { "permit" };
             self.classified(step, action, verdict.filter, verdict.reason.name());
         }
+        (decision, verdict.filter)
+    }
+}
+
+impl Classifier for Judge<'_, '_> {
+    fn classify(&mut self, step: &Step<'_>) -> Decision {
+        let (decision, filter) = self.decide(step);
+        if decision == Decision::Block {
+            *self.by.entry((filter, step.layer)).or_default() += 1;
+        }
         decision
+    }
+
+    fn layers(&self) -> LayerSet {
+        self.layers
+    }
+
+    /// What is blocked is blocked already, so no filter is counted.
+    fn discarded(&mut self, step: &Step<'_>) -> Decision {
+        self.decide(step).0
     }
 
     fn flow_blocked(&mut self, step: &Step<'_>) {
@@ -257,7 +300,13 @@ impl Classifier for Judge<'_, '_> {
     }
 }
 
-/// What tells a flow from others, as fields.
+/// Whether a layer is shown data.
+fn sees_data(layer: LayerId) -> bool {
+    let layers = [LayerId::STREAM_V4, LayerId::STREAM_V6, LayerId::DATAGRAM_DATA_V4, LayerId::DATAGRAM_DATA_V6];
+    layers.contains(&layer)
+}
+
+/// What tells a flow from others, as fields. An ICMP message has its type and code where others have ports.
 fn flow_values(event: &FlowEvent) -> Json {
     let tuple = &event.tuple;
     let mut values = json!({
@@ -266,7 +315,12 @@ fn flow_values(event: &FlowEvent) -> Json {
         "IP_REMOTE_ADDRESS": tuple.remote.to_string(),
         "DIRECTION": event.opened as u8,
     });
-    if let Selector::Ports { local, remote } = tuple.selector {
+    let ports = match tuple.selector {
+        Selector::Ports { local, remote } => Some((local, remote)),
+        Selector::Icmp { message_type, code, .. } => Some((message_type.into(), code.into())),
+        Selector::None => None,
+    };
+    if let Some((local, remote)) = ports {
         values["IP_LOCAL_PORT"] = json!(local);
         values["IP_REMOTE_PORT"] = json!(remote);
     }
@@ -277,7 +331,8 @@ fn write_summary_json(out: &mut dyn Write, summary: &Summary, time: u64) -> Resu
     let line = json!({
         "time": json::time(time), "kind": "summary", "packets": summary.packets, "flows": summary.flows, "permitted": summary.permitted,
         "blocked": summary.blocked, "lost": 0, "malformed": summary.malformed, "elsewhere": summary.elsewhere,
-        "not_ip": summary.not_ip, "unsupported": summary.unsupported,
+        "not_ip": summary.not_ip, "unsupported": summary.unsupported, "stray_fragments": summary.stray_fragments,
+        "unheard": summary.unheard, "flows_evicted": summary.flows_evicted, "stream_holes": summary.streams.holes,
     });
     Ok(writeln!(out, "{line}")?)
 }
@@ -285,18 +340,16 @@ fn write_summary_json(out: &mut dyn Write, summary: &Summary, time: u64) -> Resu
 fn write_counts(
     out: &mut dyn Write,
     policy: &CompiledPolicy,
-    counts: &Counts,
+    replay: &Replay,
     by: &ByFilter,
     globals: Globals,
 ) -> Result<()> {
     let paint = globals.paint();
     writeln!(out, "{:28} {:>10} {:>10}", "layer", "permitted", "blocked")?;
-    for layer in Layer::all() {
-        if let Some((permitted, blocked)) = counts.get(&layer.id) {
-            let count = format!("{blocked:>10}");
-            let count = if *blocked == 0 { count } else { paint.red(count) };
-            writeln!(out, "{:28} {permitted:>10} {count}", layer.name)?;
-        }
+    for (layer, count) in replay.layers() {
+        let blocked = format!("{:>10}", count.blocked);
+        let blocked = if count.blocked == 0 { blocked } else { paint.red(blocked) };
+        writeln!(out, "{:28} {:>10} {blocked}", layer.name(), count.permitted)?;
     }
     if !by.is_empty() {
         writeln!(out, "\nblocked by")?;
@@ -343,7 +396,10 @@ fn write_summary(out: &mut dyn Write, summary: &Summary) -> Result<()> {
         (summary.elsewhere, "between other machines"),
         (summary.not_ip, "not IP"),
         (summary.unsupported, "of a link type that cannot be read"),
+        (summary.unheard, "that nobody listened to"),
         (summary.stray_fragments, "stray fragments"),
+        (summary.streams.holes, "holes in streams"),
+        (summary.flows_evicted, "flows given up for want of room"),
     ];
     let rest: Vec<String> = rest.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!(", {n} {what}")).collect();
     let refused = match summary.flow_blocked {

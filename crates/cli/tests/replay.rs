@@ -59,6 +59,92 @@ fn the_local_side_can_be_given() {
 }
 
 #[test]
+fn each_flow_is_established_once_and_deleted_once_with_the_cause() {
+    for (name, flows, cause) in
+        [("http.pcap", 1, "closed"), ("ping.pcap", 4, "end-of-capture"), ("loopback.pcap", 2, "closed")]
+    {
+        let events = lines(&succeeds(&["replay", "--json", "-q", &capture(name)]));
+        for kind in ["flow-established", "flow-deleted"] {
+            let told: Vec<_> = of_kind(&events, kind).iter().map(|event| event["flow"].as_u64().unwrap()).collect();
+            let each = |flow| told.iter().filter(|&&other| other == flow).count();
+            assert!(told.len() == flows && (1..=flows as u64).all(|flow| each(flow) == 1), "{name} {kind} {told:?}");
+        }
+        assert!(of_kind(&events, "flow-deleted").iter().all(|event| event["reason"] == cause), "{name}");
+        assert_eq!(events.last().unwrap()["flows"], flows);
+    }
+}
+
+#[test]
+fn frames_streams_and_datagrams_are_shown_with_what_the_capture_tells() {
+    let events = lines(&succeeds(&["replay", "--json", "-q", &capture("vlan.pcap")]));
+    let at = |layer: &str| events.iter().find(|event| event["layer"] == layer).unwrap_or_else(|| panic!("{layer}"));
+    let frame = &at("OUTBOUND_MAC_FRAME_ETHERNET")["values"];
+    assert_eq!((&frame["VLAN_ID"], &frame["ETHER_TYPE"]), (&7.into(), &0x0800.into()));
+    assert_eq!((&frame["MAC_LOCAL_ADDRESS_TYPE"], &frame["L2_FLAGS"]), (&0.into(), &1.into()));
+    assert!(frame["MAC_LOCAL_ADDRESS"].is_string());
+    assert_eq!(at("DATAGRAM_DATA_V4")["bytes"], 29);
+    assert_eq!(at("DATAGRAM_DATA_V6")["values"]["DIRECTION"], 0);
+    let events = lines(&succeeds(&["replay", "--json", "-q", &capture("http.pcap")]));
+    let stream: Vec<_> = events.iter().filter(|event| event["layer"] == "STREAM_V4").collect();
+    assert_eq!(stream.len(), 3);
+    assert_eq!(stream[2]["bytes"], "hello from port 80\n".len());
+    assert!(stream.iter().all(|event| event["values"]["DIRECTION"] == 0), "the direction of the connection");
+    let closed = events.iter().find(|event| event["layer"] == "ALE_ENDPOINT_CLOSURE_V4").unwrap();
+    assert_eq!((&closed["packet"], &closed["values"]["IP_REMOTE_PORT"]), (&12.into(), &80.into()));
+    let events = lines(&succeeds(&["replay", "--json", "-q", &capture("ping.pcap")]));
+    let error = &events.iter().find(|event| event["layer"] == "INBOUND_ICMP_ERROR_V6").unwrap()["values"];
+    assert_eq!((&error["EMBEDDED_PROTOCOL"], &error["EMBEDDED_REMOTE_PORT"]), (&17.into(), &4001.into()));
+    assert_eq!(error["EMBEDDED_REMOTE_ADDRESS"], "2001:db8::80");
+    let events = lines(&succeeds(&["replay", "--json", "-q", &capture("two-interfaces.pcapng")]));
+    let interfaces: Vec<_> = events.iter().filter_map(|event| event["values"]["INTERFACE_INDEX"].as_u64()).collect();
+    assert!(interfaces.contains(&0) && interfaces.iter().any(|&index| index > 0), "{interfaces:?}");
+}
+
+#[test]
+fn what_passes_through_the_machine_is_forwarded() {
+    let folder = Folder::new("forwarded");
+    let policy = folder.file(
+        "policy.toml",
+        "[[filter]]\nname = 'not through here'\nlayer = 'IPFORWARD'\naction = 'block'\nwhen = { IP_DESTINATION_ADDRESS = '192.0.2.80' }\n",
+    );
+    let events =
+        lines(&succeeds(&["replay", "-p", &policy, "--local", "203.0.113.1", "--json", "-q", &capture("http.pcap")]));
+    let met: Vec<_> =
+        of_kind(&events, "classify").iter().take(4).map(|event| event["layer"].as_str().unwrap()).collect();
+    assert_eq!(met, ["INBOUND_MAC_FRAME_ETHERNET", "INBOUND_IPPACKET_V4", "IPFORWARD_V4", "IPFORWARD_V4_DISCARD"]);
+    let summary = events.last().unwrap();
+    assert_eq!((&summary["blocked"], &summary["permitted"], &summary["flows"]), (&6.into(), &6.into(), &0.into()));
+}
+
+#[test]
+fn data_can_be_blocked_where_they_are_a_stream() {
+    let folder = Folder::new("stream");
+    let policy = folder.file(
+        "policy.toml",
+        "[[filter]]\nname = 'no words'\nlayer = 'STREAM'\naction = 'block'\nwhen = { IP_REMOTE_PORT = 80 }\n",
+    );
+    let events = lines(&succeeds(&["replay", "-p", &policy, "--json", "-q", &capture("http.pcap")]));
+    let blocked: Vec<_> = events.iter().filter(|event| event["action"] == "block").collect();
+    assert!(blocked.iter().all(|event| event["layer"] == "STREAM_V4" && event["filter"]["name"] == "no words"));
+    assert_eq!((blocked.len(), &events.last().unwrap()["blocked"]), (3, &3.into()));
+    let text = succeeds(&["replay", "-p", &policy, &capture("http.pcap")]);
+    assert!(text.contains("3  \"no words\" at STREAM_V4"), "{text}");
+    // Layers without filters are not asked at, and are counted all the same.
+    let count = |layer: &str| {
+        let line = text.lines().find(|line| line.split_whitespace().next() == Some(layer)).map(str::to_owned);
+        line.unwrap_or_else(|| panic!("{layer}: {text}"))
+            .split_whitespace()
+            .skip(1)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(count("STREAM_V4"), ["0", "3"]);
+    assert_eq!(count("STREAM_V4_DISCARD"), ["3", "0"]);
+    assert_eq!(count("INBOUND_MAC_FRAME_ETHERNET"), ["6", "0"]);
+    assert_eq!(count("ALE_ENDPOINT_CLOSURE_V4"), ["1", "0"]);
+}
+
+#[test]
 fn every_capture_of_the_tree() {
     let entries = std::fs::read_dir(root().join("captures")).unwrap();
     for path in entries.map(|entry| entry.unwrap().path()) {

@@ -172,7 +172,12 @@ fn events_of_a_replay() {
     let events = replayed(&[]);
     for event in events.iter().filter(|event| event["kind"] == "classify") {
         has_keys(event, &["time", "kind", "layer", "action", "filter", "sublayer", "flow", "packet", "values"]);
-        has_keys(&event["values"], &["IP_LOCAL_ADDRESS", "IP_REMOTE_ADDRESS", "FLAGS"]);
+        let of_frame = event["layer"].as_str().unwrap().ends_with("_MAC_FRAME_ETHERNET");
+        let fields = match of_frame {
+            true => ["MAC_LOCAL_ADDRESS", "MAC_REMOTE_ADDRESS", "ETHER_TYPE"],
+            false => ["IP_LOCAL_ADDRESS", "IP_REMOTE_ADDRESS", "FLAGS"],
+        };
+        has_keys(&event["values"], &fields);
         assert!(event["values"].get("ALE_APP_ID").is_none(), "empty fields are left out: {event}");
         assert!(event["time"].as_str().unwrap().ends_with('Z'));
     }
@@ -195,13 +200,19 @@ fn a_connection_meets_its_layers_in_order() {
         .collect();
     let expected = [
         (1, "ALE_AUTH_CONNECT_V4"),
+        (1, "STREAM_PACKET_V4"),
         (1, "OUTBOUND_TRANSPORT_V4"),
         (1, "OUTBOUND_IPPACKET_V4"),
+        (1, "OUTBOUND_MAC_FRAME_ETHERNET"),
+        (2, "INBOUND_MAC_FRAME_ETHERNET"),
         (2, "INBOUND_IPPACKET_V4"),
         (2, "INBOUND_TRANSPORT_V4"),
+        (2, "STREAM_PACKET_V4"),
         (2, "ALE_FLOW_ESTABLISHED_V4"),
+        (3, "STREAM_PACKET_V4"),
         (3, "OUTBOUND_TRANSPORT_V4"),
         (3, "OUTBOUND_IPPACKET_V4"),
+        (3, "OUTBOUND_MAC_FRAME_ETHERNET"),
     ];
     assert_eq!(met, expected);
 }

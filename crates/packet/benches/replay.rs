@@ -1,5 +1,6 @@
-//! Packets a second: reading and parsing alone, a whole replay with a classifier that permits everything, and one with the
-//! engine and a hundred filters at each packet layer.
+//! Packets a second: reading and parsing alone; a replay that is asked at no layer, and at every layer; one with the engine and
+//! a hundred filters at the ALE layers, alone and as `wfp replay` does it, which reads the capture once before to see which
+//! side is local; and one with a hundred filters that look at every packet.
 //!
 //! The captures are made in memory: TCP connections from a client to a server, interleaved, each from handshake to end; and
 //! UDP datagrams that each open a flow, which is the worst that can come.
@@ -13,9 +14,10 @@ use openwfp_engine::{CompiledPolicy, compile};
 use openwfp_model::policy_file;
 use openwfp_packet::capture::CaptureReader;
 use openwfp_packet::link::LinkType;
-use openwfp_packet::local::LocalSide;
+use openwfp_packet::local::{Inference, LocalSide};
 use openwfp_packet::packet::{Frame, Packet};
-use openwfp_packet::replay::{Classifier, Decision, Replay, ReplaySettings, Step};
+use openwfp_packet::replay::{Classifier, Decision, LayerSet, REPLAY_LAYERS, Replay, ReplaySettings, Step};
+use openwfp_packet::unheard::Unheard;
 
 const CONNECTIONS: u32 = 1000;
 const PACKETS: u32 = 100;
@@ -109,9 +111,26 @@ fn parse(file: &[u8]) -> u64 {
     packets
 }
 
-fn replay<C: Classifier>(file: &[u8], local: &LocalSide, mut classifier: C) -> u64 {
+/// What `wfp replay` finds out before.
+fn look_before(file: &[u8]) -> (LocalSide, Unheard) {
     let mut reader = CaptureReader::new(file).expect("the capture was made here");
-    let mut replay = Replay::new(local.clone(), ReplaySettings::default());
+    let (mut inference, mut unheard) = (Inference::new(), Unheard::new());
+    while let Some(Ok(record)) = reader.next_record() {
+        if let Ok(Frame::Ip(packet)) = Packet::parse(record.link_type, record.data) {
+            inference.observe(&packet, record.direction);
+            unheard.observe(&packet);
+        }
+    }
+    (LocalSide::Inferred(inference.conclude()), unheard)
+}
+
+fn replay<C: Classifier>(file: &[u8], local: &LocalSide, classifier: C) -> u64 {
+    replay_expecting(file, local, Unheard::new(), classifier)
+}
+
+fn replay_expecting<C: Classifier>(file: &[u8], local: &LocalSide, unheard: Unheard, mut classifier: C) -> u64 {
+    let mut reader = CaptureReader::new(file).expect("the capture was made here");
+    let mut replay = Replay::new(local.clone(), ReplaySettings::default()).expecting(unheard);
     while let Some(Ok(record)) = reader.next_record() {
         replay.packet(&record, &mut classifier);
     }
@@ -123,12 +142,38 @@ fn permit(step: &Step<'_>) -> Decision {
     Decision::Permit
 }
 
-/// Filters that look at every packet and block none.
-fn policy() -> CompiledPolicy {
+/// A classifier that is asked where its policy has filters.
+struct Judge<'p> {
+    policy: Option<&'p CompiledPolicy>,
+    layers: LayerSet,
+}
+
+impl<'p> Judge<'p> {
+    fn new(policy: &'p CompiledPolicy) -> Self {
+        let filtered = REPLAY_LAYERS.into_iter().filter(|&layer| !policy.layer_of(layer).places.is_empty());
+        Self { policy: Some(policy), layers: filtered.collect() }
+    }
+}
+
+impl Classifier for Judge<'_> {
+    fn layers(&self) -> LayerSet {
+        self.layers
+    }
+
+    fn classify(&mut self, step: &Step<'_>) -> Decision {
+        match self.policy {
+            Some(policy) => Decision::from(policy.classify_values(step.layer, step.values).action),
+            None => Decision::Permit,
+        }
+    }
+}
+
+/// Filters that look at all that comes to some layers and block none of it.
+fn policy(layers: [&str; 2]) -> CompiledPolicy {
     let mut text = String::new();
     for number in 0..100 {
         text.push_str(&format!(
-            "[[filter]]\nname = \"{number}\"\nlayer = [\"INBOUND_TRANSPORT\", \"OUTBOUND_TRANSPORT\"]\naction = \"block\"\n\
+            "[[filter]]\nname = \"{number}\"\nlayer = {layers:?}\naction = \"block\"\n\
              [filter.when]\nIP_PROTOCOL = \"tcp\"\nIP_REMOTE_PORT = {}\nIP_REMOTE_ADDRESS = \"198.51.{number}.0/24\"\n",
             1000 + number
         ));
@@ -139,16 +184,28 @@ fn policy() -> CompiledPolicy {
 
 fn benches(criterion: &mut Criterion) {
     let packets = u64::from(CONNECTIONS * PACKETS);
-    let policy = policy();
+    let ale = policy(["ALE_AUTH_CONNECT", "ALE_AUTH_RECV_ACCEPT"]);
+    let transport = policy(["INBOUND_TRANSPORT", "OUTBOUND_TRANSPORT"]);
     let local = LocalSide::Given(vec!["192.0.2.1".parse().expect("an address")]);
     for (name, file) in [("tcp", tcp_capture()), ("udp-new-flows", udp_capture())] {
         assert_eq!((parse(&file), replay(&file, &local, permit)), (packets, packets));
         let mut group = criterion.benchmark_group(name);
         group.throughput(Throughput::Elements(packets)).sample_size(20);
         group.bench_function("parse", |bencher| bencher.iter(|| parse(&file)));
-        group.bench_function("replay", |bencher| bencher.iter(|| replay(&file, &local, permit)));
-        let engine = |step: &Step<'_>| Decision::from(policy.classify_values(step.layer, step.values).action);
-        group.bench_function("replay-100-filters", |bencher| bencher.iter(|| replay(&file, &local, engine)));
+        group.bench_function("asked-nowhere", |bencher| {
+            bencher.iter(|| replay(&file, &local, Judge { policy: None, layers: LayerSet::NONE }));
+        });
+        group.bench_function("asked-everywhere", |bencher| bencher.iter(|| replay(&file, &local, permit)));
+        group.bench_function("ale-100-filters", |bencher| bencher.iter(|| replay(&file, &local, Judge::new(&ale))));
+        group.bench_function("ale-100-filters-two-passes", |bencher| {
+            bencher.iter(|| {
+                let (local, unheard) = look_before(&file);
+                replay_expecting(&file, &local, unheard, Judge::new(&ale))
+            });
+        });
+        group.bench_function("transport-100-filters", |bencher| {
+            bencher.iter(|| replay(&file, &local, Judge::new(&transport)));
+        });
         group.finish();
     }
 }

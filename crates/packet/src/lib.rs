@@ -9,7 +9,9 @@
 //! 5. [`local`]: which side of the capture is the local machine: as given, or as the capture shows.
 //! 6. [`fragments`]: datagrams in pieces.
 //! 7. [`flow`]: what belongs together, and who opened it.
-//! 8. [`replay`]: all of it in the order of the platform, asking a classifier at every layer.
+//! 8. [`stream`]: the data of connections, in order.
+//! 9. [`unheard`]: what nobody listened to.
+//! 10. [`replay`]: all of it in the order of the platform, asking a classifier at every layer.
 //!
 //! ```
 //! use openwfp_packet::capture::CaptureReader;
@@ -42,5 +44,7 @@ pub mod link;
 pub mod local;
 pub mod packet;
 pub mod replay;
+pub mod stream;
 pub mod time;
+pub mod unheard;
 pub mod wire;

@@ -88,6 +88,8 @@ pub struct LinkInfo {
     pub interface_index: Option<u32>,
     /// The kind of the interface, as IANA numbers `ifType`: 6 Ethernet, 24 loopback, 131 tunnel …
     pub interface_type: Option<u32>,
+    /// The kind of the tunnel, as IANA numbers `tunnelType`; 0 where the interface is known to be none.
+    pub tunnel_type: Option<u32>,
 }
 
 /// The network protocol of a frame.
@@ -199,7 +201,10 @@ const ARPHRD_FRAD: u16 = 770;
 const ARPHRD_LOOPBACK: u16 = 772;
 const ARPHRD_SIT: u16 = 776;
 const ARPHRD_IPGRE: u16 = 778;
+const ARPHRD_IEEE80211: u16 = 801;
 const ARPHRD_IEEE80211_RADIOTAP: u16 = 803;
+const ARPHRD_IP6GRE: u16 = 823;
+const ARPHRD_NONE: u16 = 65534;
 const ARPHRD_NETLINK: u16 = 824;
 
 fn cooked(packet_type: SllPacketType, device_type: u16, interface_index: Option<u32>) -> LinkInfo {
@@ -210,14 +215,30 @@ fn cooked(packet_type: SllPacketType, device_type: u16, interface_index: Option<
         SllPacketType::OtherHost => Some(LinkDirection::Elsewhere),
         SllPacketType::Unknown(_) => None,
     };
-    let interface_type = match device_type {
-        ARPHRD_ETHER => Some(6),
-        ARPHRD_PPP => Some(23),
-        ARPHRD_LOOPBACK => Some(24),
-        ARPHRD_TUNNEL | ARPHRD_TUNNEL6 | ARPHRD_SIT | ARPHRD_IPGRE => Some(131),
-        _ => None,
-    };
-    LinkInfo { direction, broadcast: packet_type == SllPacketType::Broadcast, interface_index, interface_type }
+    let (interface_type, tunnel_type) = interface_kind(device_type);
+    LinkInfo {
+        direction,
+        broadcast: packet_type == SllPacketType::Broadcast,
+        interface_index,
+        interface_type: Some(interface_type),
+        tunnel_type: Some(tunnel_type),
+    }
+}
+
+/// The IANA ifType and tunnelType for a hardware type of Linux, numbered as live traffic shows them: a capture does not tell
+/// wireless devices from wired ones.
+const fn interface_kind(device_type: u16) -> (u32, u32) {
+    const DIRECT: u32 = 2;
+    const GRE: u32 = 3;
+    match device_type {
+        ARPHRD_ETHER => (6, 0),
+        ARPHRD_PPP => (23, 0),
+        ARPHRD_LOOPBACK => (24, 0),
+        ARPHRD_TUNNEL | ARPHRD_TUNNEL6 | ARPHRD_SIT | ARPHRD_NONE => (131, DIRECT),
+        ARPHRD_IPGRE | ARPHRD_IP6GRE => (131, GRE),
+        ARPHRD_IEEE80211..=ARPHRD_IEEE80211_RADIOTAP => (71, 0),
+        _ => (1, 0),
+    }
 }
 
 /// On some devices the field that elsewhere holds an EtherType holds another protocol's number.

@@ -65,8 +65,8 @@ pub enum Transport {
     LaterFragment,
 }
 
-/// What flows need of a TCP segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What flows and streams need of a TCP segment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpHeader {
     /// The sender's port.
     pub source: u16,
@@ -76,6 +76,10 @@ pub struct TcpHeader {
     pub flags: TcpFlags,
     /// The sequence number.
     pub sequence: u32,
+    /// The acknowledgment number, which counts where [`TcpFlags::ACK`] is set.
+    pub acknowledgment: u32,
+    /// The length of the header with its options, in bytes.
+    pub header_length: u8,
 }
 
 /// What flows need of an ICMP message.
@@ -216,6 +220,9 @@ impl Transport {
                     destination: segment.destination_port(),
                     flags: segment.flags(),
                     sequence: segment.sequence(),
+                    acknowledgment: segment.acknowledgment(),
+                    // Four bits of words of four bytes.
+                    header_length: segment.header_length() as u8,
                 })
             }
             (protocol::UDP, _) => {
@@ -277,6 +284,8 @@ pub struct Original {
     pub protocol: u8,
     /// Its ports, or its ICMP type with the identifier.
     pub transport: OriginalTransport,
+    /// Bytes 4 to 7 of its payload, zeros where they are missing: of UDP length and checksum, of TCP the sequence number.
+    pub mark: [u8; 4],
 }
 
 /// What is quoted of the payload; eight bytes are all that an error must carry.
@@ -326,7 +335,8 @@ impl Original {
                 _ => OriginalTransport::Other,
             },
         };
-        Some(Self { source, destination, protocol, transport })
+        let mark = payload.get(4..8).and_then(|bytes| bytes.first_chunk()).copied().unwrap_or_default();
+        Some(Self { source, destination, protocol, transport, mark })
     }
 }
 

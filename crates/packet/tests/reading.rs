@@ -12,7 +12,7 @@ struct Seen {
     frame: u64,
     nanoseconds: u64,
     link_type: LinkType,
-    interface: u32,
+    interface: Option<u32>,
     direction: Option<LinkDirection>,
     data: Vec<u8>,
     original_length: u32,
@@ -139,8 +139,9 @@ impl Order {
 
 const ORDERS: [Order; 2] = [Order { big_endian: false }, Order { big_endian: true }];
 
-fn seen(frame: u64, nanoseconds: u64, link_type: LinkType, interface: u32, data: &[u8]) -> Seen {
+fn seen(frame: u64, nanoseconds: u64, link_type: LinkType, interface: impl Into<Option<u32>>, data: &[u8]) -> Seen {
     let original_length = data.len() as u32;
+    let interface = interface.into();
     Seen { frame, nanoseconds, link_type, interface, direction: None, data: data.to_vec(), original_length }
 }
 
@@ -153,8 +154,8 @@ fn pcap_comes_in_two_orders_and_two_precisions() {
             file.extend(order.pcap_record(7, 5, b"", 1500));
             let (records, error) = read(&file);
             assert!(error.is_none(), "{error:?}");
-            let empty = Seen { original_length: 1500, ..seen(2, nanoseconds, LinkType::ETHERNET, 0, b"") };
-            assert_eq!(records, [seen(1, nanoseconds, LinkType::ETHERNET, 0, b"one"), empty]);
+            let empty = Seen { original_length: 1500, ..seen(2, nanoseconds, LinkType::ETHERNET, None, b"") };
+            assert_eq!(records, [seen(1, nanoseconds, LinkType::ETHERNET, None, b"one"), empty]);
         }
     }
 }

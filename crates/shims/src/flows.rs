@@ -59,17 +59,16 @@ pub fn standing(key: &FlowKey, id: &mut u64) -> Standing {
     Standing(unsafe { flow_standing(key, id) })
 }
 
-/// A copy of a key in this function's own memory: Linux 6.1 takes no key of a map from another's.
+/// Copies a key into the caller's own memory: Linux 6.1 takes no key of a map from another's.
 ///
 /// # Safety
 /// `key` is valid.
 #[inline(always)]
-unsafe fn on_stack(key: *const FlowKey) -> FlowKey {
-    let mut copy = MaybeUninit::<FlowKey>::uninit();
+pub unsafe fn copy_key(key: *const FlowKey, to: &mut MaybeUninit<FlowKey>) -> &mut FlowKey {
     // SAFETY: the caller's; all of it is written.
     unsafe {
-        record_words::copy(key, copy.as_mut_ptr());
-        copy.assume_init()
+        record_words::copy(key, to.as_mut_ptr());
+        to.assume_init_mut()
     }
 }
 
@@ -83,9 +82,10 @@ pub unsafe extern "C" fn flow_standing(key: *const FlowKey, id: *mut u64) -> u32
     if key.is_null() || id.is_null() {
         return Standing::UNKNOWN.0;
     }
+    let mut copy = MaybeUninit::uninit();
     // SAFETY: the caller's.
-    let key = unsafe { on_stack(key) };
-    let Some(flow) = FLOWS.get_ptr_mut(&key) else { return Standing::UNKNOWN.0 };
+    let key = unsafe { copy_key(key, &mut copy) };
+    let Some(flow) = FLOWS.get_ptr_mut(&*key) else { return Standing::UNKNOWN.0 };
     // SAFETY: the helper takes no arguments.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     // SAFETY: a valid map value; one of several times that are written at once is as good as another.
@@ -151,8 +151,9 @@ pub unsafe extern "C" fn establish_flow(
     if work.is_null() || key.is_null() {
         return work::CLOSED.number();
     }
+    let mut copy = MaybeUninit::uninit();
     // SAFETY: the caller's.
-    let (work, key) = unsafe { (&mut *work, &on_stack(key)) };
+    let (work, key) = unsafe { (&mut *work, &*copy_key(key, &mut copy)) };
     let direction = if authorization & 2 != 0 { INBOUND } else { OUTBOUND };
     work.values.set(words::DIRECTION, direction);
     let layer = FLOW_ESTABLISHED.of(key.version == 6);

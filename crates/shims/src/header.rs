@@ -106,66 +106,30 @@ pub unsafe extern "C" fn read_headers(packet: *mut __sk_buff, to: *mut Header) -
     if to.is_null() {
         return 0;
     }
-    let Some(header) = parse(packet) else { return 0 };
     // SAFETY: the caller's.
-    unsafe { words::copy(&raw const header, to) };
-    1
+    parse(packet, unsafe { &mut *to }).is_some() as u32
 }
 
+/// Writes each part where it belongs: a header of this function's own would take too much of the stack.
 #[inline(always)]
-fn parse(packet: *mut __sk_buff) -> Option<Header> {
+fn parse(packet: *mut __sk_buff, header: &mut Header) -> Option<()> {
     // what the kernel takes it for, which the first byte of a packet from a raw socket need not say
     // SAFETY: the context is valid; the verifier checks the members.
     let (kind, length) = unsafe { ((*packet).protocol, (*packet).len) };
     let version = load::<u8>(packet, 0)? >> 4;
-    let (source, destination, protocol, transport, first, fragment, routed) = match u16::from_be(kind as u16) {
-        IPV4 if version == 4 => {
-            let fixed: [u32; 5] = load(packet, 0)?;
-            let transport = (u32::from_be(fixed[0]) >> 24 & 15) * 4;
-            let routed = transport > 20 && has_source_route(packet, transport);
-            let offset = u32::from_be(fixed[1]) & 0x1fff;
-            let fragment = u32::from_be(fixed[1]) & 0x3fff != 0;
-            let protocol = (u32::from_be(fixed[2]) >> 16) as u8;
-            let (source, destination) = (u32::from_be(fixed[3]), u32::from_be(fixed[4]));
-            (Address::v4(source), Address::v4(destination), protocol, transport, offset == 0, fragment, routed)
-        }
-        IPV6 if version == 6 => {
-            let fixed: [u32; 10] = load(packet, 0)?;
-            let (protocol, transport, first, fragment, routed) =
-                extensions(packet, (u32::from_be(fixed[1]) >> 8) as u8)?;
-            (
-                Address::v6([fixed[2], fixed[3], fixed[4], fixed[5]]),
-                Address::v6([fixed[6], fixed[7], fixed[8], fixed[9]]),
-                protocol,
-                transport,
-                first,
-                fragment,
-                routed,
-            )
-        }
+    let transport = match u16::from_be(kind as u16) {
+        IPV4 if version == 4 => v4(packet, header)?,
+        IPV6 if version == 6 => v6(packet, header)?,
         _ => return None,
     };
-    let mut header = Header {
-        source,
-        destination,
-        protocol,
-        ports: [0; 2],
-        tcp_flags: 0,
-        first,
-        fragment,
-        routed,
-        data: false,
-        spare: 0,
-        more_spare: 0,
-    };
-    if !first {
-        return Some(header);
+    if !header.first {
+        return Some(());
     }
-    match protocol {
+    match header.protocol {
         TCP | UDP | UDPLITE | SCTP | DCCP => {
             let [a, b]: [u16; 2] = load(packet, transport)?;
             header.ports = [u16::from_be(a), u16::from_be(b)];
-            if protocol == TCP {
+            if header.protocol == TCP {
                 let [offset, flags]: [u8; 2] = load(packet, transport + 12)?;
                 header.tcp_flags = flags;
                 // at the devices the length counts the frame's header too, but there nobody asks
@@ -178,7 +142,46 @@ fn parse(packet: *mut __sk_buff) -> Option<Header> {
         }
         _ => {}
     }
-    Some(header)
+    Some(())
+}
+
+/// The fixed header of IPv4 and its options; where the transport header begins.
+#[inline(always)]
+fn v4(packet: *mut __sk_buff, header: &mut Header) -> Option<u32> {
+    let fixed: [u32; 5] = load(packet, 0)?;
+    let transport = (u32::from_be(fixed[0]) >> 24 & 15) * 4;
+    header.source = Address::v4(u32::from_be(fixed[3]));
+    header.destination = Address::v4(u32::from_be(fixed[4]));
+    header.protocol = (u32::from_be(fixed[2]) >> 16) as u8;
+    header.first = u32::from_be(fixed[1]) & 0x1fff == 0;
+    header.fragment = u32::from_be(fixed[1]) & 0x3fff != 0;
+    header.routed = transport > 20 && has_source_route(packet, transport);
+    Some(transport)
+}
+
+/// The fixed header of IPv6 and its extensions; where the transport header begins.
+#[inline(always)]
+fn v6(packet: *mut __sk_buff, header: &mut Header) -> Option<u32> {
+    const SOURCE: u32 = 8;
+    const DESTINATION: u32 = 24;
+    header.source = Address::v6(load(packet, SOURCE)?);
+    header.destination = Address::v6(load(packet, DESTINATION)?);
+    let mut walk = Extensions {
+        packet,
+        offset: 40,
+        next: load(packet, 6)?,
+        first: true,
+        fragment: false,
+        routed: false,
+        ended: false,
+    };
+    // SAFETY: the callback gets a pointer to `walk`, which lives until the call returns.
+    unsafe { bpf_loop(EXTENSIONS, one_extension as *mut c_void, (&raw mut walk).cast(), 0) };
+    header.protocol = walk.next;
+    header.first = walk.first;
+    header.fragment = walk.fragment;
+    header.routed = walk.routed;
+    if walk.ended { Some(walk.offset) } else { None }
 }
 
 /// A walk along the options of IPv4.
@@ -252,20 +255,10 @@ struct Extensions {
     ended: bool,
 }
 
-/// Follows the extension headers: the transport protocol, where its header begins, whether this is the first (or
-/// only) fragment, whether it is one at all, and whether it goes by way of somebody.
-#[inline(always)]
-fn extensions(packet: *mut __sk_buff, next: u8) -> Option<(u8, u32, bool, bool, bool)> {
-    let mut walk = Extensions { packet, offset: 40, next, first: true, fragment: false, routed: false, ended: false };
-    // SAFETY: the callback gets a pointer to `walk`, which lives until the call returns.
-    unsafe { bpf_loop(EXTENSIONS, one_extension as *mut c_void, (&raw mut walk).cast(), 0) };
-    if walk.ended { Some((walk.next, walk.offset, walk.first, walk.fragment, walk.routed)) } else { None }
-}
-
 /// One extension header: 1 ends the walk. In a loop of its own kind, because the verifier follows it once, where it would
 /// follow each turn of an ordinary loop for each way to get there.
 extern "C" fn one_extension(_: u32, walk: *mut c_void) -> i64 {
-    // SAFETY: `extensions` hands over a valid walk.
+    // SAFETY: `v6` hands over a valid walk.
     let walk = unsafe { &mut *walk.cast::<Extensions>() };
     let length = match walk.next {
         HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => load::<[u8; 4]>(walk.packet, walk.offset),

@@ -28,6 +28,7 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::SkBuffContext,
 };
+use core::mem::MaybeUninit;
 use openwfp_abi::{
     config::{
         AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, DRY_RUN, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS,
@@ -173,7 +174,8 @@ impl Packet {
         dropped(work::with(|work| {
             self.write(work, &header, &kept);
             if header.routed {
-                let outcome = self.goes_by_way(work, &key);
+                // SAFETY: memory that is claimed, and our own.
+                let outcome = Outcome::of_number(unsafe { goes_by_way(work, &key) });
                 if outcome != Outcome::Permitted {
                     return outcome;
                 }
@@ -442,23 +444,6 @@ impl Packet {
         key
     }
 
-    /// ALE_AUTH_CONNECT of a hop by way of which a packet goes somewhere else. That was, or will be, asked for by itself.
-    #[inline(always)]
-    fn goes_by_way(&self, work: &mut Work, key: &FlowKey) -> Outcome {
-        let mut hop = *key;
-        hop.kind = BY_WAY;
-        let mut flow = 0;
-        if flows::standing(&hop, &mut flow) == Standing::CURRENT {
-            return Outcome::Permitted;
-        }
-        let v6 = key.version == 6;
-        let outcome = work.decide(&About { layer: AUTH_CONNECT.of(v6), socket: key.socket, flow: 0, flags: 0 });
-        if outcome == Outcome::Permitted {
-            flows::remember(work, &hop, 0, authorization(false, v6));
-        }
-        outcome
-    }
-
     /// The incoming values of a packet, at every layer that it meets.
     #[inline(always)]
     fn write(&self, work: &mut Work, header: &Header, kept: &Kept) {
@@ -466,6 +451,31 @@ impl Packet {
         // SAFETY: the context is valid; the verifier checks the member. Memory that is claimed, and our own.
         unsafe { write_packet(work, header, kept, (*self.context).ifindex, self.inbound as u32) };
     }
+}
+
+/// ALE_AUTH_CONNECT of a hop by way of which a packet goes somewhere else. That was, or will be, asked for by itself.
+///
+/// # Safety
+/// `work` is claimed memory, with the values of the packet; `key` is valid.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn goes_by_way(work: *mut Work, key: *const FlowKey) -> u32 {
+    if work.is_null() || key.is_null() {
+        return work::CLOSED.number();
+    }
+    let mut copy = MaybeUninit::uninit();
+    // SAFETY: the caller's.
+    let (work, hop) = unsafe { (&mut *work, flows::copy_key(key, &mut copy)) };
+    hop.kind = BY_WAY;
+    if flows::standing(hop, &mut 0) == Standing::CURRENT {
+        return Outcome::Permitted.number();
+    }
+    let v6 = hop.version == 6;
+    let outcome = work.decide(&About { layer: AUTH_CONNECT.of(v6), socket: hop.socket, flow: 0, flags: 0 });
+    if outcome == Outcome::Permitted {
+        flows::remember(work, hop, 0, authorization(false, v6));
+    }
+    outcome.number()
 }
 
 /// The incoming values of a packet, with the owner's identity in `work`. Verified once.

@@ -42,8 +42,8 @@ pub struct Record<'a> {
     pub time: Timestamp,
     /// What the bytes begin with.
     pub link_type: LinkType,
-    /// The number of the interface in its section, from 0; always 0 in pcap.
-    pub interface: u32,
+    /// The number of the interface in its section of a pcapng file, from 0; none in pcap.
+    pub interface: Option<u32>,
     /// Which way the packet went, where the capture says so beside the packet (pcapng `epb_flags`).
     pub direction: Option<LinkDirection>,
     /// The bytes that were captured.
@@ -146,7 +146,7 @@ struct Found {
     data: core::ops::Range<usize>,
     time: Option<Timestamp>,
     link_type: LinkType,
-    interface: u32,
+    interface: Option<u32>,
     direction: Option<LinkDirection>,
     original_length: u32,
 }

@@ -91,7 +91,7 @@ impl Pcap {
             data: self.record_header..length,
             time: Some(Timestamp::from_nanoseconds(nanoseconds)),
             link_type: self.link_type,
-            interface: 0,
+            interface: None,
             direction: None,
             original_length: record.origlen,
         }))

@@ -191,7 +191,7 @@ impl Section {
             data: data_range(DATA, packet.caplen, head)?,
             time: interface.clock.time(packet.ts_high, packet.ts_low),
             link_type: interface.link_type,
-            interface: packet.if_id,
+            interface: Some(packet.if_id),
             direction,
             original_length: packet.origlen,
         })
@@ -207,7 +207,7 @@ impl Section {
             data: data_range(DATA, original_length.min(snap_length).min(room), head)?,
             time: None,
             link_type: interface.link_type,
-            interface: 0,
+            interface: Some(0),
             direction: None,
             original_length,
         })
@@ -226,7 +226,7 @@ impl Section {
             data: data_range(DATA, self.number(window, 20), head)?,
             time: interface.clock.time(self.number(window, 12), self.number(window, 16)),
             link_type: interface.link_type,
-            interface: number,
+            interface: Some(number),
             direction: None,
             original_length: self.number(window, 24),
         })

@@ -17,7 +17,7 @@ use core::net::{IpAddr, Ipv6Addr};
 use core::num::NonZeroU64;
 use core::time::Duration;
 
-pub use table::{Flow, FlowSettings, FlowTable, Slot};
+pub use table::{Flow, FlowSettings, FlowTable, NewFlow, Slot};
 pub use tcp::{Sender, TcpChange, TcpState};
 pub(crate) use tcp::{is_syn, is_syn_ack};
 
@@ -237,6 +237,8 @@ pub enum DeleteReason {
     Replaced,
     /// The table was full. A further packet of the flow is classified again.
     Evicted,
+    /// The capture ended before the flow did.
+    EndOfCapture,
 }
 
 impl DeleteReason {
@@ -249,6 +251,7 @@ impl DeleteReason {
             Self::Idle => "idle",
             Self::Replaced => "replaced",
             Self::Evicted => "evicted",
+            Self::EndOfCapture => "end-of-capture",
         }
     }
 }

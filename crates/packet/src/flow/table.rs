@@ -11,7 +11,10 @@ use siphasher::sip::SipHasher13;
 use core::hash::Hasher;
 use core::num::NonZeroU64;
 
-use super::{DeleteReason, Direction, FlowChange, FlowEvent, FlowId, FlowKey, FlowTuple, Lifetime, Refusal, TcpState};
+use super::{
+    DeleteReason, Direction, FlowChange, FlowEvent, FlowId, FlowKey, FlowTuple, Lifetime, Refusal, Sender, TcpState,
+};
+use crate::stream::{StreamCounts, Streams};
 use crate::time::Timestamp;
 
 const NONE: u32 = u32::MAX;
@@ -32,18 +35,36 @@ impl Default for FlowSettings {
     }
 }
 
+/// A flow that is about to be opened.
+#[derive(Clone, Copy, Debug)]
+pub struct NewFlow {
+    /// What tells it from others.
+    pub key: FlowKey,
+    /// Who opens it.
+    pub opened: Direction,
+    /// The state of the connection; none for other protocols than TCP.
+    pub tcp: Option<TcpState>,
+    /// How long it lives.
+    pub lifetime: Lifetime,
+    /// Whether both ends are the local machine's.
+    pub loopback: bool,
+}
+
 /// A flow.
 #[derive(Clone, Debug)]
 pub struct Flow {
     id: FlowId,
     key: FlowKey,
     opened: Direction,
+    loopback: bool,
     /// Whether the flow was established: [`FlowChange::Deleted`] is told of such flows alone.
     established: bool,
     /// Where it was refused.
     refusal: Option<Refusal>,
     /// The state of the connection; none for other protocols than TCP.
     tcp: Option<TcpState>,
+    /// The data of a TCP connection, as soon as there are any.
+    streams: Option<Box<Streams>>,
     lifetime: Lifetime,
     last_packet: Timestamp,
     newer: u32,
@@ -63,7 +84,19 @@ impl Flow {
         self.opened
     }
 
-    /// Whether it was established.
+    /// Whether both ends are the local machine's.
+    #[must_use]
+    pub const fn is_loopback(&self) -> bool {
+        self.loopback
+    }
+
+    /// How long it lives without packets.
+    #[must_use]
+    pub const fn lifetime(&self) -> Lifetime {
+        self.lifetime
+    }
+
+    /// Whether it was established, and was not told of as deleted since.
     #[must_use]
     pub const fn is_established(&self) -> bool {
         self.established
@@ -112,6 +145,9 @@ pub struct FlowTable {
     hasher: SipHasher13,
     opened: u64,
     evicted: u64,
+    /// What the waiting data of all connections take, in bytes.
+    waiting: usize,
+    streams: StreamCounts,
 }
 
 impl FlowTable {
@@ -128,6 +164,8 @@ impl FlowTable {
             hasher: SipHasher13::new_with_keys(settings.seed[0], settings.seed[1]),
             opened: 0,
             evicted: 0,
+            waiting: 0,
+            streams: StreamCounts::default(),
         }
     }
 
@@ -176,28 +214,53 @@ impl FlowTable {
         self.flows[slot.0 as usize].tcp.as_mut()
     }
 
+    /// What became of the data of connections.
+    #[must_use]
+    pub const fn streams(&self) -> StreamCounts {
+        self.streams
+    }
+
+    /// Hands out the data of the TCP connection in a slot, with the counts and the memory that the data of all other connections take.
+    #[inline]
+    pub(crate) fn with_streams<R>(
+        &mut self,
+        slot: Slot,
+        follow: impl FnOnce(&mut Streams, &mut StreamCounts, usize) -> R,
+    ) -> R {
+        let Flow { streams, tcp, opened, .. } = &mut self.flows[slot.0 as usize];
+        let streams = streams.get_or_insert_with(|| {
+            let mut streams = Box::<Streams>::default();
+            for (side, direction) in [(Sender::Opener, *opened), (Sender::Acceptor, opened.opposite())] {
+                if let Some(syn) = tcp.as_ref().and_then(|state| state.syn_of(side)) {
+                    streams.halves[direction as usize].reassembler.begin(syn.wrapping_add(1));
+                }
+            }
+            streams
+        });
+        let others = self.waiting - streams.waiting();
+        let result = follow(streams, &mut self.streams, others);
+        self.waiting = others + streams.waiting();
+        self.streams.most_waiting = self.streams.most_waiting.max(self.waiting as u64);
+        result
+    }
+
     /// Opens a flow; the caller has looked its key up and not found it. When the table is full, the flow that can best be
     /// missed goes.
-    pub fn open(
-        &mut self,
-        key: FlowKey,
-        opened: Direction,
-        tcp: Option<TcpState>,
-        lifetime: Lifetime,
-        now: Timestamp,
-        tell: &mut dyn FnMut(FlowEvent),
-    ) -> Slot {
+    pub fn open(&mut self, flow: NewFlow, now: Timestamp, tell: &mut dyn FnMut(FlowEvent)) -> Slot {
         if self.index.len() >= self.settings.capacity as usize {
             self.evict(now, tell);
         }
         self.opened += 1;
+        let NewFlow { key, opened, tcp, lifetime, loopback } = flow;
         let flow = Flow {
             id: FlowId(NonZeroU64::MIN.saturating_add(self.opened - 1)),
             key,
             opened,
+            loopback,
             established: false,
             refusal: None,
             tcp,
+            streams: None,
             lifetime,
             last_packet: now,
             newer: NONE,
@@ -255,6 +318,7 @@ impl FlowTable {
     /// Ends a connection: it is told of as deleted, and stays for late segments.
     pub fn end(&mut self, slot: Slot, reason: DeleteReason, now: Timestamp, tell: &mut dyn FnMut(FlowEvent)) {
         self.tell_deleted(slot.0, reason, now, tell);
+        self.release(slot.0);
         self.set_lifetime(slot, Lifetime::Ended);
     }
 
@@ -264,18 +328,25 @@ impl FlowTable {
         self.remove(slot.0);
     }
 
-    /// Deletes every flow whose time has passed.
+    /// A flow whose time has passed. The caller deletes it and asks again.
     #[inline]
-    pub fn expire(&mut self, now: Timestamp, tell: &mut dyn FnMut(FlowEvent)) {
-        for lifetime in Lifetime::ALL {
-            let Some(limit) = lifetime.idle_time() else { continue };
-            while let Some(flow) = self.flows.get(self.lists[lifetime as usize].oldest as usize) {
-                if now.since(flow.last_packet) < limit {
-                    break;
-                }
-                self.delete(Slot(self.lists[lifetime as usize].oldest), DeleteReason::Idle, now, tell);
-            }
-        }
+    #[must_use]
+    pub fn expired(&self, now: Timestamp) -> Option<Slot> {
+        Lifetime::ALL.into_iter().find_map(|lifetime| {
+            let limit = lifetime.idle_time()?;
+            let oldest = self.lists[lifetime as usize].oldest;
+            let flow = self.flows.get(oldest as usize)?;
+            (now.since(flow.last_packet) >= limit).then_some(Slot(oldest))
+        })
+    }
+
+    /// The flows that were established and not deleted yet, in the order of opening.
+    #[must_use]
+    pub fn established(&self) -> Vec<Slot> {
+        let mut slots: Vec<Slot> = self.index.iter().map(|&slot| Slot(slot)).collect();
+        slots.retain(|&slot| self.flow(slot).is_established() && self.flow(slot).refusal().is_none());
+        slots.sort_unstable_by_key(|&slot| self.flow(slot).id());
+        slots
     }
 
     /// Lifetimes are in the order in which their flows can be missed; flows that the platform keeps are equals.
@@ -298,7 +369,16 @@ impl FlowTable {
         }
     }
 
+    /// Lets go of data that no receiver will get any more.
+    fn release(&mut self, slot: u32) {
+        if let Some(streams) = self.flows[slot as usize].streams.take() {
+            self.waiting -= streams.waiting();
+            self.streams.undelivered += streams.undelivered();
+        }
+    }
+
     fn remove(&mut self, slot: u32) {
+        self.release(slot);
         self.unlink(slot);
         let key = self.flows[slot as usize].key;
         if let Ok(entry) = self.index.find_entry(hash(&self.hasher, &key), |&other| other == slot) {
@@ -320,7 +400,7 @@ impl FlowTable {
     }
 
     fn unlink(&mut self, slot: u32) {
-        let Flow { newer, older, lifetime, .. } = self.flows[slot as usize];
+        let &Flow { newer, older, lifetime, .. } = &self.flows[slot as usize];
         let list = &mut self.lists[lifetime as usize];
         if newer == NONE {
             list.newest = older;
@@ -345,119 +425,4 @@ fn hash(hasher: &SipHasher13, key: &FlowKey) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Selector;
-    use super::*;
-    use crate::packet::TcpHeader;
-    use crate::wire::TcpFlags;
-
-    const SECOND: u64 = 1_000_000_000;
-
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_nanoseconds(seconds * SECOND)
-    }
-
-    fn key(port: u16) -> FlowKey {
-        FlowKey::from(&FlowTuple {
-            local: "192.0.2.1".parse().unwrap(),
-            remote: "198.51.100.1".parse().unwrap(),
-            protocol: 17,
-            selector: Selector::Ports { local: port, remote: 53 },
-        })
-    }
-
-    fn table(capacity: u32) -> FlowTable {
-        FlowTable::new(FlowSettings { capacity, ..FlowSettings::default() })
-    }
-
-    fn open(table: &mut FlowTable, port: u16, lifetime: Lifetime, seconds: u64) -> Slot {
-        let slot = table.open(key(port), Direction::Outbound, None, lifetime, at(seconds), &mut |_| ());
-        table.establish(slot, at(seconds), &mut |_| ());
-        slot
-    }
-
-    fn deleted(table: &mut FlowTable, seconds: u64) -> Vec<(u64, DeleteReason)> {
-        let mut events = Vec::new();
-        table.expire(at(seconds), &mut |event| match event.change {
-            FlowChange::Deleted(reason) => events.push((event.flow.get(), reason)),
-            FlowChange::Established => panic!("nothing is established by the passing of time"),
-        });
-        events
-    }
-
-    #[test]
-    fn ids_run_from_one() {
-        let mut table = table(10);
-        let first = open(&mut table, 1, Lifetime::Idle, 0);
-        let second = open(&mut table, 2, Lifetime::Idle, 0);
-        assert_eq!((table.flow(first).id().get(), table.flow(second).id().get()), (1, 2));
-        assert_eq!(table.find(&key(2)), Some(second));
-        assert_eq!(table.find(&key(3)), None);
-        assert_eq!((table.len(), table.opened()), (2, 2));
-    }
-
-    #[test]
-    fn idle_flows_are_deleted_after_the_documented_times() {
-        let mut table = table(10);
-        let idle = open(&mut table, 1, Lifetime::Idle, 0);
-        open(&mut table, 2, Lifetime::Group, 0);
-        open(&mut table, 3, Lifetime::Connection, 0);
-        assert_eq!(deleted(&mut table, 3), []);
-        assert_eq!(deleted(&mut table, 4), [(2, DeleteReason::Idle)]);
-        table.touch(idle, at(30));
-        assert_eq!(deleted(&mut table, 89), []);
-        assert_eq!(deleted(&mut table, 90), [(1, DeleteReason::Idle)]);
-        assert_eq!(deleted(&mut table, 1_000_000), [], "a connection lives as long as its socket");
-        assert_eq!(table.len(), 1);
-    }
-
-    #[test]
-    fn a_full_table_gives_up_what_can_best_be_missed() {
-        let mut table = table(4);
-        let ended = open(&mut table, 1, Lifetime::Connection, 5);
-        open(&mut table, 2, Lifetime::Opening, 3);
-        open(&mut table, 3, Lifetime::Connection, 1);
-        open(&mut table, 4, Lifetime::Idle, 2);
-        table.end(ended, DeleteReason::Closed, at(6), &mut |_| ());
-        for (port, given_up) in [(5, 1), (6, 2), (7, 3), (8, 4), (9, 5)] {
-            open(&mut table, port, Lifetime::Idle, 7);
-            assert_eq!(table.find(&key(given_up)), None, "flow {given_up} goes when flow {port} comes");
-            assert_eq!(table.len(), 4);
-        }
-        assert_eq!(table.evicted(), 5);
-    }
-
-    #[test]
-    fn a_flood_of_syns_takes_nothing_from_connections_that_stand() {
-        let mut table = table(100);
-        open(&mut table, 1, Lifetime::Connection, 0);
-        for port in 2..=10_000 {
-            let syn = TcpHeader { source: port, destination: 80, flags: TcpFlags::SYN, sequence: 0 };
-            let state = Some(TcpState::opening(&syn));
-            table.open(key(port), Direction::Inbound, state, Lifetime::Opening, at(1), &mut |_| ());
-        }
-        assert!(table.find(&key(1)).is_some());
-        assert_eq!(table.len(), 100);
-    }
-
-    #[test]
-    fn what_was_never_established_is_not_told_of_as_deleted() {
-        let mut table = table(10);
-        table.open(key(1), Direction::Outbound, None, Lifetime::Idle, at(0), &mut |_| ());
-        let blocked = open(&mut table, 2, Lifetime::Idle, 0);
-        table.refuse(blocked, Refusal::Establishment);
-        assert_eq!(deleted(&mut table, 60), []);
-        assert!(table.is_empty());
-    }
-
-    #[test]
-    fn slots_are_used_again() {
-        let mut table = table(10);
-        for round in 0..1000 {
-            let slot = open(&mut table, round, Lifetime::Idle, 0);
-            table.delete(slot, DeleteReason::Replaced, at(0), &mut |_| ());
-        }
-        assert_eq!(table.flows.len(), 1);
-        assert!(table.is_empty());
-    }
-}
+mod tests;

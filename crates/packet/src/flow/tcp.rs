@@ -43,6 +43,8 @@ pub struct TcpState {
     phase: Phase,
     /// The sequence number of the opener's SYN, unless the connection was picked up in the middle.
     opening: Option<u32>,
+    /// The sequence number of the acceptor's SYN, if it was seen.
+    answer: Option<u32>,
     /// Who has sent FIN: first the opener, then the acceptor.
     ended: [bool; 2],
     /// Who sent the second of the two FINs, which the other side has to acknowledge.
@@ -52,14 +54,14 @@ pub struct TcpState {
 impl TcpState {
     /// A connection whose first segment is the opener's SYN.
     #[must_use]
-    pub const fn opening(syn: &TcpHeader) -> Self {
+    pub const fn opened_by(syn: &TcpHeader) -> Self {
         Self::in_phase(Phase::Opening, Some(syn.sequence))
     }
 
     /// A connection whose SYN was not seen, but the answer to it.
     #[must_use]
-    pub const fn answered() -> Self {
-        Self::in_phase(Phase::Answered, None)
+    pub const fn answered_by(answer: &TcpHeader) -> Self {
+        Self { answer: Some(answer.sequence), ..Self::in_phase(Phase::Answered, None) }
     }
 
     /// A connection of whose handshake nothing was seen.
@@ -69,7 +71,16 @@ impl TcpState {
     }
 
     const fn in_phase(phase: Phase, opening: Option<u32>) -> Self {
-        Self { phase, opening, ended: [false; 2], ended_last: Sender::Opener }
+        Self { phase, opening, answer: None, ended: [false; 2], ended_last: Sender::Opener }
+    }
+
+    /// The sequence number of a side's SYN; `None` when it was not seen.
+    #[must_use]
+    pub const fn syn_of(&self, side: Sender) -> Option<u32> {
+        match side {
+            Sender::Opener => self.opening,
+            Sender::Acceptor => self.answer,
+        }
     }
 
     /// Whether the handshake is over and the end has not come.
@@ -112,7 +123,7 @@ impl TcpState {
             return TcpChange::Reset;
         }
         let was_established = self.phase == Phase::Established;
-        self.follow_handshake(local, sender, segment.flags);
+        self.follow_handshake(local, sender, segment);
         let closed = self.follow_end(sender, segment.flags);
         match (was_established, self.phase) {
             (false, Phase::Established) => TcpChange::Established,
@@ -121,7 +132,11 @@ impl TcpState {
         }
     }
 
-    fn follow_handshake(&mut self, local: Sender, sender: Sender, flags: TcpFlags) {
+    fn follow_handshake(&mut self, local: Sender, sender: Sender, segment: &TcpHeader) {
+        let flags = segment.flags;
+        if sender == Sender::Acceptor && flags.contains(TcpFlags::SYN) {
+            self.answer.get_or_insert(segment.sequence);
+        }
         let (syn, ack) = (flags.contains(TcpFlags::SYN), flags.contains(TcpFlags::ACK));
         self.phase = match (self.phase, sender) {
             (Phase::Opening | Phase::Answered, Sender::Acceptor) if syn && ack && local == Sender::Opener => {
@@ -182,7 +197,13 @@ mod tests {
     const RST: u8 = 0x04;
 
     fn segment(flags: u8, sequence: u32) -> TcpHeader {
-        TcpHeader { source: 40072, destination: 80, flags: TcpFlags::from_bits(flags), sequence }
+        TcpHeader {
+            source: 40072,
+            destination: 80,
+            flags: TcpFlags::from_bits(flags),
+            sequence,
+            ..TcpHeader::default()
+        }
     }
 
     fn changes(local: Sender, mut state: TcpState, segments: &[(Sender, u8)]) -> Vec<TcpChange> {
@@ -193,14 +214,14 @@ mod tests {
     fn each_side_counts_the_connection_as_established_at_its_own_segment() {
         use TcpChange::{Established, None};
         let rest = [(Acceptor, SYN_ACK), (Opener, ACK), (Opener, ACK), (Acceptor, ACK)];
-        let opening = TcpState::opening(&segment(SYN, 1));
+        let opening = TcpState::opened_by(&segment(SYN, 1));
         assert_eq!(changes(Opener, opening, &rest), [Established, None, None, None]);
         assert_eq!(changes(Acceptor, opening, &rest), [None, Established, None, None]);
     }
 
     #[test]
     fn a_capture_may_lack_the_answer() {
-        let opening = TcpState::opening(&segment(SYN, 1));
+        let opening = TcpState::opened_by(&segment(SYN, 1));
         for local in [Opener, Acceptor] {
             assert_eq!(changes(local, opening, &[(Opener, ACK)]), [TcpChange::Established]);
         }
@@ -209,7 +230,7 @@ mod tests {
     #[test]
     fn both_sides_may_open_at_once() {
         use TcpChange::{Established, None};
-        let opening = TcpState::opening(&segment(SYN, 1));
+        let opening = TcpState::opened_by(&segment(SYN, 1));
         let both = [(Acceptor, SYN), (Opener, SYN_ACK), (Acceptor, SYN_ACK), (Opener, ACK)];
         assert_eq!(changes(Opener, opening, &both), [None, None, Established, None]);
     }
@@ -226,7 +247,7 @@ mod tests {
     #[test]
     fn a_reset_ends_it_at_once() {
         for sender in [Opener, Acceptor] {
-            let mut state = TcpState::opening(&segment(SYN, 1));
+            let mut state = TcpState::opened_by(&segment(SYN, 1));
             assert_eq!(state.follow(Opener, sender, &segment(RST, 2)), TcpChange::Reset);
             assert!(state.is_ended());
             assert_eq!(state.follow(Opener, sender, &segment(ACK, 2)), TcpChange::None);
@@ -235,7 +256,7 @@ mod tests {
 
     #[test]
     fn a_syn_repeats_or_replaces() {
-        let opening = TcpState::opening(&segment(SYN, 7));
+        let opening = TcpState::opened_by(&segment(SYN, 7));
         let established = TcpState { phase: Phase::Established, ..opening };
         let ended = TcpState { phase: Phase::Ended, ..opening };
         let cases = [

@@ -34,6 +34,19 @@ pub struct FragmentCounts {
     pub waiting: u64,
 }
 
+impl FragmentCounts {
+    /// The sum of two.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            reassembled: self.reassembled + other.reassembled,
+            incomplete: self.incomplete + other.incomplete,
+            contradictory: self.contradictory + other.contradictory,
+            waiting: self.waiting + other.waiting,
+        }
+    }
+}
+
 /// A datagram that was put together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datagram {

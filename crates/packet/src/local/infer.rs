@@ -355,7 +355,7 @@ mod tests {
     }
 
     fn tcp(flags: TcpFlags) -> Transport {
-        Transport::Tcp(TcpHeader { source: 40000, destination: 80, flags, sequence: 0 })
+        Transport::Tcp(TcpHeader { source: 40000, destination: 80, flags, ..TcpHeader::default() })
     }
 
     const SYN: TcpFlags = TcpFlags::SYN;

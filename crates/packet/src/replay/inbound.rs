@@ -2,34 +2,39 @@
 
 use openwfp_model::ConditionFlags;
 
-use super::pass::{Attachment, Pass};
-use super::values::Stage;
-use super::{Classifier, Outcome};
-use crate::flow::{Direction, TcpChange, is_syn};
+use super::pass::{Attachment, NO_FLAGS, Pass, is_icmp_error};
+use super::stage::Stage;
+use super::{Classifier, Decision, Outcome};
+use crate::flow::{Direction, Slot, TcpChange, is_syn};
 use crate::fragments::{Arrival, Datagram};
 use crate::packet::{Packet, Transport};
+use crate::unheard::Question;
 
-impl<C: Classifier> Pass<'_, C> {
+impl<C: Classifier> Pass<'_, '_, C> {
     /// Takes a packet from the wire to the local machine.
     pub(super) fn inbound(&mut self, packet: &Packet<'_>) -> Outcome {
-        self.direction = Direction::Inbound;
-        self.flow = None;
-        self.replay.incoming.see(packet, self.direction, self.loopback);
+        self.begin(Direction::Inbound);
         let outcome = match (packet.fragment, packet.transport) {
             (None, Ok(transport)) => self.receive(packet, packet.protocol, &transport),
-            (None, Err(error)) => {
-                self.ask(Stage::InboundIpPacket, ConditionFlags::empty()).map(|()| Outcome::Malformed(error))
-            }
+            (None, Err(error)) => self.enter_network(NO_FLAGS).map(|()| Outcome::Malformed(error)),
             (Some(fragment), _) => {
                 // A first fragment may be too short for the header; only its place must be in order.
                 let fits = fragment.check(packet.payload_length);
-                self.ask(Stage::InboundIpPacket, ConditionFlags::IS_FRAGMENT).and_then(|()| match fits {
+                self.enter_network(ConditionFlags::IS_FRAGMENT).and_then(|()| match fits {
                     Ok(()) => self.fragment(packet),
                     Err(_) => Err(packet.transport.map_or_else(Outcome::Malformed, |_| Outcome::StrayFragment)),
                 })
             }
         };
         outcome.unwrap_or_else(|stopped| stopped)
+    }
+
+    /// Asks about the frame, which a datagram that was put together does not have, and about the packet.
+    fn enter_network(&mut self, flags: ConditionFlags) -> Result<(), Outcome> {
+        if !self.reassembled {
+            self.ask_frame(Stage::InboundFrame)?;
+        }
+        self.ask(Stage::InboundIpPacket, flags)
     }
 
     fn fragment(&mut self, packet: &Packet<'_>) -> Result<Outcome, Outcome> {
@@ -42,7 +47,7 @@ impl<C: Classifier> Pass<'_, C> {
 
     /// Goes on with a datagram whose last missing piece `packet` was.
     fn reassembled(&mut self, packet: &Packet<'_>, datagram: &Datagram) -> Result<Outcome, Outcome> {
-        self.replay.incoming.see_reassembled();
+        (self.reassembled, self.seen) = (true, false);
         let whole = Packet {
             protocol: datagram.protocol,
             fragment: None,
@@ -52,18 +57,18 @@ impl<C: Classifier> Pass<'_, C> {
         };
         match Transport::read_fragmentable(whole.header_version, whole.protocol, whole.payload) {
             Ok((protocol, transport)) => self.receive(&whole, protocol, &transport),
-            Err(error) => self.ask(Stage::InboundIpPacket, ConditionFlags::empty()).map(|()| Outcome::Malformed(error)),
+            Err(error) => self.enter_network(NO_FLAGS).map(|()| Outcome::Malformed(error)),
         }
     }
 
     fn receive(&mut self, packet: &Packet<'_>, protocol: u8, transport: &Transport) -> Result<Outcome, Outcome> {
-        self.replay.incoming.see_transport(protocol, transport, self.direction);
+        // Of fragments less was seen.
+        (self.transport, self.seen) = (Some((protocol, *transport)), false);
         let attachment = self.attach(packet, protocol, transport);
         match &attachment {
             Attachment::Flow(slot) => {
-                let flow = self.replay.flows.flow(*slot);
-                self.flow = Some(flow.id());
-                let answers = flow.opened() == Direction::Outbound;
+                self.enter(*slot);
+                let answers = self.opened == Direction::Outbound;
                 let asks_again = !matches!(transport, Transport::Tcp(segment) if !is_syn(segment.flags));
                 // What answers a packet that was never sent, or continues what was never accepted, never was.
                 if (answers || !asks_again)
@@ -72,10 +77,17 @@ impl<C: Classifier> Pass<'_, C> {
                     return Err(refused);
                 }
             }
-            Attachment::None => self.relate(packet),
+            Attachment::None => {
+                if is_icmp_error(transport) {
+                    self.relate(packet);
+                }
+            }
             Attachment::Opens { .. } => {}
         }
-        self.ask(Stage::InboundIpPacket, ConditionFlags::empty())?;
+        self.enter_network(NO_FLAGS)?;
+        if let Some(unheard) = self.unheard(&attachment, packet, protocol, transport) {
+            return Ok(unheard);
+        }
         self.ask(Stage::InboundTransport, requires_ale(&attachment))?;
         let slot = match attachment {
             Attachment::Flow(slot) => match self.refused(slot) {
@@ -83,14 +95,58 @@ impl<C: Classifier> Pass<'_, C> {
                 None => slot,
             },
             Attachment::Opens { flow, replaces } => self.authorize(flow, replaces)?,
+            Attachment::None if is_icmp_error(transport) => {
+                self.ask(Stage::InboundIcmpError, NO_FLAGS)?;
+                return Ok(Outcome::Permitted);
+            }
             Attachment::None => return Ok(Outcome::Permitted),
         };
-        let change = self.follow(slot, transport);
-        if change == TcpChange::Established {
-            self.establish(slot)?;
+        self.deliver(slot, packet, protocol, transport)
+    }
+
+    /// Discards what nobody listens to: a SYN at the transport layer, a datagram at the network layer.
+    fn unheard(
+        &mut self,
+        attachment: &Attachment,
+        packet: &Packet<'_>,
+        protocol: u8,
+        transport: &Transport,
+    ) -> Option<Outcome> {
+        let asks = matches!(attachment, Attachment::Opens { flow, .. } if flow.opened == Direction::Inbound);
+        if self.replay.unheard.is_empty() || !asks {
+            return None;
         }
+        let question =
+            Question::of(packet, protocol, transport).filter(|&question| self.replay.unheard.contains(question))?;
+        let stage = match transport {
+            Transport::Tcp(_) => Stage::InboundTransport,
+            _ => Stage::InboundIpPacket,
+        };
+        if self.discard(stage) == Decision::Block {
+            self.replay.silenced.insert(question);
+        }
+        Some(Outcome::Unheard)
+    }
+
+    /// Hands a packet to its endpoint.
+    fn deliver(
+        &mut self,
+        slot: Slot,
+        packet: &Packet<'_>,
+        protocol: u8,
+        transport: &Transport,
+    ) -> Result<Outcome, Outcome> {
+        let Transport::Tcp(segment) = transport else {
+            self.follow(slot, transport);
+            self.establish(slot, TcpChange::None)?;
+            self.ask_datagram(packet, protocol)?;
+            return Ok(Outcome::Permitted);
+        };
+        self.ask(Stage::StreamPacket, NO_FLAGS)?;
+        let change = self.follow(slot, transport);
+        let received = self.establish(slot, change).and_then(|()| self.stream(slot, packet, segment));
         self.end(slot, change);
-        Ok(Outcome::Permitted)
+        received.map(|()| Outcome::Permitted)
     }
 }
 

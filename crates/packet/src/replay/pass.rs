@@ -2,28 +2,40 @@
 
 use openwfp_model::ConditionFlags;
 
-use super::values::Stage;
-use super::{Classifier, Decision, Outcome, Replay, Step};
+use super::facts::Sight;
+use super::stage::Stage;
+use super::{Classifier, Decision, LayerSet, Moment, Outcome, Replay};
 use crate::capture::Record;
 use crate::flow::{
-    DeleteReason, Direction, FlowId, FlowKey, FlowTuple, Lifetime, Refusal, Selector, Sender, Slot, TcpChange,
+    DeleteReason, Direction, FlowId, FlowKey, FlowTuple, Lifetime, NewFlow, Refusal, Selector, Sender, Slot, TcpChange,
     TcpState, is_syn, is_syn_ack, request_of,
 };
-use crate::packet::{AddressType, OriginalTransport, Packet, TcpHeader, Transport};
-use crate::time::Timestamp;
+use crate::packet::{AddressType, Original, OriginalTransport, Packet, TcpHeader, Transport};
 use crate::wire::TcpFlags;
 
 /// The first port that no service has by right (RFC 6335: system ports end before it).
 const FIRST_USER_PORT: u16 = 1024;
 
-pub(super) struct Pass<'r, C> {
+pub(super) const NO_FLAGS: ConditionFlags = ConditionFlags::empty();
+
+pub(super) struct Pass<'r, 'p, C> {
     pub(super) replay: &'r mut Replay,
     pub(super) classifier: &'r mut C,
-    pub(super) loopback: bool,
+    pub(super) record: &'p Record<'p>,
+    /// The packet as it was captured; none in frames that hold no IP packet.
+    pub(super) packet: Option<&'p Packet<'p>>,
+    /// Protocol and transport header, as soon as they are known.
+    pub(super) transport: Option<(u8, Transport)>,
     pub(super) direction: Direction,
+    pub(super) loopback: bool,
+    pub(super) reassembled: bool,
     pub(super) flow: Option<FlowId>,
-    frame: u64,
-    time: Timestamp,
+    /// Who opened the flow.
+    pub(super) opened: Direction,
+    /// Which layers the classifier wants to be asked at.
+    layers: LayerSet,
+    /// Whether the values show this packet. They are filled in when the first layer asks for them.
+    pub(super) seen: bool,
 }
 
 /// How a packet stands to the flows.
@@ -36,35 +48,113 @@ pub(super) enum Attachment {
     None,
 }
 
-/// A flow that is about to be opened.
-pub(super) struct NewFlow {
-    key: FlowKey,
-    pub(super) opened: Direction,
-    tcp: Option<TcpState>,
-    lifetime: Lifetime,
-}
+impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
+    pub(super) fn new(
+        replay: &'r mut Replay,
+        classifier: &'r mut C,
+        record: &'p Record<'p>,
+        packet: Option<&'p Packet<'p>>,
+    ) -> Self {
+        let layers = classifier.layers();
+        Self {
+            replay,
+            classifier,
+            record,
+            packet,
+            transport: None,
+            direction: Direction::Outbound,
+            loopback: false,
+            reassembled: false,
+            flow: None,
+            opened: Direction::Outbound,
+            layers,
+            seen: false,
+        }
+    }
 
-impl<'r, C: Classifier> Pass<'r, C> {
-    pub(super) fn new(replay: &'r mut Replay, classifier: &'r mut C, record: &Record<'_>, loopback: bool) -> Self {
-        let (direction, frame, time) = (Direction::Outbound, record.frame, record.time);
-        Self { replay, classifier, loopback, direction, flow: None, frame, time }
+    /// Begins the way in a direction.
+    pub(super) fn begin(&mut self, direction: Direction) {
+        self.direction = direction;
+        self.flow = None;
+        self.transport = None;
+        self.seen = false;
     }
 
     /// Asks at a layer.
     #[inline]
     pub(super) fn ask(&mut self, stage: Stage, flags: ConditionFlags) -> Result<(), Outcome> {
-        let (flow, packet, time, direction) = (self.flow, self.frame, self.time, self.direction);
-        let (layer, values) = self.replay.incoming.at(stage, flags);
-        self.replay.summary.classifications += 1;
-        match self.classifier.classify(&Step { layer, values, flow, packet, time, direction }) {
-            Decision::Permit => Ok(()),
-            Decision::Block => Err(Outcome::Blocked { layer }),
+        self.ask_with(stage, flags, self.direction, &[])
+    }
+
+    /// Asks at a layer that sees data. `direction` is that of the data.
+    #[inline]
+    pub(super) fn ask_with(
+        &mut self,
+        stage: Stage,
+        flags: ConditionFlags,
+        direction: Direction,
+        data: &[u8],
+    ) -> Result<(), Outcome> {
+        let Some(packet) = self.packet else { return Ok(()) };
+        let layer = stage.layer(packet.version());
+        if !self.layers.contains(layer) {
+            self.replay.counts.permit(layer);
+            return Ok(());
         }
+        self.see();
+        // Streams and flows have the direction of their connection, packets their own.
+        let shown = match stage {
+            Stage::FlowEstablished | Stage::Stream => self.opened,
+            _ => direction,
+        };
+        let moment = Moment { direction, ..self.moment() };
+        self.replay.ask(self.classifier, self.layers, stage, flags, &moment, shown, data)
+    }
+
+    pub(super) fn moment(&self) -> Moment {
+        Moment { flow: self.flow, packet: self.record.frame, time: self.record.time, direction: self.direction }
+    }
+
+    /// Fills in the values, unless that was done.
+    fn see(&mut self) {
+        if let (false, Some(packet)) = (self.seen, self.packet) {
+            self.replay.incoming.facts.see(&Sight {
+                packet,
+                transport: self.transport,
+                direction: self.direction,
+                loopback: self.loopback,
+                reassembled: self.reassembled,
+                interface: self.record.interface,
+            });
+            self.seen = true;
+        }
+    }
+
+    /// Shows to the discard layer of a stage what was discarded without a block.
+    pub(super) fn discard(&mut self, stage: Stage) -> Decision {
+        let discard = self.packet.and_then(|packet| stage.discard(packet.version()));
+        let Some(discard) = discard else { return Decision::Permit };
+        let asked = self.layers.contains(discard).then(|| {
+            self.see();
+            let moment = self.moment();
+            let values = self.replay.incoming.at(stage, true, NO_FLAGS, self.direction);
+            self.classifier.discarded(&moment.step(discard, values, &[]))
+        });
+        self.replay.count_discarded(discard, asked)
+    }
+
+    /// Whether the classifier wants to be asked at a stage.
+    pub(super) fn wants(&self, stage: Stage) -> bool {
+        self.packet.is_none_or(|packet| self.layers.contains(stage.layer(packet.version())))
+    }
+
+    pub(super) const fn layers(&self) -> LayerSet {
+        self.layers
     }
 
     /// The key of the flow that a packet with such a header belongs to.
     #[inline]
-    pub(super) fn key(&self, packet: &Packet<'_>, protocol: u8, transport: &Transport) -> FlowKey {
+    fn key(&self, packet: &Packet<'_>, protocol: u8, transport: &Transport) -> FlowKey {
         let ports = |source, destination| match self.direction {
             Direction::Outbound => Selector::Ports { local: source, remote: destination },
             Direction::Inbound => Selector::Ports { local: destination, remote: source },
@@ -92,10 +182,10 @@ impl<'r, C: Classifier> Pass<'r, C> {
     /// How a packet stands to the flows. Nothing is changed yet.
     #[inline]
     pub(super) fn attach(&self, packet: &Packet<'_>, protocol: u8, transport: &Transport) -> Attachment {
-        let key = self.key(packet, protocol, transport);
-        if matches!(*transport, Transport::Icmp(message) if message.is_error) {
+        if is_icmp_error(transport) {
             return Attachment::None;
         }
+        let key = self.key(packet, protocol, transport);
         let known = self.replay.flows.find(&key);
         let Some(slot) = known else {
             return self.opens(key, None, packet, protocol, transport);
@@ -119,10 +209,10 @@ impl<'r, C: Classifier> Pass<'r, C> {
     ) -> Attachment {
         let (opened, tcp, lifetime) = match *transport {
             Transport::Tcp(segment) if is_syn(segment.flags) => {
-                (self.direction, Some(TcpState::opening(&segment)), Lifetime::Opening)
+                (self.direction, Some(TcpState::opened_by(&segment)), Lifetime::Opening)
             }
             Transport::Tcp(segment) if is_syn_ack(segment.flags) => {
-                (self.direction.opposite(), Some(TcpState::answered()), Lifetime::Opening)
+                (self.direction.opposite(), Some(TcpState::answered_by(&segment)), Lifetime::Opening)
             }
             Transport::Tcp(segment) if segment.flags.contains(TcpFlags::RST) => return Attachment::None,
             Transport::Tcp(segment) => {
@@ -137,7 +227,8 @@ impl<'r, C: Classifier> Pass<'r, C> {
                 (self.direction, None, if to_group && leaves { Lifetime::Group } else { Lifetime::Idle })
             }
         };
-        Attachment::Opens { flow: NewFlow { key, opened, tcp, lifetime }, replaces }
+        let loopback = self.loopback;
+        Attachment::Opens { flow: NewFlow { key, opened, tcp, lifetime, loopback }, replaces }
     }
 
     /// Who probably opened a connection of whose opening nothing was seen.
@@ -146,33 +237,45 @@ impl<'r, C: Classifier> Pass<'r, C> {
         if sent_by_service { self.direction.opposite() } else { self.direction }
     }
 
-    /// Opens a flow and has it authorized. Everything but a TCP connection in its handshake is established with that.
+    /// Opens a flow and has it authorized.
     pub(super) fn authorize(&mut self, flow: NewFlow, replaces: Option<Slot>) -> Result<Slot, Outcome> {
-        let NewFlow { key, opened, tcp, lifetime } = flow;
         let now = self.replay.now;
-        let classifier = &mut *self.classifier;
-        let mut tell = |event| classifier.flow_changed(&event);
-        let flows = &mut self.replay.flows;
         if let Some(replaced) = replaces {
-            flows.delete(replaced, DeleteReason::Replaced, now, &mut tell);
+            // An endpoint that opens a connection anew has closed the old one.
+            let moment = self.moment();
+            self.replay.conclude(self.classifier, self.layers, replaced, DeleteReason::Replaced, &moment);
+            self.seen = false;
         }
-        let slot = flows.open(key, opened, tcp, lifetime, now, &mut tell);
-        self.flow = Some(flows.flow(slot).id());
-        let asked = self.ask(authorizing(opened), ConditionFlags::empty());
-        if let Err(blocked) = asked {
+        let classifier = &mut *self.classifier;
+        let slot = self.replay.flows.open(flow, now, &mut |event| classifier.flow_changed(&event));
+        self.enter(slot);
+        let asked = self.ask(authorizing(flow.opened), NO_FLAGS);
+        if asked.is_err() {
             self.replay.flows.refuse(slot, Refusal::Authorization);
-            return Err(blocked);
         }
-        if lifetime != Lifetime::Opening {
-            self.establish(slot)?;
-        }
-        Ok(slot)
+        asked.map(|()| slot)
     }
 
-    /// Asks at ALE_FLOW_ESTABLISHED.
-    pub(super) fn establish(&mut self, slot: Slot) -> Result<(), Outcome> {
-        self.replay.incoming.see_opened(self.replay.flows.flow(slot).opened());
-        if let Err(blocked) = self.ask(Stage::FlowEstablished, ConditionFlags::empty()) {
+    /// Notes the flow that the packet belongs to.
+    pub(super) fn enter(&mut self, slot: Slot) {
+        let flow = self.replay.flows.flow(slot);
+        (self.flow, self.opened) = (Some(flow.id()), flow.opened());
+    }
+
+    /// Asks at ALE_FLOW_ESTABLISHED, when this packet establishes the flow: a TCP connection by its handshake, any other by its
+    /// authorization.
+    #[inline]
+    pub(super) fn establish(&mut self, slot: Slot, change: TcpChange) -> Result<(), Outcome> {
+        let flow = self.replay.flows.flow(slot);
+        let is_due = match flow.lifetime() {
+            Lifetime::Opening => change == TcpChange::Established,
+            Lifetime::Group | Lifetime::Idle | Lifetime::Connection => true,
+            Lifetime::Ended => false,
+        };
+        if flow.is_established() || !is_due {
+            return Ok(());
+        }
+        if let Err(blocked) = self.ask(Stage::FlowEstablished, NO_FLAGS) {
             self.replay.flows.refuse(slot, Refusal::Establishment);
             return Err(blocked);
         }
@@ -207,32 +310,46 @@ impl<'r, C: Classifier> Pass<'r, C> {
             TcpChange::Reset => DeleteReason::Reset,
             TcpChange::None | TcpChange::Established => return,
         };
-        let classifier = &mut *self.classifier;
-        self.replay.flows.end(slot, reason, self.replay.now, &mut |event| classifier.flow_changed(&event));
+        let moment = self.moment();
+        self.replay.conclude(self.classifier, self.layers, slot, reason, &moment);
+        self.seen = false;
     }
 
     /// Tells of a packet whose flow was refused, if it was.
     #[inline]
     pub(super) fn refused(&mut self, slot: Slot) -> Option<Outcome> {
+        self.enter(slot);
         let flow = self.replay.flows.flow(slot);
-        self.flow = Some(flow.id());
         let stage = match flow.refusal()? {
             Refusal::Authorization => authorizing(flow.opened()),
             Refusal::Establishment => Stage::FlowEstablished,
         };
-        self.replay.incoming.see_opened(flow.opened());
         self.replay.flows.touch(slot, self.replay.now);
-        let (flow, packet, time, direction) = (self.flow, self.frame, self.time, self.direction);
-        let (layer, values) = self.replay.incoming.at(stage, ConditionFlags::empty());
-        self.classifier.flow_blocked(&Step { layer, values, flow, packet, time, direction });
+        self.tell_blocked(stage);
         Some(Outcome::FlowBlocked)
     }
 
-    /// Finds the flow that an ICMP error is about.
+    /// Tells that the packet is blocked by what a layer has decided before.
+    pub(super) fn tell_blocked(&mut self, stage: Stage) {
+        self.see();
+        let moment = self.moment();
+        self.replay.tell_blocked(self.classifier, stage, &moment, self.opened);
+    }
+
+    /// Finds the flow that an ICMP error is about, and notes what the error quotes.
     pub(super) fn relate(&mut self, packet: &Packet<'_>) {
-        let Some(original) = packet.original() else { return };
+        let original = packet.original();
         // An error that we receive is about what we sent, one that we send is about what we received.
         let we_sent = self.direction == Direction::Inbound;
+        self.flow = original.as_ref().and_then(|original| self.quoted_flow(original, we_sent));
+        let stage = if we_sent { Stage::InboundIcmpError } else { Stage::OutboundIcmpError };
+        if self.wants(stage) {
+            self.see();
+            self.replay.incoming.facts.see_embedded(original.as_ref(), we_sent);
+        }
+    }
+
+    fn quoted_flow(&self, original: &Original, we_sent: bool) -> Option<FlowId> {
         let (local, remote) = match we_sent {
             true => (original.source, original.destination),
             false => (original.destination, original.source),
@@ -248,7 +365,7 @@ impl<'r, C: Classifier> Pass<'r, C> {
             OriginalTransport::Other => Selector::None,
         };
         let key = FlowKey::from(&FlowTuple { local, remote, protocol: original.protocol, selector });
-        self.flow = self.replay.flows.find(&key).map(|slot| self.replay.flows.flow(slot).id());
+        self.replay.flows.find(&key).map(|slot| self.replay.flows.flow(slot).id())
     }
 }
 
@@ -258,4 +375,9 @@ const fn authorizing(opened: Direction) -> Stage {
         Direction::Outbound => Stage::Connect,
         Direction::Inbound => Stage::RecvAccept,
     }
+}
+
+/// Whether a payload is an ICMP error, which belongs to no flow.
+pub(super) const fn is_icmp_error(transport: &Transport) -> bool {
+    matches!(transport, Transport::Icmp(message) if message.is_error)
 }

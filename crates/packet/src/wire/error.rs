@@ -45,6 +45,9 @@ pub enum Header {
     /// The address family before packets of a BSD loopback device.
     #[error("BSD loopback")]
     Loopback,
+    /// ARP.
+    #[error("ARP")]
+    Arp,
     /// IPv4.
     #[error("IPv4")]
     Ipv4,

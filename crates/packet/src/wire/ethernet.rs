@@ -48,6 +48,8 @@ pub struct EthernetFrame<'a> {
 impl<'a> EthernetFrame<'a> {
     /// The length of the header, in bytes.
     pub const HEADER_LENGTH: usize = 14;
+    /// The address of every station.
+    pub const BROADCAST: MacAddress = [0xff; 6];
 
     /// A view over a frame.
     ///
@@ -82,11 +84,18 @@ impl<'a> EthernetFrame<'a> {
         EtherType(u16::from_be_bytes([self.header[12], self.header[13]]))
     }
 
+    /// Whether an address stands for several stations, or for all of them.
+    #[inline]
+    #[must_use]
+    pub const fn is_group(address: MacAddress) -> bool {
+        address[0] & 1 != 0
+    }
+
     /// Whether the frame is addressed to every station.
     #[inline]
     #[must_use]
     pub fn is_broadcast(&self) -> bool {
-        self.destination() == [0xff; 6]
+        self.destination() == Self::BROADCAST
     }
 
     /// What follows the header: VLAN tags, or the packet.

@@ -8,6 +8,7 @@
 //! Numbers are returned in host order. Checksums are not verified: captures on a sending host hold packets whose
 //! checksums the network card was still to fill in.
 
+mod arp;
 mod error;
 mod ethernet;
 mod fragment;
@@ -23,6 +24,7 @@ mod tcp;
 mod udp;
 mod vlan;
 
+pub use arp::ArpPacket;
 pub use error::{Header, Malformation, WireError};
 pub use ethernet::{EtherType, EthernetFrame, MacAddress};
 pub use fragment::Fragment;

@@ -11,6 +11,12 @@ pub const MAX_VLAN_TAGS: usize = 8;
 pub struct VlanTag(u16);
 
 impl VlanTag {
+    /// All sixteen bits as they stand in the frame: priority, drop eligibility, and the VLAN.
+    #[must_use]
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
     /// The VLAN, 0 to 4095; 0 says that the tag carries a priority alone.
     #[must_use]
     pub const fn id(self) -> u16 {

@@ -9,8 +9,10 @@ use openwfp_packet::capture::{CaptureReader, Record};
 use openwfp_packet::flow::{FlowChange, FlowEvent};
 use openwfp_packet::link::LinkType;
 use openwfp_packet::local::{Inference, LocalSide};
+use openwfp_packet::packet::{Frame, Packet};
 use openwfp_packet::replay::{Classifier, Decision, Outcome, Replay, ReplaySettings, Step, Summary};
 use openwfp_packet::time::Timestamp;
+use openwfp_packet::unheard::Unheard;
 
 pub const SECOND: u64 = 1_000_000_000;
 
@@ -33,12 +35,17 @@ impl Owned {
         Self { time: Timestamp::from_nanoseconds(seconds * SECOND), link_type: LinkType::RAW, data }
     }
 
+    /// The same packet in an Ethernet frame.
+    pub fn frame(data: Vec<u8>) -> Self {
+        Self { link_type: LinkType::ETHERNET, ..Self::ip(0, data) }
+    }
+
     pub fn record(&self, frame: u64) -> Record<'_> {
         Record {
             frame,
             time: self.time,
             link_type: self.link_type,
-            interface: 0,
+            interface: None,
             direction: None,
             data: &self.data,
             original_length: self.data.len() as u32,
@@ -72,18 +79,21 @@ pub fn local(prefixes: &[&str]) -> LocalSide {
 pub struct Recorder {
     pub blocks: Vec<LayerId>,
     pub lines: Vec<String>,
+    pub data: Vec<(LayerId, Vec<u8>)>,
 }
 
 impl Classifier for Recorder {
     fn classify(&mut self, step: &Step<'_>) -> Decision {
         let blocked = self.blocks.contains(&step.layer);
+        self.data.push((step.layer, step.data.to_vec()));
         let flow = step.flow.map(|flow| format!(" #{flow}")).unwrap_or_default();
         self.lines.push(format!("{}{flow}{}", step.layer, if blocked { " blocked" } else { "" }));
         if blocked { Decision::Block } else { Decision::Permit }
     }
 
     fn flow_blocked(&mut self, step: &Step<'_>) {
-        self.lines.push(format!("flow-blocked by {} #{}", step.layer, step.flow.unwrap()));
+        let flow = step.flow.map(|flow| format!(" #{flow}")).unwrap_or_default();
+        self.lines.push(format!("flow-blocked by {}{flow}", step.layer));
     }
 
     fn flow_changed(&mut self, event: &FlowEvent) {
@@ -98,11 +108,33 @@ impl Classifier for Recorder {
 /// What a replay did: for each packet its number, what it met, and what became of it unless it was permitted.
 pub struct Replayed {
     pub lines: Vec<String>,
+    /// What is told at the end of the capture.
+    pub end: Vec<String>,
+    /// The data that layers were shown, those of each step.
+    pub data: Vec<(LayerId, Vec<u8>)>,
     pub summary: Summary,
 }
 
+impl Replayed {
+    /// The data that STREAM was shown, each time.
+    pub fn stream(&self) -> Vec<String> {
+        let of_stream = self.data.iter().filter(|(layer, _)| ["STREAM_V4", "STREAM_V6"].contains(&layer.name()));
+        of_stream.map(|(_, data)| String::from_utf8_lossy(data).into_owned()).collect()
+    }
+}
+
 pub fn replay(packets: &[Owned], local: LocalSide, blocks: &[LayerId]) -> Replayed {
-    let mut replay = Replay::new(local, ReplaySettings::default());
+    replay_with(packets, local, blocks, ReplaySettings::default())
+}
+
+pub fn replay_with(packets: &[Owned], local: LocalSide, blocks: &[LayerId], settings: ReplaySettings) -> Replayed {
+    let mut unheard = Unheard::new();
+    for packet in packets {
+        if let Ok(Frame::Ip(packet)) = Packet::parse(packet.link_type, &packet.data) {
+            unheard.observe(&packet);
+        }
+    }
+    let mut replay = Replay::new(local, settings).expecting(unheard);
     let mut recorder = Recorder { blocks: blocks.to_vec(), ..Recorder::default() };
     let mut lines = Vec::new();
     for (packet, frame) in packets.iter().zip(1..) {
@@ -119,12 +151,13 @@ pub fn replay(packets: &[Owned], local: LocalSide, blocks: &[LayerId]) -> Replay
         }
         lines.push(format!("{frame} {}", parts.join(", ")));
     }
-    Replayed { lines, summary: replay.summary() }
+    replay.finish(&mut recorder);
+    Replayed { lines, end: recorder.lines, data: recorder.data, summary: replay.summary() }
 }
 
-/// Layers without their version, which each test states once.
+/// Layers without their version, which each test states once, and in short where they are long.
 fn short(line: &str) -> String {
-    line.replace("_V4", "").replace("_V6", "")
+    line.replace("_V4", "").replace("_V6", "").replace("_MAC_FRAME_ETHERNET", "_MAC")
 }
 
 /// Compares line by line; the expected text may be indented.
@@ -133,8 +166,77 @@ pub fn assert_lines(actual: &[String], expected: &str) {
     assert_eq!(actual, expected, "\n{}", actual.join("\n"));
 }
 
+/// Replays steps of the documentation: what each is called, its packet, and the layers that it meets, in order. Flows
+/// are left out.
+pub fn assert_steps(local_side: &[&str], steps: &[(&str, Vec<u8>, &str)]) {
+    let packets: Vec<_> = steps.iter().map(|(_, packet, _)| Owned::ip(0, packet.clone())).collect();
+    let replayed = replay(&packets, local(local_side), &[]);
+    for (line, (step, _, expected)) in replayed.lines.iter().zip(steps) {
+        let (_, met) = line.split_once(' ').unwrap();
+        let met: Vec<_> = met.split(", ").map(|layer| layer.split(" #").next().unwrap()).collect();
+        assert_eq!(met.join(", "), *expected, "{step}");
+    }
+}
+
 /// Building packets.
 pub mod build {
+    /// A version of IP, for tables that hold for both.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Version {
+        V4,
+        V6,
+    }
+
+    pub const BOTH: [Version; 2] = [Version::V4, Version::V6];
+
+    impl Version {
+        /// A packet between two hosts, by the end of their addresses.
+        pub fn packet(self, from: u8, to: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
+            match self {
+                Self::V4 => ipv4(from, to, protocol, payload),
+                Self::V6 => ipv6(from, to, protocol, payload),
+            }
+        }
+
+        /// An echo request or its reply.
+        pub fn echo(self, from: u8, to: u8, is_reply: bool) -> Vec<u8> {
+            let (protocol, types) = match self {
+                Self::V4 => (1, [8, 0]),
+                Self::V6 => (58, [128, 129]),
+            };
+            self.packet(from, to, protocol, &[types[usize::from(is_reply)], 0, 0, 0, 0, 7, 0, 1])
+        }
+
+        /// The error that a port cannot be reached, about a packet.
+        pub fn port_unreachable(self, from: u8, to: u8, about: &[u8]) -> Vec<u8> {
+            let (protocol, kind, code) = match self {
+                Self::V4 => (1, 3, 3),
+                Self::V6 => (58, 1, 4),
+            };
+            self.packet(from, to, protocol, &[&[kind, code, 0, 0, 0, 0, 0, 0][..], about].concat())
+        }
+    }
+
+    /// An IPv6 packet between addresses of 2001:db8::/64.
+    pub fn ipv6(from: u8, to: u8, next_header: u8, payload: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0];
+        packet.extend((payload.len() as u16).to_be_bytes());
+        packet.extend([next_header, 64]);
+        for host in [from, to] {
+            packet.extend([0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, host]);
+        }
+        packet.extend(payload);
+        packet
+    }
+
+    /// An Ethernet frame between two stations, by the end of their addresses.
+    pub fn ethernet(from: u8, to: u8, ether_type: u16, payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from];
+        frame.extend(ether_type.to_be_bytes());
+        frame.extend(payload);
+        frame
+    }
+
     /// An IPv4 packet from 192.0.2.1 or another address that ends in `from`, to one that ends in `to`.
     pub fn ipv4(from: u8, to: u8, protocol: u8, payload: &[u8]) -> Vec<u8> {
         ipv4_word(from, to, protocol, 0x4000, 0, payload)
@@ -163,6 +265,14 @@ pub mod build {
         segment.extend(destination.to_be_bytes());
         segment.extend(sequence.to_be_bytes());
         segment.extend([0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        segment
+    }
+
+    /// A TCP segment with data.
+    pub fn tcp_data(source: u16, destination: u16, flags: u8, numbers: [u32; 2], data: &[u8]) -> Vec<u8> {
+        let mut segment = tcp(source, destination, flags, numbers[0]);
+        segment[8..12].copy_from_slice(&numbers[1].to_be_bytes());
+        segment.extend(data);
         segment
     }
 
