@@ -55,14 +55,16 @@ fn a_header_that_lies_about_its_version_names_no_address() {
 }
 
 #[test]
-fn the_next_hop_of_packets_by_hand_and_of_source_routes_is_documented() {
+fn the_first_hop_of_a_source_route_is_asked_for() {
+    let Some(world) = World::new("source-route") else { return };
+    world.defeats(PEER, &["udp-source-route", "tcp-source-route"], RAW, &[ONE_ADDRESS]);
+}
+
+#[test]
+fn the_next_hop_of_packets_by_hand_is_documented() {
     let Some(world) = World::new("hop") else { return };
     let command = |attacks: &[String]| world.command(Some((RAW, ONE_ADDRESS)), attacks);
-    world.not_prevented(
-        &["raw-other-hop", "udp-source-route", "tcp-source-route"],
-        command,
-        "choose the next hop of a packet",
-    );
+    world.not_prevented(&["raw-other-hop"], command, "choose the next hop of a packet");
 }
 
 /// One port may not be spoken from.

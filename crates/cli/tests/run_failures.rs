@@ -192,7 +192,9 @@ fn a_group_that_is_removed_while_the_programs_are_loaded() {
     let output = child.wait_with_output().unwrap();
     assert!(removed, "the group was there, and empty: {}", text(&output));
     assert_eq!(status(&output), 125, "{}", text(&output));
-    assert!(text(&output).contains("control group, which has been removed"), "{}", text(&output));
+    // it may be gone before it was used at all
+    let told = ["control group, which has been removed", "/run-"].iter().any(|part| text(&output).contains(part));
+    assert!(told, "{}", text(&output));
     assert!(!text(&output).contains("panicked"), "{}", text(&output));
     assert!(fs::metadata(&ran).is_err(), "nothing was executed outside of a group");
     assert!(groups.runs().is_empty());
