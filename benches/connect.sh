@@ -11,6 +11,7 @@ target=${CARGO_TARGET_DIR:-$PWD/target}/release
 wfp=$target/wfp loop=$target/examples/connect_loop
 work=$(mktemp -d)
 ns=wfp-bench-$$
+cpu=$(($(nproc) - 1))
 cleanup() {
     kill "${server:-0}" 2>/dev/null || true
     ip netns delete "$ns" 2>/dev/null || true
@@ -19,7 +20,8 @@ cleanup() {
 trap cleanup EXIT
 ip netns add "$ns"
 # nsenter keeps the mounts, so that the control groups can still be seen
-in_ns() { nsenter --net="/run/netns/$ns" "$@"; }
+# All on one CPU: what is measured is a call, not how soon another CPU wakes up.
+in_ns() { taskset -c "$cpu" nsenter --net="/run/netns/$ns" "$@"; }
 in_ns ip link set lo up
 # not by the function: that would be a shell of its own, and the server would outlive it with our standard output open
 nsenter --net="/run/netns/$ns" "$loop" serve 9000 & server=$!

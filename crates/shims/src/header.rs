@@ -86,14 +86,23 @@ pub fn read(packet: *mut __sk_buff) -> Option<Header> {
     }
 }
 
-/// Whether a packet may go by way of somebody else than its destination: it has options, or extension headers.
+/// Whether a packet of a socket may go by way of somebody else than its destination: it has options, or extension headers.
+///
+/// Read without a helper, since every packet that leaves is asked for this; what does not lie at hand may be anything.
 #[inline(always)]
 pub fn may_be_routed(packet: *mut __sk_buff) -> bool {
-    // SAFETY: the context is valid; the verifier checks the member.
-    if u16::from_be(unsafe { (*packet).protocol } as u16) == IPV4 {
-        return load::<u8>(packet, 0) != Some(0x45);
+    // SAFETY: the context is valid; the verifier checks the members, and that what is read lies before the end.
+    unsafe {
+        let (start, end) = ((*packet).data as usize as *const u8, (*packet).data_end as usize as *const u8);
+        if start.add(7) > end {
+            return true;
+        }
+        match start.read() {
+            0x45 => false,
+            first if first >> 4 == 6 => !matches!(start.add(6).read(), TCP | UDP | UDPLITE | ICMPV6),
+            _ => true,
+        }
     }
-    !matches!(load::<u8>(packet, 6), Some(TCP | UDP | UDPLITE | ICMPV6))
 }
 
 /// [`read`], verified once and not at each call; 0: they cannot be read.
