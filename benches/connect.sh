@@ -24,7 +24,7 @@ ip netns add "$ns"
 in_ns() { taskset -c "$cpu" nsenter --net="/run/netns/$ns" "$@"; }
 in_ns ip link set lo up
 # not by the function: that would be a shell of its own, and the server would outlive it with our standard output open
-nsenter --net="/run/netns/$ns" "$loop" serve 9000 & server=$!
+taskset -c "$cpu" nsenter --net="/run/netns/$ns" "$loop" serve 9000 & server=$!
 sleep 0.5
 
 policy() { # filters, then one that refuses port 9001
