@@ -84,7 +84,7 @@ pub(crate) struct RunArgs {
     /// Take policy files anew when they change (SIGHUP does so once)
     #[arg(long, requires = "policy")]
     pub watch: bool,
-    /// Show events on standard error as they happen
+    /// Show events on standard error as they happen (with --json: as JSON Lines)
     #[arg(long)]
     pub trace: bool,
     /// Write events to a file, as JSON Lines

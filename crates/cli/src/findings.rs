@@ -3,7 +3,7 @@
 
 use crate::{filled, live::is_live};
 use openwfp_engine::{CompiledFilter, CompiledPolicy, Finding};
-use openwfp_model::{Action, CalloutKind, FieldId, Filter, FilterFlags, LayerId, Value};
+use openwfp_model::{Action, CalloutKind, FieldId, Filter, FilterCondition, FilterFlags, LayerId, MatchType, Value};
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -136,6 +136,18 @@ fn of_filter(filter: &Filter) -> Vec<(&'static str, String)> {
         found.push(("errno", text));
     }
     found.extend(not_live(filter).map(|text| ("not-live", text)));
+    let part = |condition: &&FilterCondition| {
+        let by_path = [MatchType::Equal, MatchType::NotEqual].contains(&condition.match_type);
+        [FieldId::ALE_APP_ID, FieldId::ALE_ORIGINAL_APP_ID].contains(&condition.field) && !by_path
+    };
+    if let Some(condition) = filter.conditions.iter().find(part) {
+        let text = format!(
+            "compares {} otherwise than with one whole path: `wfp run` refuses the policy, for the kernel knows a \
+             program as one file",
+            condition.field
+        );
+        found.push(("not-live", text));
+    }
     for condition in &filter.conditions {
         if let (FieldId::ALE_APP_ID, Value::Application(path)) = (condition.field, &condition.value)
             && let Some((who, what)) = writable(Path::new(path))

@@ -12,7 +12,9 @@ pub(crate) fn man(name: Option<&str>) -> Result<()> {
         let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
         let names = names.join(", ");
         let found = command.find_subcommand(name);
-        command = found.with_context(|| format!("there is no command {name}; there are {names}"))?.clone();
+        let found = found.with_context(|| format!("there is no command {name}; there are {names}"))?.clone();
+        // the page says of which version it is
+        command = found.version(env!("CARGO_PKG_VERSION")).disable_version_flag(true);
     }
     let mut page = vec![];
     clap_mangen::Man::new(command).render(&mut page)?;

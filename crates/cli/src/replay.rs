@@ -124,7 +124,11 @@ struct Before {
 fn look_before(path: &Path, infer: bool) -> Result<Before> {
     let mut before = Before::default();
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    if !file.metadata().is_ok_and(|data| data.is_file()) {
+    let kind = file.metadata().with_context(|| format!("cannot read {}", path.display()))?.file_type();
+    if kind.is_dir() {
+        bail!("{} is a folder, not a capture", path.display());
+    }
+    if !kind.is_file() {
         if infer {
             bail!("{} can be read only once: say with --local which side is local", path.display());
         }

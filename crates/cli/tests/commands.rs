@@ -112,7 +112,8 @@ fn completions_and_manual_pages() {
         assert!(succeeds(&["completions", shell]).contains("explain"));
     }
     assert!(succeeds(&["man"]).contains(".TH wfp 1"));
-    assert!(succeeds(&["man", "explain"]).contains("wfp\\-explain"));
+    let page = succeeds(&["man", "explain"]);
+    assert!(page.contains("wfp\\-explain") && page.contains(concat!("explain ", env!("CARGO_PKG_VERSION"))), "{page}");
     assert_eq!(wfp(&["man", "no-such-command"]).status.code(), Some(1));
 }
 

@@ -95,6 +95,24 @@ fn empty_and_unknown_values() {
     assert!(arguments("IP_LOCAL_ADDRESS=?", &["--brief"]).starts_with("block (late) by"));
 }
 
+/// The platform's name for it is "prefix"; what it compares is the end.
+#[test]
+fn the_prefix_of_an_application_is_its_ending() {
+    let folder = Folder::new("ending");
+    let policy = folder.file(
+        "policy.toml",
+        "[[filter]]\nname = 'x'\nlayer = 'ALE_AUTH_CONNECT'\naction = 'block'\nwhen = { ALE_APP_ID = { prefix = '/curl' } }\n",
+    );
+    for (application, action) in [("/usr/bin/curl", "block"), ("/opt/curl", "block"), ("/curl/sh", "permit")] {
+        let event = format!("ALE_APP_ID={application}");
+        let text = succeeds(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", &event, "--brief"]);
+        assert!(text.starts_with(action), "{application}: {text}");
+    }
+    // to the kernel a program is one file
+    let found = lines(&succeeds(&["check", "--json", &policy]));
+    assert!(found.iter().any(|line| line["kind"] == "not-live"), "{found:?}");
+}
+
 #[test]
 fn a_disabled_filter_decides_nothing() {
     let folder = Folder::new("disabled");

@@ -178,6 +178,9 @@ fn what_is_no_capture_is_an_error() {
         assert_eq!(output.status.code(), Some(1));
         assert!(stderr(&output).contains(path), "{}", stderr(&output));
     }
+    let output = wfp(&["replay", "/"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("/ is a folder"), "{}", stderr(&output));
     // a pipe cannot be read twice: once to see which side is local, and once more
     let output = wfp_reading(&["replay", "-"], "x");
     assert_eq!(output.status.code(), Some(1));

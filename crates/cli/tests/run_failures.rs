@@ -93,10 +93,16 @@ fn exit_statuses_and_dry_run() {
     assert_eq!(status(&run(&["--", "/etc/passwd"])), 126);
     let broken = folder.file("broken.toml", "[[filter]]\nname = \"x\"\nlayer = \"NO_SUCH\"\naction = \"block\"\n");
     assert_eq!(status(&run(&["-p", &broken, "--", "true"])), 125);
+    let log = folder.file("events.jsonl", "of before");
+    for arguments in [&["--layers", "ALE_AUTH_CONECT"][..], &["--layers", "ALE_AUTH_CONECT", "--events", &log]] {
+        let output = run(&[arguments, &["--", "true"]].concat());
+        assert_eq!(status(&output), 125);
+        assert!(text(&output).contains("did you mean ALE_AUTH_CONNECT?"), "{}", text(&output));
+    }
+    assert_eq!(fs::read_to_string(&log).unwrap(), "of before", "nothing half done");
     let server = Server::local();
     let policy = blocking(&folder, "ALE_AUTH_CONNECT", "");
     let url = format!("http://127.0.0.1:{}/", server.port());
-    let log = folder.path("events.jsonl");
     let output = run(&["-p", &policy, "--dry-run", "--events", &log, "--", "curl", "-s", "-m", "5", &url]);
     assert_eq!(status(&output), 0, "{}", text(&output));
     assert_eq!(events(&log, "ALE_AUTH_CONNECT")[0]["action"], "block", "it says what it would have done");
@@ -159,7 +165,16 @@ impl Drop for Groups {
         for run in self.runs() {
             let _ = fs::remove_dir(run);
         }
-        let _ = fs::remove_dir(&self.0);
+        // what a test has moved into the folder itself goes on there, and holds it
+        let _ = fs::write(self.0.join("cgroup.kill"), "1");
+        for _ in 0..200 {
+            match fs::remove_dir(&self.0) {
+                Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                    thread::sleep(Duration::from_millis(10));
+                }
+                _ => break,
+            }
+        }
     }
 }
 

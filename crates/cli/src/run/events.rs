@@ -24,7 +24,7 @@ use std::{
 pub(super) struct Recorder {
     /// The policy that holds, and before it the last one, whose events may still come.
     policies: Vec<Arc<CompiledPolicy>>,
-    trace: Option<Paint>,
+    trace: Option<Trace>,
     file: Option<(PathBuf, BufWriter<File>)>,
     failed: Option<std::io::Error>,
     /// The flows that are established.
@@ -33,6 +33,15 @@ pub(super) struct Recorder {
     flows_made: u64,
     sequences: BTreeMap<u16, Sequence>,
     lost: u64,
+}
+
+/// How events go to standard error.
+#[derive(Clone, Copy)]
+enum Trace {
+    /// For people.
+    Text(Paint),
+    /// As in the file.
+    Json,
 }
 
 /// The event numbers of one CPU.
@@ -84,7 +93,7 @@ impl Recorder {
             }
             None => None,
         };
-        let trace = trace.then(|| globals.paint_error());
+        let trace = trace.then(|| if globals.json { Trace::Json } else { Trace::Text(globals.paint_error()) });
         Ok(Self {
             policies: vec![policy],
             trace,
@@ -97,8 +106,16 @@ impl Recorder {
         })
     }
 
+    /// Whether anybody takes lines of JSON.
+    fn takes_lines(&self) -> bool {
+        self.file.is_some() || matches!(self.trace, Some(Trace::Json))
+    }
+
     /// A disk that is full does not stop the command; the run says so at its end.
     fn write(&mut self, line: &Json) {
+        if let Some(Trace::Json) = self.trace {
+            complain(format_args!("{line}"));
+        }
         if let (Some((_, file)), None) = (&mut self.file, &self.failed)
             && let Err(error) = writeln!(file, "{line}")
         {
@@ -134,7 +151,7 @@ impl Recorder {
             "permitted": ended.permitted, "blocked": ended.blocked, "lost": self.lost,
         });
         self.write(&summary);
-        if let Some(paint) = self.trace {
+        if let Some(Trace::Text(paint)) = self.trace {
             let lost = if self.lost > 0 { format!(", {} events lost", self.lost) } else { String::new() };
             let (permitted, blocked) = (ended.permitted, ended.blocked);
             complain(format_args!("{} {permitted} permitted, {blocked} blocked{lost}", paint.dim("wfp:")));
@@ -203,7 +220,7 @@ impl Recorder {
             if !self.flows.remove(flow) {
                 continue;
             }
-            let mut line = json!({"time": time(event), "kind": "flow-deleted", "flow": flow, "cause": cause.name()});
+            let mut line = json!({"time": time(event), "kind": "flow-deleted", "flow": flow, "reason": cause.name()});
             if let Some(sequence) = event.sequence {
                 line["cpu"] = json!(event.cpu);
                 line["seq"] = json!(sequence);
@@ -260,17 +277,17 @@ impl Watcher for Recorder {
         if let EventKind::FlowsDeleted { flows, cause } = &event.kind {
             return self.flows_deleted(event, flows, *cause);
         }
-        if self.file.is_some() {
+        if self.takes_lines() {
             let line = self.json(event);
             self.write(&line);
         }
-        if let Some(paint) = self.trace {
+        if let Some(Trace::Text(paint)) = self.trace {
             complain(format_args!("{}", self.text(event, paint)));
         }
         let established = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6].contains(&event.layer);
         if established && !event.blocked && self.flows.insert(event.flow) {
             self.flows_made += 1;
-            if self.file.is_none() {
+            if !self.takes_lines() {
                 return;
             }
             let mut line = self.json(event);

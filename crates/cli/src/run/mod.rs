@@ -49,12 +49,14 @@ fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
     let policy = Arc::new(policy);
     warn_of_layers(&policy, globals);
     let isolation = isolation(args)?;
+    // before the file of events is made anew
+    let recorded = recorded(args, &policy)?;
     let mut recorder = Recorder::new(policy.clone(), args.trace, args.events.as_deref(), globals)?;
     let notice = |text: &str| globals.notice(text);
     let plan = Plan {
         policy: &policy,
         isolation: &isolation,
-        recorded: recorded(args, &policy)?,
+        recorded,
         dry_run: args.dry_run,
         replaceable: args.watch,
         command: &args.command,
@@ -95,15 +97,22 @@ fn isolation(args: &RunArgs) -> Result<Isolation> {
 /// The layers to record: those that were named, else the ALE layers (without _DISCARD, which tell nothing new); and those that
 /// the policy filters.
 fn recorded(args: &RunArgs, policy: &CompiledPolicy) -> Result<Vec<LayerId>> {
+    let mut layers = named(&args.layers)?;
     if !args.trace && args.events.is_none() {
         return Ok(vec![]);
     }
-    let mut layers = vec![];
     if args.layers.is_empty() {
         let ale = |layer: &LayerId| layer.name().starts_with("ALE_") && !layer.name().ends_with("_DISCARD");
         layers.extend(live::layers().filter(ale));
     }
-    for name in &args.layers {
+    layers.extend(filtered(policy).filter(|layer| live::is_live(*layer)));
+    Ok(layers)
+}
+
+/// The layers that `--layers` names, whether anything is recorded or not: a wrong name is always said.
+fn named(names: &[String]) -> Result<Vec<LayerId>> {
+    let mut layers = vec![];
+    for name in names {
         if name.eq_ignore_ascii_case("all") {
             layers.extend(live::layers());
             continue;
@@ -120,7 +129,6 @@ fn recorded(args: &RunArgs, policy: &CompiledPolicy) -> Result<Vec<LayerId>> {
             layers.push(layer);
         }
     }
-    layers.extend(filtered(policy).filter(|layer| live::is_live(*layer)));
     Ok(layers)
 }
 

@@ -266,9 +266,12 @@ fn start(
 /// Takes everything away when nobody is left in the group; else leaves it enforced.
 fn leave(enforcement: Enforcement, group: RunGroup, notice: &dyn Fn(&str)) -> Result<()> {
     if group.is_populated().unwrap_or(false) {
-        let count = group.processes().map_or(0, |processes| processes.len());
+        let who = match group.processes().map_or(0, |processes| processes.len()) {
+            1 => "a process that the command has started goes".to_owned(),
+            count => format!("{count} processes that the command has started go"),
+        };
         notice(&format!(
-            "{count} processes that the command has started go on, filtered, in {}; the next `wfp run` after they have ended clears up",
+            "{who} on, filtered, in {}; a later `wfp run` clears up when that has ended",
             group.path().display()
         ));
         return Ok(());

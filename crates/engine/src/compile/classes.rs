@@ -64,7 +64,7 @@ fn prefix_kind(wide: &Wide) -> Option<&Value> {
 
 /// Text is compared with text, bytes with bytes.
 fn same_kind(a: Option<&Value>, b: &Value) -> bool {
-    a.is_none_or(|a| core::mem::discriminant(a) == core::mem::discriminant(b))
+    a.is_none_or(|a| text_of(a).is_some() == text_of(b).is_some())
 }
 
 fn text_of(value: &Value) -> Option<&str> {
@@ -341,6 +341,18 @@ mod tests {
             assert_eq!(holds("ba", class(value)), short, "{value}");
             assert_eq!(holds("cba", class(value)), long, "{value}");
         }
+    }
+
+    #[test]
+    fn a_text_is_the_ending_of_an_application() {
+        // as policy files have it, where a part of a path leads to no file
+        let mut classes = Classes::default();
+        let (field, ending) = (FieldId::ALE_APP_ID, Value::UnicodeString("/curl".into()));
+        classes.note(field, MatchType::Prefix, &ending).unwrap();
+        let ranges = classes.ranges(field, MatchType::Prefix, &ending);
+        let holds =
+            |path| ranges.iter().any(|&(low, high)| (low..=high).contains(&classes.class(field, &application(path))));
+        assert!(holds("/usr/bin/curl") && !holds("/usr/bin/curly"));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use openwfp_engine::{CalloutAction, CalloutAnswer, Event, EventValue, Unknown, unknown};
 use openwfp_model::{
-    Action, CalloutKind, Filter, FilterCondition, FilterFlags, Guid, MatchType, Sublayer, Value,
+    Action, CalloutKind, FieldId, Filter, FilterCondition, FilterFlags, Guid, MatchType, Sublayer, Value,
     security::{AceKind, Subject},
 };
 use std::collections::BTreeMap;
@@ -171,6 +171,9 @@ fn could_hold(condition: &FilterCondition) -> bool {
     let applications = ["/elsewhere", "/usr/bin/curl", "/usr/bin/CURL", "/usr/bin/dig", "/bin/sh"];
     let mut values: Vec<Value> = match &condition.value {
         Value::User(_) | Value::Group(_) | Value::SecurityDescriptor(_) => users.to_vec(),
+        Value::UnicodeString(_) if condition.field == FieldId::ALE_APP_ID => {
+            applications.map(|path| Value::Application(path.into())).to_vec()
+        }
         Value::Application(_) => applications.map(|path| Value::Application(path.into())).to_vec(),
         Value::ByteBlob(bytes) => vec![Value::ByteBlob(bytes.clone()), Value::ByteBlob(vec![0xee])],
         _ => vec![],
@@ -207,9 +210,10 @@ fn compare(condition: &FilterCondition, value: &Value, gids: &[u32]) -> bool {
             _ => false,
         },
         MatchType::Prefix | MatchType::NotPrefix if number(value).is_none() => match (&condition.value, value) {
-            (Value::UnicodeString(a), Value::UnicodeString(b)) => b.ends_with(a.as_str()),
+            (Value::UnicodeString(a) | Value::Application(a), Value::UnicodeString(b) | Value::Application(b)) => {
+                b.ends_with(a.as_str())
+            }
             (Value::ByteBlob(a), Value::ByteBlob(b)) => b.ends_with(a),
-            (Value::Application(a), Value::Application(b)) => b.ends_with(a.as_str()),
             _ => false,
         },
         _ => match number(value) {

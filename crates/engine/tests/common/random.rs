@@ -169,6 +169,10 @@ fn condition(random: &mut Random, layer: LayerId, field: &LayerField) -> Option<
             }
         }
         6..10 => network(random, field).unwrap_or_else(|| value(random, field)),
+        // a part of a path is a text
+        _ if field.field == FieldId::ALE_APP_ID && matches!(match_type, MatchType::Prefix | MatchType::NotPrefix) => {
+            Value::UnicodeString(random.pick(&["curl", "/CURL", "/bin/sh", "h", "/usr"]).into())
+        }
         _ => condition_value(random, field),
     };
     let condition = FilterCondition::new(field.field, match_type, value);
