@@ -44,8 +44,15 @@ pub struct Config {
     /// For each of [`AUTHORIZATIONS`]: the generation in which the filters there changed last. Flows that were authorized
     /// before have to be authorized again.
     pub changed: [u32; AUTHORIZATIONS],
-    /// When the policy changed last, in nanoseconds of the monotonic clock; 0: never.
-    pub changed_at: u64,
+    /// When that was, in nanoseconds of the monotonic clock; 0: never.
+    pub changed_at: [u64; AUTHORIZATIONS],
+    /// How often the interfaces or addresses have changed. Flows that were authorized under another number have to be
+    /// authorized again.
+    pub network: u32,
+    /// Always 0.
+    pub spare: u32,
+    /// When they changed last, in nanoseconds of the monotonic clock; 0: never.
+    pub network_at: u64,
 }
 
 /// The layers that authorize flows: AUTH_CONNECT of IPv4 and IPv6, AUTH_RECV_ACCEPT of both.

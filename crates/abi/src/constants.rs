@@ -76,6 +76,8 @@ macro_rules! settings {
             HASH_KEY_HIGH: u64;
             /// 1 when the policy names groups, so that those of a task have to be looked up.
             GROUPS_ASKED: u32;
+            /// A flow of datagrams that was not used for so many nanoseconds has ended.
+            FLOW_IDLE: u64;
         }
     };
 }

@@ -17,6 +17,8 @@ pub mod kind {
     pub const FLOW_DELETED: u8 = 1;
     /// A socket without connections is closed: whatever flows it had have ended.
     pub const SOCKET_CLOSED: u8 = 2;
+    /// A flow has ended that had been refused: its socket was ended.
+    pub const REFUSED_FLOW_DELETED: u8 = 3;
 }
 
 /// The event was blocked in truth; without it, only in a dry run.

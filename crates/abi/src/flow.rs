@@ -6,7 +6,7 @@ use crate::identity::Identity;
 /// packet is classified again.
 pub const FLOWS_ENTRIES: u32 = 65536;
 
-/// A flow of datagrams that was not used for so long has ended: 60 seconds.
+/// A flow of datagrams that was not used for so long has ended, unless the loader says otherwise: 60 seconds.
 pub const IDLE_NANOSECONDS: u64 = 60_000_000_000;
 
 /// Names an authorization: a socket and the remote endpoint; and the local one, where filters look at it.
@@ -51,8 +51,13 @@ pub struct Flow {
     pub generation: u32,
     /// Which layer authorized it: its place among [`AUTHORIZATIONS`](crate::config::AUTHORIZATIONS).
     pub authorization: u32,
-    /// When it was used last, in nanoseconds of the monotonic clock.
+    /// When it was used last, in nanoseconds of the monotonic clock. What is dropped of a refused flow is no use.
     pub used: u64,
+    /// Under which [`Config::network`](crate::config::Config::network) it was authorized.
+    pub network: u32,
+    /// 1: it was asked again and refused, and has ended. Until it was idle, or may be asked again, its packets are dropped
+    /// both ways.
+    pub refused: u32,
 }
 
 /// The socket's owner is known.
@@ -90,6 +95,10 @@ pub struct Endpoint {
     pub generation: u32,
     /// Which layer authorized it, as in [`Flow`].
     pub authorization: u32,
+    /// Under which [`Config::network`](crate::config::Config::network) it was authorized.
+    pub network: u32,
+    /// Always 0.
+    pub spare: u32,
     /// The network namespace's cookie.
     pub compartment: u64,
     /// Who owns the endpoint: taken when it was bound, connected or told to listen.

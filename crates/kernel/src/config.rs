@@ -110,22 +110,36 @@ pub(crate) fn of_policy(
     config
 }
 
-/// The settings of a policy that takes the place of another at this time of the monotonic clock: whatever was authorized
-/// before has to be authorized again.
-pub(crate) fn changed(next: Config, at: Duration) -> Config {
-    Config {
-        flags: next.flags | CHANGED,
-        changed: [(next.image >> 32) as u32; AUTHORIZATIONS],
-        changed_at: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX),
-        ..next
+/// The settings of a policy that takes the place of another at this time of the monotonic clock: what was authorized before at
+/// layers whose filters differ has to be authorized again.
+pub(crate) fn changed(next: Config, before: &Config, differ: [bool; AUTHORIZATIONS], at: Duration) -> Config {
+    let (network, network_at) = (before.network, before.network_at);
+    let mut config = Config { changed: before.changed, changed_at: before.changed_at, network, network_at, ..next };
+    for (place, _) in differ.iter().enumerate().filter(|(_, differs)| **differs) {
+        config.changed[place] = (next.image >> 32) as u32;
+        config.changed_at[place] = nanoseconds(at);
+        config.flags |= CHANGED;
     }
+    config
 }
 
-/// The image of `now`, and what both policies ask for besides.
+/// The settings when interfaces or addresses have come or gone: whatever was authorized before has to be authorized again.
+pub(crate) fn network_changed(config: &Config, at: Duration) -> Config {
+    let network = config.network.wrapping_add(1);
+    Config { flags: config.flags | CHANGED, network, network_at: nanoseconds(at), ..*config }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The image of `now` and what belongs to it, and what both policies ask for besides.
 pub(crate) fn both(now: &Config, next: &Config) -> Config {
     let union = |a: [u64; 2], b: [u64; 2]| [a[0] | b[0], a[1] | b[1]];
     Config {
         image: now.image,
+        changed: now.changed,
+        changed_at: now.changed_at,
         flags: now.flags | next.flags,
         recorded: union(now.recorded, next.recorded),
         active: union(now.active, next.active),
@@ -162,6 +176,19 @@ mod tests {
         let (before, next) = (config(1, LATE | LISTEN_FILTERS), config(2, PACKET_LAYERS));
         assert_eq!(both(&before, &next), config(1, LATE | LISTEN_FILTERS | PACKET_LAYERS));
         assert_eq!(settled(&before, &next), config(2, LATE | PACKET_LAYERS));
-        assert_eq!(changed(next, Duration::from_nanos(5)).changed, [2; AUTHORIZATIONS]);
+    }
+
+    #[test]
+    fn only_layers_that_differ_have_changed() {
+        let config = |generation| Config { image: Config::image_word(0, generation), ..Config::default() };
+        let at = Duration::from_nanos;
+        let same = changed(config(2), &config(1), [false; AUTHORIZATIONS], at(5));
+        assert_eq!(same, config(2), "nothing has to be looked at");
+        let once = changed(config(3), &same, [true, false, false, true], at(6));
+        assert_eq!((once.changed, once.changed_at), ([3, 0, 0, 3], [6, 0, 0, 6]));
+        let moved = network_changed(&once, at(7));
+        let twice = changed(config(4), &moved, [true, true, false, false], at(8));
+        assert_eq!((twice.changed, twice.changed_at), ([4, 4, 0, 3], [8, 8, 0, 6]));
+        assert_eq!((twice.network, twice.network_at, twice.flags), (1, 7, CHANGED));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::{
     applications::ApplicationError,
+    authorizing::AuthorizingFilters,
     bpffs, config,
     events::{self, EndOfFlow, Event, EventKind, Events},
     flows::FlowTable,
@@ -166,6 +167,8 @@ pub struct Enforcement {
     pub(crate) unsettled: Option<Config>,
     /// Made when it is first needed.
     pub(crate) grace: Option<Grace>,
+    /// The filters of the policy that holds which authorize flows.
+    pub(crate) filters: AuthorizingFilters,
 }
 
 impl Enforcement {
@@ -181,7 +184,7 @@ impl Enforcement {
         let mut groups: Vec<(u32, u32)> = policy.groups().given().map(|(gid, bit)| (bit, gid)).collect();
         groups.sort_unstable();
         let groups: Vec<u32> = groups.into_iter().map(|(_, gid)| gid).collect();
-        let mut shims = Shims::load(&Settings { group, groups_named: &groups, cells: room })?;
+        let mut shims = Shims::load(&Settings { group, groups_named: &groups, cells: room, flows: options.flows })?;
 
         let started = Instant::now();
         let mut warnings = vec![];
@@ -192,9 +195,9 @@ impl Enforcement {
         warnings.extend(missing.into_iter().map(Warning::from));
         applications.write(&mut shims, &named, policy.generation(), None)?;
         applications.switched(named);
-        let refused = interfaces::write(shims.ebpf())?;
-        if refused > 0 {
-            warnings.push(Warning::Interfaces(refused));
+        let written = interfaces::write(shims.ebpf())?;
+        if written.refused > 0 {
+            warnings.push(Warning::Interfaces(written.refused));
         }
         let config = config::of_policy(policy, 0, &options, &options.recorded, interfaces::namespace()?);
         config::write(&mut shims, config)?;
@@ -218,7 +221,7 @@ impl Enforcement {
         }
         let labels = Labels::take(&mut shims)?;
         let totals = TotalsMap::new(take(&mut shims, "TOTALS")?)?;
-        let flows = FlowTable::new(take(&mut shims, "FLOWS")?)?;
+        let flows = FlowTable::new(take(&mut shims, "FLOWS")?, options.flows)?;
         let events = Events::new(take(&mut shims, "EVENTS")?, take(&mut shims, "SEQUENCE")?)?;
         Ok(Self {
             shims,
@@ -242,6 +245,7 @@ impl Enforcement {
             config,
             unsettled: None,
             grace: None,
+            filters: AuthorizingFilters::of(policy),
         })
     }
 
@@ -379,9 +383,26 @@ impl Enforcement {
         self.flows.forget();
     }
 
-    /// Network interfaces or addresses have changed: tells the programs.
+    /// How many flows of datagrams are remembered, and hops by way of which packets go elsewhere.
+    pub fn flows_remembered(&self) -> usize {
+        self.flows.count()
+    }
+
+    /// Network interfaces or addresses may have changed: tells the programs. Where one has come, gone or become another, each
+    /// flow is authorized again at its next packet.
     pub fn refresh_interfaces(&mut self) -> Result<(), EnforceError> {
-        interfaces::write(self.shims.ebpf())?;
+        // the maps first: what is authorized under the new number has seen what is in them
+        let written = interfaces::write(self.shims.ebpf());
+        if written.as_ref().map_or(true, |written| written.changed) {
+            let at = events::monotonic();
+            let next = config::network_changed(&self.config, at);
+            config::write(&mut self.shims, next)?;
+            self.config = next;
+            if let Some(unsettled) = &mut self.unsettled {
+                *unsettled = config::network_changed(unsettled, at);
+            }
+        }
+        written?;
         self.attach_to_devices()?;
         Ok(())
     }

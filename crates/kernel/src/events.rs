@@ -38,7 +38,8 @@ pub enum EndOfFlow {
     Closed,
     /// It was not used for too long.
     Idle,
-    /// The policy has changed, and no longer permits it.
+    /// It was authorized again, since the policy or the interfaces have changed, and refused; or refused when it was
+    /// established.
     Refused,
     /// It was forgotten to make room for others.
     Evicted,
@@ -192,6 +193,9 @@ impl Events {
         let kind = match record.kind {
             kind::CLASSIFY => EventKind::Classify,
             kind::FLOW_DELETED => EventKind::FlowsDeleted { flows: vec![record.flow], cause: EndOfFlow::Closed },
+            kind::REFUSED_FLOW_DELETED => {
+                EventKind::FlowsDeleted { flows: vec![record.flow], cause: EndOfFlow::Refused }
+            }
             // which flows it had is known to the table of flows
             kind::SOCKET_CLOSED => EventKind::FlowsDeleted { flows: vec![], cause: EndOfFlow::Closed },
             _ => return None,

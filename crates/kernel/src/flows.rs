@@ -8,14 +8,42 @@ use crate::{events::EndOfFlow, load::LoadError, records::Record};
 use aya::maps::{HashMap, Map, MapData, MapError};
 use openwfp_abi::flow::{FLOWS_ENTRIES, Flow, FlowKey, IDLE_NANOSECONDS};
 use std::{
-    collections::HashMap as StdHashMap,
+    collections::{HashMap as StdHashMap, HashSet},
     time::{Duration, Instant},
 };
 
-/// How often the table is looked through.
-const SWEEP: Duration = Duration::from_secs(5);
-/// So many flows are known at most; more have been forgotten by the programs too.
-const MOST_KNOWN: usize = 2 * FLOWS_ENTRIES as usize;
+/// How flows of datagrams are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowLimits {
+    /// One that was not used for so long has ended: 60 seconds.
+    pub idle: Duration,
+    /// At most so many are remembered (65,536); the one that was used longest ago makes room, approximately: the table is one of
+    /// the kernel's, which gives each CPU some places at a time.
+    pub entries: u32,
+}
+
+impl Default for FlowLimits {
+    fn default() -> Self {
+        Self { idle: Duration::from_nanos(IDLE_NANOSECONDS), entries: FLOWS_ENTRIES }
+    }
+}
+
+impl FlowLimits {
+    /// The time in nanoseconds.
+    pub(crate) fn idle_nanoseconds(&self) -> u64 {
+        u64::try_from(self.idle.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// How often the table is looked through.
+    fn sweep(&self) -> Duration {
+        (self.idle / 12).min(Duration::from_secs(5))
+    }
+
+    /// So many flows are known at most; more have been forgotten by the programs too.
+    fn most_known(&self) -> usize {
+        2 * self.entries as usize
+    }
+}
 
 /// A flow that was established and has not ended.
 #[derive(Clone, Copy, Debug)]
@@ -30,17 +58,23 @@ pub(crate) struct FlowTable {
     map: HashMap<MapData, Record<FlowKey>, Record<Flow>>,
     known: StdHashMap<u64, Known>,
     swept: Instant,
+    limits: FlowLimits,
 }
 
 impl FlowTable {
-    pub(crate) fn new(map: Map) -> Result<Self, LoadError> {
+    pub(crate) fn new(map: Map, limits: FlowLimits) -> Result<Self, LoadError> {
         let failed = |source: MapError| LoadError::Map { name: "FLOWS", source: Box::new(source) };
-        Ok(Self { map: map.try_into().map_err(failed)?, known: StdHashMap::new(), swept: Instant::now() })
+        Ok(Self { map: map.try_into().map_err(failed)?, known: StdHashMap::new(), swept: Instant::now(), limits })
+    }
+
+    /// How many are remembered.
+    pub(crate) fn count(&self) -> usize {
+        self.map.keys().filter_map(Result::ok).count()
     }
 
     /// A flow was established at this time (nanoseconds of the monotonic clock).
     pub(crate) fn established(&mut self, flow: u64, socket: u64, time: u64) {
-        if self.known.len() < MOST_KNOWN {
+        if self.known.len() < self.limits.most_known() {
             self.known.insert(flow, Known { socket, used: time });
         }
     }
@@ -70,25 +104,34 @@ impl FlowTable {
 
     /// Looks the table through, when it is time: the flows that have ended.
     pub(crate) fn sweep(&mut self, now: u64) -> Vec<(u64, EndOfFlow)> {
-        if self.known.is_empty() || self.swept.elapsed() < SWEEP {
+        if self.known.is_empty() || self.swept.elapsed() < self.limits.sweep() {
             return vec![];
         }
         self.swept = Instant::now();
         let mut there = StdHashMap::new();
+        let mut refused = HashSet::new();
         let mut idle = vec![];
         for entry in self.map.iter() {
             // an entry that goes away meanwhile ends the walk or is passed over: it is found the next time
             let Ok((key, Record(flow))) = entry else { continue };
-            there.insert(flow.id, flow.used);
-            if is_idle(flow.used, now) {
+            if flow.refused == 0 {
+                there.insert(flow.id, flow.used);
+            } else {
+                refused.insert(flow.id);
+            }
+            if self.is_idle(flow.used, now) {
                 idle.push(key);
             }
         }
         let mut ended = vec![];
-        self.known.retain(|&flow, known| {
+        let mut known = std::mem::take(&mut self.known);
+        known.retain(|&flow, known| {
             let used = there.get(&flow).copied();
             known.used = used.unwrap_or(known.used).max(known.used);
-            if is_idle(known.used, now) {
+            if refused.contains(&flow) {
+                // its event was lost, or is not recorded
+                ended.push((flow, EndOfFlow::Refused));
+            } else if self.is_idle(known.used, now) {
                 ended.push((flow, EndOfFlow::Idle));
             } else if used.is_none() {
                 ended.push((flow, EndOfFlow::Evicted));
@@ -97,6 +140,7 @@ impl FlowTable {
             }
             false
         });
+        self.known = known;
         for key in idle {
             // one that is used again meanwhile is a new flow at its next packet
             let _ = self.map.remove(&key);
@@ -104,8 +148,8 @@ impl FlowTable {
         ended.sort_unstable_by_key(|(flow, _)| *flow);
         ended
     }
-}
 
-fn is_idle(used: u64, now: u64) -> bool {
-    now.saturating_sub(used) > IDLE_NANOSECONDS
+    fn is_idle(&self, used: u64, now: u64) -> bool {
+        now.saturating_sub(used) > self.limits.idle_nanoseconds()
+    }
 }

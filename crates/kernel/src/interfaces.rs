@@ -55,8 +55,17 @@ fn words(address: IpAddr) -> [u32; 4] {
     }
 }
 
-/// Brings the maps of interfaces and addresses up to date; how many did not fit.
-pub(crate) fn write(ebpf: &mut Ebpf) -> Result<usize, LoadError> {
+/// What came of writing the maps of interfaces and addresses.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Written {
+    /// How many did not fit.
+    pub refused: usize,
+    /// Whether something else stands there than before.
+    pub changed: bool,
+}
+
+/// Brings the maps of interfaces and addresses up to date.
+pub(crate) fn write(ebpf: &mut Ebpf) -> Result<Written, LoadError> {
     let system = |source| LoadError::System { what: "cannot list network interfaces", source };
     let entry = |link: &Link| {
         let (kind, tunnel) = link.kind();
@@ -72,9 +81,15 @@ pub(crate) fn write(ebpf: &mut Ebpf) -> Result<usize, LoadError> {
     let mut map = HashMap::<_, u32, Record<Interface>>::try_from(map).map_err(failed)?;
     let gone: Vec<u32> = map.keys().filter_map(Result::ok).filter(|index| !interfaces.contains_key(index)).collect();
     gone.iter().for_each(|index| drop(map.remove(index)));
-    let mut refused = 0;
+    let mut written = Written { refused: 0, changed: !gone.is_empty() };
     for (index, interface) in &interfaces {
-        refused += usize::from(map.insert(index, Record(*interface), 0).is_err());
+        if map.get(index, 0).is_ok_and(|Record(before)| before == *interface) {
+            continue;
+        }
+        match map.insert(index, Record(*interface), 0) {
+            Ok(()) => written.changed = true,
+            Err(_) => written.refused += 1,
+        }
     }
 
     let name = "ADDRESSES";
@@ -84,10 +99,17 @@ pub(crate) fn write(ebpf: &mut Ebpf) -> Result<usize, LoadError> {
     let gone: Vec<[u32; 4]> =
         map.keys().filter_map(Result::ok).filter(|address| !addresses.contains_key(address)).collect();
     gone.iter().for_each(|address| drop(map.remove(address)));
+    written.changed |= !gone.is_empty();
     for (address, index) in &addresses {
-        refused += usize::from(map.insert(address, index, 0).is_err());
+        if map.get(address, 0).is_ok_and(|before| before == *index) {
+            continue;
+        }
+        match map.insert(address, index, 0) {
+            Ok(()) => written.changed = true,
+            Err(_) => written.refused += 1,
+        }
     }
-    Ok(refused)
+    Ok(written)
 }
 
 #[cfg(test)]

@@ -15,13 +15,14 @@
 //! - [`bpffs`], [`mounts`]: the file system that keeps what is pinned, and what else is mounted.
 
 pub mod applications;
+mod authorizing;
 pub mod bpffs;
 pub mod btf;
 mod config;
 pub mod enforcement;
 pub mod events;
 pub mod features;
-mod flows;
+pub mod flows;
 mod grace;
 pub mod group;
 pub mod hooks;

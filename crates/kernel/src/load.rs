@@ -5,6 +5,7 @@
 
 use crate::{
     btf::{Btf, BtfError},
+    flows::FlowLimits,
     group::Group,
     offsets::Offsets,
 };
@@ -113,12 +114,14 @@ pub struct Settings<'a> {
     pub groups_named: &'a [u32],
     /// How many cells of a policy image there must be room for.
     pub cells: u32,
+    /// How flows are remembered.
+    pub flows: FlowLimits,
 }
 
 impl<'a> Settings<'a> {
     /// For labels alone: no policy.
     pub fn labels(group: &'a Group) -> Self {
-        Self { group, groups_named: &[], cells: LEAST_CELLS }
+        Self { group, groups_named: &[], cells: LEAST_CELLS, flows: FlowLimits::default() }
     }
 }
 
@@ -173,6 +176,7 @@ impl Shims {
             .map_err(|error| LoadError::Object(Box::new(error.into())))?;
         let hash_key = [random()?, random()?];
         let groups_asked = u32::from(count > 0);
+        let idle = settings.flows.idle_nanoseconds();
         // not all need be there: a constant that no program reads is left out of the object
         offsets.iter().for_each(|(name, value)| {
             loader.override_global(name, value, false);
@@ -183,9 +187,11 @@ impl Shims {
             .override_global("HASH_KEY_LOW", &hash_key[0], true)
             .override_global("HASH_KEY_HIGH", &hash_key[1], true)
             .override_global("GROUPS_ASKED", &groups_asked, false)
+            .override_global("FLOW_IDLE", &idle, true)
             // on failure the log is asked for anyway
             .verifier_log_level(VerifierLogLevel::STATS)
             .map_max_entries("CELLS", settings.cells.max(LEAST_CELLS))
+            .map_max_entries("FLOWS", settings.flows.entries.max(1))
             .allow_unsupported_maps();
         let ebpf = loader.load(OBJECT).map_err(|error| LoadError::Object(Box::new(error)))?;
         let mut shims = Self { ebpf, types, hash_key, links: Vec::new(), pinned: Vec::new(), times: Times::default() };

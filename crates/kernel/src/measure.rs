@@ -75,7 +75,7 @@ impl KernelClassifier {
         // the program asks nothing about processes, so that any group will do
         let group = Group::open(&hierarchy()?)?;
         let room = u32::try_from(cells).unwrap_or(u32::MAX).max(LEAST_CELLS);
-        let mut shims = Shims::load(&Settings { group: &group, groups_named: &[], cells: room })?;
+        let mut shims = Shims::load(&Settings { group: &group, cells: room, ..Settings::labels(&group) })?;
         let refused = |source| LoadError::Program { name: PROGRAM, source: Box::new(source) };
         let program = shims.ebpf().program_mut(PROGRAM).ok_or(LoadError::ObjectLacks { name: PROGRAM })?;
         let program: &mut RawTracePoint = program.try_into().map_err(refused)?;

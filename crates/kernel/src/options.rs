@@ -1,5 +1,6 @@
 //! How a policy is to be enforced.
 
+use crate::flows::FlowLimits;
 use openwfp_model::LayerId;
 use std::path::PathBuf;
 
@@ -18,4 +19,6 @@ pub struct Options {
     /// Other policies will take the place of this one: every program is attached and the owners of all sockets are kept from the
     /// start, so that sockets of before mean the same to a later policy as those that are made under it.
     pub replaceable: bool,
+    /// How flows of datagrams are remembered.
+    pub flows: FlowLimits,
 }

@@ -20,6 +20,7 @@
 //! Programs stay attached when a policy comes that does not need them: sockets were marked under them.
 
 use crate::{
+    authorizing::AuthorizingFilters,
     config,
     enforcement::{EnforceError, Enforcement, Warning},
     events,
@@ -54,7 +55,7 @@ impl Enforcement {
     /// [`compile_after`](openwfp_engine::compile_after)). Each classification is made by one of the two, and those that begin
     /// after this has returned by the new one. On failure the old one holds as before.
     ///
-    /// Flows that were authorized before are authorized again at their next packet. Sockets keep what was decided when they
+    /// Flows that were authorized before, at a layer whose filters are others now, are authorized again at their next packet. Sockets keep what was decided when they
     /// were made, bound or told to listen.
     pub fn replace(&mut self, policy: &CompiledPolicy, recorded: &[LayerId]) -> Result<Replaced, EnforceError> {
         if policy.classes().has_wide(FieldId::ALE_APP_ID) {
@@ -86,7 +87,8 @@ impl Enforcement {
         if next.flags & FLOWS_RECORDED != 0 && !new.contains(&Hook::Release) && !self.hooks.contains(&Hook::Release) {
             new.push(Hook::Release);
         }
-        let next = config::changed(next, events::monotonic());
+        let filters = AuthorizingFilters::of(policy);
+        let next = config::changed(next, &self.config, self.filters.differ(&filters), events::monotonic());
         let before = self.config;
         if let Err(error) = self.switch(&next, &named, &new) {
             // as long as this fails, the flags of both stand, which is no harm
@@ -98,6 +100,7 @@ impl Enforcement {
             return Err(error.into());
         }
         self.unsettled = Some(config::settled(&before, &next));
+        self.filters = filters;
         self.place = base..base + cells.len() as u32;
         self.applications.switched(named);
         self.hooks.extend(&new);
@@ -121,7 +124,7 @@ impl Enforcement {
         let mut both = config::both(&self.config, next);
         config::write(&mut self.shims, both)?;
         self.look_closer(new)?;
-        both.image = next.image;
+        (both.image, both.changed, both.changed_at) = (next.image, next.changed, next.changed_at);
         config::write(&mut self.shims, both).inspect_err(|_| self.look_away(new))?;
         self.config = both;
         Ok(())

@@ -181,7 +181,7 @@ impl Call {
     #[inline(always)]
     fn decide(&self, work: &mut Work, key: &FlowKey, remote: Address, certain: bool, protocol: u32) -> Outcome {
         let (cookie, port) = (key.socket, key.port);
-        // one that was authorized by a policy before is asked again by its packet
+        // one that was authorized before a change, or refused, is looked at when its packet leaves
         if self.message && certain && flows::standing(key, &mut 0) != Standing::UNKNOWN {
             return Outcome::Permitted;
         }
@@ -315,6 +315,7 @@ impl Call {
         // SAFETY: a valid map value.
         unsafe {
             (*endpoint).generation = work.generation();
+            (*endpoint).network = work.network();
             (*endpoint).authorization = authorization(false, v6);
         }
         true

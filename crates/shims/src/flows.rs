@@ -2,12 +2,16 @@
 //!
 //! A flow of datagrams is kept under its socket and remote endpoint; that of a TCP connection with its socket. Either
 //! belongs to the generation of the policy that authorized it. When the filters of that layer have changed since, its
-//! next packet is authorized again, whichever way it goes.
+//! next packet is authorized again, whichever way it goes. So it is when interfaces or addresses have come or gone.
+//!
+//! A flow that is refused then has ended. One of datagrams is remembered as refused for as long as it would be remembered
+//! otherwise: the other side's next datagram does not begin a flow of its own.
 
 use crate::{
     address::Address,
-    layers::{FLOW_ESTABLISHED, INBOUND, OUTBOUND},
+    layers::{FLOW_ESTABLISHED, INBOUND, NEW_ARRIVAL_INTERFACE, NEW_NEXTHOP_INTERFACE, OUTBOUND, POLICY_CHANGE},
     maps::FLOWS,
+    offsets as at,
     report::About,
     words as record_words,
     work::{self, OLD_FLOW, Outcome, Work, config},
@@ -16,7 +20,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use core::mem::MaybeUninit;
 use openwfp_abi::{
     config::AUTHORIZATIONS,
-    flow::{Flow, FlowKey, IDLE_NANOSECONDS},
+    flow::{Flow, FlowKey},
 };
 use openwfp_engine::words;
 
@@ -48,8 +52,10 @@ impl Standing {
     pub const UNKNOWN: Self = Self(0);
     /// It is authorized.
     pub const CURRENT: Self = Self(1);
-    /// It was authorized by filters that have changed since.
+    /// It was authorized before a change.
     pub const OLD: Self = Self(2);
+    /// It was refused after a change.
+    pub const REFUSED: Self = Self(3);
 }
 
 /// How a flow stands, which counts as used now; and its id.
@@ -90,32 +96,67 @@ pub unsafe extern "C" fn flow_standing(key: *const FlowKey, id: *mut u64) -> u32
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     // SAFETY: a valid map value; one of several times that are written at once is as good as another.
     unsafe {
-        if now.wrapping_sub((*flow).used) > IDLE_NANOSECONDS && now > (*flow).used {
+        if now.wrapping_sub((*flow).used) > at::FLOW_IDLE() && now > (*flow).used {
             return Standing::UNKNOWN.0;
+        }
+        let old = changes((*flow).generation, (*flow).network, (*flow).authorization) != 0;
+        if (*flow).refused != 0 {
+            // what may be permitted again is another flow
+            return if old { Standing::UNKNOWN.0 } else { Standing::REFUSED.0 };
         }
         (*flow).used = now;
         *id = (*flow).id;
-        if is_old((*flow).generation, (*flow).authorization) { Standing::OLD.0 } else { Standing::CURRENT.0 }
+        if old { Standing::OLD.0 } else { Standing::CURRENT.0 }
     }
 }
 
-/// Whether the filters of a layer have changed since a generation.
+/// The filters of the layer have changed.
+const FILTERS: u32 = 1;
+/// Interfaces or addresses have come or gone.
+const NETWORK: u32 = 2;
+
+/// What has changed since a flow was authorized; 0: nothing that it was authorized by.
 #[inline(always)]
-pub fn is_old(generation: u32, authorization: u32) -> bool {
-    let Some(config) = config() else { return true };
+pub fn changes(generation: u32, network: u32, authorization: u32) -> u32 {
+    let Some(config) = config() else { return FILTERS };
     // SAFETY: a valid map value; volatile, because the loader changes it while programs run.
-    let changed = unsafe { (&raw const config.changed[authorization as usize % AUTHORIZATIONS]).read_volatile() };
-    generation < changed
+    let (changed, now) = unsafe {
+        let changed = &raw const config.changed[authorization as usize % AUTHORIZATIONS];
+        (changed.read_volatile(), (&raw const config.network).read_volatile())
+    };
+    let filters = if generation < changed { FILTERS } else { 0 };
+    filters | if network != now { NETWORK } else { 0 }
 }
 
-/// Whether the policy has changed since the oldest handshake that may be under way was begun.
+/// The reasons for which a packet has its flow authorized again, as the platform numbers them. Of interfaces it knows those
+/// by which packets arrive and those by which they leave; which one it is, the packet says.
 #[inline(always)]
-pub fn changed_lately() -> bool {
+pub fn reasons(changes: u32, inbound: bool) -> u32 {
+    let policy = if changes & FILTERS != 0 { POLICY_CHANGE } else { 0 };
+    let interface = if inbound { NEW_ARRIVAL_INTERFACE } else { NEW_NEXTHOP_INTERFACE };
+    policy | if changes & NETWORK != 0 { interface } else { 0 }
+}
+
+/// Whether the filters of a layer have changed since the oldest handshake that may be under way was begun.
+#[inline(always)]
+pub fn changed_lately(authorization: u32) -> bool {
+    let Some(config) = config() else { return true };
+    is_lately(&raw const config.changed_at[authorization as usize % AUTHORIZATIONS])
+}
+
+/// Whether interfaces or addresses have changed since then.
+#[inline(always)]
+pub fn network_changed_lately() -> bool {
+    let Some(config) = config() else { return true };
+    is_lately(&raw const config.network_at)
+}
+
+#[inline(always)]
+fn is_lately(time: *const u64) -> bool {
     /// A SYN-ACK is sent again for at most so long.
     const HANDSHAKE_NANOSECONDS: u64 = 130_000_000_000;
-    let Some(config) = config() else { return true };
-    // SAFETY: a valid map value; volatile, because the loader changes it. The helper takes no arguments.
-    let (changed, now) = unsafe { ((&raw const config.changed_at).read_volatile(), bpf_ktime_get_coarse_ns()) };
+    // SAFETY: a member of a valid map value; volatile, because the loader changes it. The helper takes no arguments.
+    let (changed, now) = unsafe { (time.read_volatile(), bpf_ktime_get_coarse_ns()) };
     changed != 0 && now.wrapping_sub(changed) < HANDSHAKE_NANOSECONDS
 }
 
@@ -123,9 +164,21 @@ pub fn changed_lately() -> bool {
 /// the flow is asked for again.
 #[inline(always)]
 pub fn remember(work: &Work, key: &FlowKey, id: u64, authorization: u32) {
+    insert(work, key, id, authorization, 0);
+}
+
+/// Remembers a flow that was refused.
+#[inline(always)]
+pub fn remember_refused(work: &Work, key: &FlowKey, id: u64, authorization: u32) {
+    insert(work, key, id, authorization, 1);
+}
+
+#[inline(always)]
+fn insert(work: &Work, key: &FlowKey, id: u64, authorization: u32, refused: u32) {
     // SAFETY: the helper takes no arguments.
     let used = unsafe { bpf_ktime_get_coarse_ns() };
-    let _ = FLOWS.insert(key, &Flow { id, generation: work.generation(), authorization, used }, 0);
+    let (generation, network) = (work.generation(), work.network());
+    let _ = FLOWS.insert(key, &Flow { id, generation, authorization, used, network, refused }, 0);
 }
 
 /// ALE_FLOW_ESTABLISHED of a flow that was just authorized, with the values of the authorization; then it is remembered.

@@ -12,8 +12,7 @@ use crate::{
     layers::{
         AUTH_CONNECT, AUTH_RECV_ACCEPT, DATAGRAM_DATA, INBOUND, INBOUND_ICMP_ERROR, INBOUND_IPPACKET,
         INBOUND_TRANSPORT, IS_FRAGMENT, IS_LOOPBACK, IS_RAW_ENDPOINT, IS_REAUTHORIZE, Layers, OUTBOUND,
-        OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT, POLICY_CHANGE, STREAM_PACKET, authorization,
-        authorizes,
+        OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT, STREAM_PACKET, authorization, authorizes,
     },
     maps::{ENDPOINTS, FLOWS, SHARED},
     protocol,
@@ -66,7 +65,15 @@ impl Kept {
     pub fn of_namespace(compartment: u64) -> Self {
         // LLVM would make a call to `memset` of zeros that it knows
         let zero = core::hint::black_box(0u64);
-        Self { flags: zero, flow: zero, generation: zero as u32, authorization: zero as u32, compartment }
+        Self {
+            flags: zero,
+            flow: zero,
+            generation: zero as u32,
+            authorization: zero as u32,
+            network: zero as u32,
+            spare: zero as u32,
+            compartment,
+        }
     }
 }
 
@@ -90,8 +97,10 @@ enum Need {
     Nothing,
     /// It opens something.
     Authorize,
-    /// What it belongs to was authorized by filters that have changed.
+    /// What it belongs to was authorized before a change.
     Reauthorize,
+    /// What it belongs to was refused.
+    Drop,
 }
 
 struct Packet {
@@ -107,6 +116,8 @@ pub struct Kept {
     flow: u64,
     generation: u32,
     authorization: u32,
+    network: u32,
+    spare: u32,
     compartment: u64,
 }
 
@@ -134,6 +145,7 @@ impl Packet {
                 kept.flow = (*endpoint).flow;
                 kept.generation = (*endpoint).generation;
                 kept.authorization = (*endpoint).authorization;
+                kept.network = (*endpoint).network;
                 kept.compartment = (*endpoint).compartment;
             }
         }
@@ -168,6 +180,9 @@ impl Packet {
         } else if asked || settings & CHANGED != 0 {
             (need, flow) = self.standing(&header, &key);
         }
+        if need == Need::Drop {
+            return 0;
+        }
         if need == Need::Nothing && settings & PACKET_LAYERS == 0 && !header.routed {
             return 1;
         }
@@ -181,7 +196,7 @@ impl Packet {
                 }
             }
             match need {
-                Need::Nothing => {}
+                Need::Nothing | Need::Drop => {}
                 Need::Authorize => {
                     let (outcome, made) = self.connects(work, &header, &key, stream);
                     if outcome != Outcome::Permitted {
@@ -250,6 +265,9 @@ impl Packet {
         } else {
             (need, flow) = self.standing(&header, &key);
         }
+        if need == Need::Drop {
+            return 0;
+        }
         if need == Need::Nothing && settings & PACKET_LAYERS == 0 {
             return 1;
         }
@@ -262,7 +280,7 @@ impl Packet {
                 }
             }
             match need {
-                Need::Nothing => {}
+                Need::Nothing | Need::Drop => {}
                 Need::Authorize => {
                     let (outcome, made) = self.accepts(work, &header, &key, stream);
                     if outcome != Outcome::Permitted {
@@ -296,15 +314,22 @@ impl Packet {
         let need = match flows::standing(key, &mut flow) {
             Standing::CURRENT => Need::Nothing,
             Standing::OLD => Need::Reauthorize,
+            Standing::REFUSED => Need::Drop,
             _ => Need::Authorize,
         };
         (need, flow)
     }
 
-    /// Whether the connection was authorized by filters that have changed.
+    /// Whether the connection was authorized before a change.
     #[inline(always)]
     fn is_old(&self, settings: u64, kept: Kept) -> bool {
-        settings & CHANGED != 0 && kept.flow != 0 && flows::is_old(kept.generation, kept.authorization)
+        settings & CHANGED != 0 && kept.flow != 0 && self.changes(kept) != 0
+    }
+
+    /// What has changed since the connection was authorized.
+    #[inline(always)]
+    fn changes(&self, kept: Kept) -> u32 {
+        flows::changes(kept.generation, kept.network, kept.authorization)
     }
 
     /// The layer of what the packet carries.
@@ -353,6 +378,7 @@ impl Packet {
             unsafe {
                 (*endpoint).flow = flow;
                 (*endpoint).generation = work.generation();
+                (*endpoint).network = work.network();
                 (*endpoint).authorization = authorization(false, v6);
                 bits::clear(&raw mut (*endpoint).flags, CONNECT_LATE);
             }
@@ -375,35 +401,41 @@ impl Packet {
     /// Asks again, at the layer that authorized the flow, whichever way the packet goes.
     #[inline(always)]
     fn reauthorize(&self, work: &mut Work, key: &FlowKey, stream: bool, kept: Kept, flow: u64) -> Outcome {
-        let authorization = match FLOWS.get_ptr(key) {
-            _ if stream => kept.authorization,
+        let (authorization, changes) = match FLOWS.get_ptr(key) {
+            _ if stream => (kept.authorization, self.changes(kept)),
             // SAFETY: a valid map value.
-            Some(flow) => unsafe { (*flow).authorization },
-            None => return Outcome::Permitted,
+            Some(flow) => unsafe {
+                let changes = flows::changes((*flow).generation, (*flow).network, (*flow).authorization);
+                ((*flow).authorization, changes)
+            },
+            // it had to make room a moment ago: the next packet opens it
+            None => return work::CLOSED,
         };
         let before = work.values.get(words::FLAGS) as u32;
         work.values.set(words::FLAGS, before | IS_REAUTHORIZE);
-        work.values.set(words::REAUTHORIZE_REASON, POLICY_CHANGE);
+        work.values.set(words::REAUTHORIZE_REASON, flows::reasons(changes, self.inbound));
         let flags = OLD_FLOW | if stream { FAIL_SOCKET } else { 0 };
         let about = About { layer: authorizes(authorization), socket: key.socket, flow, flags };
         let outcome = work.decide(&about);
         work.values.set(words::FLAGS, before);
         work.values.set(words::REAUTHORIZE_REASON, 0);
-        let permitted = outcome == Outcome::Permitted;
+        // a dry run tells once what it would have refused
+        let goes_on = outcome == Outcome::Permitted || work.flags & DRY_RUN != 0;
         if !stream {
-            if permitted {
+            if goes_on {
                 flows::remember(work, key, flow, authorization);
             } else {
-                let _ = FLOWS.remove(key);
+                flows::remember_refused(work, key, flow, authorization);
             }
             return outcome;
         }
         if let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
             // SAFETY: a valid map value.
             unsafe {
-                if permitted {
+                if goes_on {
                     (*endpoint).generation = work.generation();
-                } else if work.flags & DRY_RUN == 0 {
+                    (*endpoint).network = work.network();
+                } else {
                     bits::set(&raw mut (*endpoint).flags, FLOW_REFUSED);
                 }
             }

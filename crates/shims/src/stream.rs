@@ -203,9 +203,11 @@ impl Operation {
             if direction == INBOUND {
                 // what the listening socket has is not this one's
                 bits::clear(&raw mut (*endpoint).flags, ASSIGNED | DUAL);
-                (*endpoint).authorization = authorization(true, v6);
-                // its SYN may have been permitted by filters that have changed since
-                (*endpoint).generation = if flows::changed_lately() { 0 } else { work.generation() };
+                let accepted = authorization(true, v6);
+                (*endpoint).authorization = accepted;
+                // its SYN may have been permitted by filters, or by way of an interface, that have changed since
+                (*endpoint).generation = if flows::changed_lately(accepted) { 0 } else { work.generation() };
+                (*endpoint).network = work.network().wrapping_sub(flows::network_changed_lately() as u32);
             }
             if direction == INBOUND || (*endpoint).flow == 0 {
                 (*endpoint).flow = next_flow();
@@ -249,6 +251,7 @@ impl Operation {
         }
         // SAFETY: a valid map value.
         unsafe { bits::clear(&raw mut (*endpoint).flags, ESTABLISHED) };
+        let ended = if flags & FLOW_REFUSED != 0 { kind::REFUSED_FLOW_DELETED } else { kind::FLOW_DELETED };
         work::with(|work| {
             // SAFETY: a valid map value.
             work.identify(unsafe { &raw const (*endpoint).owner });
@@ -257,7 +260,7 @@ impl Operation {
             work.decide(&About { layer, socket: self.cookie(), flow, flags: OLD_FLOW });
             if work.flags & FLOWS_RECORDED != 0 {
                 // SAFETY: memory that is claimed.
-                unsafe { report_end(work, kind::FLOW_DELETED as u32, self.cookie(), flow) };
+                unsafe { report_end(work, ended as u32, self.cookie(), flow) };
             }
             Outcome::Permitted
         });

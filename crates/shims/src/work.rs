@@ -45,6 +45,8 @@ pub struct Work {
     active: [u64; LAYERS / 64],
     /// The network namespace whose interfaces and addresses are known.
     namespace: u64,
+    /// [`Config::network`].
+    network: u64,
     done: u64,
 }
 
@@ -160,6 +162,8 @@ pub fn begin() -> Option<&'static mut Work> {
     let memory = unsafe { &mut *memory };
     // SAFETY: a valid map value; volatile, because the loader changes it while programs run.
     unsafe {
+        // before the interfaces are looked at: what was decided by those of before is asked again
+        memory.network = (&raw const config.network).read_volatile() as u64;
         memory.image = (&raw const config.image).read_volatile();
         memory.flags = (&raw const config.flags).read_volatile();
         memory.recorded[0] = (&raw const config.recorded[0]).read_volatile();
@@ -200,6 +204,12 @@ impl Work {
     #[inline(always)]
     pub fn generation(&self) -> u32 {
         (self.image >> 32) as u32
+    }
+
+    /// How often the interfaces had changed when this classification began.
+    #[inline(always)]
+    pub fn network(&self) -> u32 {
+        self.network as u32
     }
 
     /// Whether a layer has filters or is recorded.

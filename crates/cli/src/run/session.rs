@@ -251,6 +251,7 @@ fn start(
         pins: Some(folder.to_path_buf()),
         devices: false,
         replaceable: plan.replaceable,
+        ..Options::default()
     };
     let mut enforcement = Enforcement::prepare(plan.policy, &place, options)?;
     for warning in enforcement.warnings() {
