@@ -20,6 +20,8 @@ pub const AT_DEVICES: u64 = 1 << 7;
 pub const BY_LOCAL: u64 = 1 << 8;
 /// Filters that authorize look at interfaces: likewise.
 pub const BY_INTERFACE: u64 = 1 << 9;
+/// What comes in is authorized: datagrams that leave keep their flows, so that the answers belong to them.
+pub const INBOUND_ASKED: u64 = 1 << 10;
 /// The ends of flows are to be reported.
 pub const FLOWS_RECORDED: u64 = 1 << 6;
 

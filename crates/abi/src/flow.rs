@@ -4,7 +4,7 @@ use crate::identity::Identity;
 
 /// How many authorizations of datagram flows are remembered. The one that was used longest ago makes room; its next
 /// packet is classified again.
-pub const FLOWS_ENTRIES: u32 = 65536;
+pub const FLOWS_ENTRIES: u32 = 16384;
 
 /// A flow of datagrams that was not used for so long has ended, unless the loader says otherwise: 60 seconds.
 pub const IDLE_NANOSECONDS: u64 = 60_000_000_000;

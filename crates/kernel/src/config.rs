@@ -8,8 +8,8 @@ use crate::{
 };
 use aya::maps::{Array, MapError};
 use openwfp_abi::config::{
-    AT_DEVICES, AUTHORIZATIONS, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, FLOWS_RECORDED, LATE, LISTEN_FILTERS,
-    PACKET_LAYERS, REFUSED_FLOWS,
+    AT_DEVICES, AUTHORIZATIONS, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, FLOWS_RECORDED, INBOUND_ASKED, LATE,
+    LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS,
 };
 use openwfp_engine::{CompiledPolicy, Unknown};
 use openwfp_model::{FieldId, Layer, LayerId};
@@ -93,6 +93,10 @@ pub(crate) fn of_policy(
         .any(|layer| policy.layer_of(layer).places.iter().any(|place| place.marker == Some(Unknown::Late)));
     if late {
         config.flags |= LATE;
+    }
+    let inbound = [LayerId::ALE_AUTH_RECV_ACCEPT_V4, LayerId::ALE_AUTH_RECV_ACCEPT_V6];
+    if any(&inbound) || any(&established) {
+        config.flags |= INBOUND_ASKED;
     }
     if tests(policy, &LOCAL_SIDE) {
         config.flags |= BY_LOCAL;

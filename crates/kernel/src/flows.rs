@@ -17,7 +17,7 @@ use std::{
 pub struct FlowLimits {
     /// One that was not used for so long has ended: 60 seconds.
     pub idle: Duration,
-    /// At most so many are remembered (65,536); the one that was used longest ago makes room, approximately: the table is one of
+    /// At most so many are remembered (16,384); the one that was used longest ago makes room, approximately: the table is one of
     /// the kernel's, which gives each CPU some places at a time.
     pub entries: u32,
 }

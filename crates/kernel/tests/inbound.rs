@@ -2,7 +2,7 @@
 
 mod support;
 
-use openwfp_kernel::events::Event;
+use openwfp_kernel::{events::Event, flows::FlowLimits, options::Options};
 use openwfp_model::{Action, FieldId, LayerId, MatchType, Value};
 use std::{
     io::ErrorKind,
@@ -219,4 +219,24 @@ fn a_refused_flow_ends_after_the_handshake() {
     assert!(live.at(layer).all(|event| event.flow != 0 && *event.program == *own.to_str().unwrap()));
     live.drain();
     assert_eq!(live.enforcement.failures(), Default::default());
+}
+
+/// Every fifth of a second a datagram, and for longer than a flow may be idle nothing back: then the answer is still one.
+#[test]
+fn a_flow_that_only_sends_is_not_idle() {
+    let peer = UdpSocket::bind(local(0)).unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let address = peer.local_addr().unwrap();
+    let layer = LayerId::ALE_AUTH_RECV_ACCEPT_V4;
+    let flows = FlowLimits { idle: Duration::from_millis(500), ..FlowLimits::default() };
+    let options = Options { recorded: vec![layer], flows, ..Options::default() };
+    let Some(mut live) = Live::with(vec![filter(layer, Action::Block).build().unwrap()], options) else { return };
+    let answers = std::thread::spawn(move || {
+        let senders: Vec<SocketAddr> = (0..5).map(|_| peer.recv_from(&mut [0; 64]).unwrap().1).collect();
+        peer.send_to(b"at last", senders[4]).unwrap();
+    });
+    let script = format!("udp-hold {address}\n{}receive", "pause 200\nsend-held\n".repeat(5));
+    assert!(live.act(&script).iter().all(|result| result == "ok"));
+    answers.join().unwrap();
+    assert_eq!(live.at(layer).count(), 0);
 }

@@ -30,7 +30,8 @@ use aya_ebpf::{
 use core::mem::MaybeUninit;
 use openwfp_abi::{
     config::{
-        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, DRY_RUN, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS,
+        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, DRY_RUN, INBOUND_ASKED, LATE, LISTEN_FILTERS, PACKET_LAYERS,
+        REFUSED_FLOWS,
     },
     flow::{
         BY_WAY, CONNECT_LATE, FLOW_REFUSED, FlowKey, INBOUND_ALONE, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED,
@@ -46,7 +47,7 @@ const LISTEN: u32 = 10;
 pub fn egress(context: SkBuffContext) -> i32 {
     let packet = Packet { context: context.skb.skb, inbound: false };
     let Some(config) = config() else { return 0 };
-    let watched = config.flags & (LATE | REFUSED_FLOWS | CHANGED | PACKET_LAYERS) != 0 || others();
+    let watched = config.flags & (LATE | REFUSED_FLOWS | CHANGED | PACKET_LAYERS | INBOUND_ASKED) != 0 || others();
     if !watched && !may_be_routed(packet.context) {
         return 1;
     }
@@ -177,7 +178,7 @@ impl Packet {
             } else if self.is_old(settings, kept) {
                 need = Need::Reauthorize;
             }
-        } else if asked || settings & CHANGED != 0 {
+        } else if asked || settings & (CHANGED | INBOUND_ASKED) != 0 {
             (need, flow) = self.standing(&header, &key);
         }
         if need == Need::Drop {

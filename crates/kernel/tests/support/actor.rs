@@ -169,6 +169,11 @@ fn perform(line: &str) -> io::Result<()> {
         "hear-tcp" => odd::hears_tcp(),
         // no socket of this network may have memory for its options
         "no-option-memory" => std::fs::write("/proc/sys/net/core/optmem_max", "1"),
+        // milliseconds
+        "pause" => {
+            std::thread::sleep(Duration::from_millis(words[1].parse().map_err(io::Error::other)?));
+            Ok(())
+        }
         // until the other end of the standard input is closed
         "wait" => io::stdin().read(&mut [0]).map(drop),
         other => Err(io::Error::other(format!("no action {other}"))),
