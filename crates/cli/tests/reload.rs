@@ -356,11 +356,12 @@ fn a_hang_up_is_the_command_s_without_policy_files_and_from_a_terminal() {
         return;
     }
     let folder = Folder::new("terminal");
-    let mut run = Run::start(
-        &folder,
-        &[],
-        &["python3", "-c", "import socket,time\nsocket.socket().bind(('127.0.0.1',0))\ntime.sleep(60)"],
-    );
+    // the tests may run under nohup, which has hang-ups ignored
+    let command = "import signal,socket,time
+signal.signal(signal.SIGHUP,signal.SIG_DFL)
+socket.socket().bind(('127.0.0.1',0))
+time.sleep(60)";
+    let mut run = Run::start(&folder, &[], &["python3", "-c", command]);
     run.wait_for(|event| event["kind"] == "classify");
     run.hang_up();
     assert_eq!(run.child.wait().unwrap().code(), Some(128 + 1));
@@ -373,7 +374,6 @@ if pid==0: os.execv(sys.argv[1],sys.argv[1:])
 while 'classify' not in open(sys.argv[4]).read(): time.sleep(0.02)
 os.close(terminal)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid,0)[1]))";
-    let command = "import socket,time\nsocket.socket().bind(('127.0.0.1',0))\ntime.sleep(60)";
     let output = Command::new("python3")
         .args(["-c", script, env!("CARGO_BIN_EXE_wfp"), "run", "--events", &log, "-p", &policy])
         .args(["--", "python3", "-c", command])

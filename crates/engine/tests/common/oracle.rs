@@ -171,8 +171,10 @@ fn could_hold(condition: &FilterCondition) -> bool {
     let applications = ["/elsewhere", "/usr/bin/curl", "/usr/bin/CURL", "/usr/bin/dig", "/bin/sh"];
     let mut values: Vec<Value> = match &condition.value {
         Value::User(_) | Value::Group(_) | Value::SecurityDescriptor(_) => users.to_vec(),
-        Value::UnicodeString(_) if condition.field == FieldId::ALE_APP_ID => {
-            applications.map(|path| Value::Application(path.into())).to_vec()
+        // a part of a path
+        Value::UnicodeString(end) if condition.field == FieldId::ALE_APP_ID => {
+            let some = [applications[0].to_owned(), format!("/elsewhere{end}")];
+            some.map(Value::Application).to_vec()
         }
         Value::Application(_) => applications.map(|path| Value::Application(path.into())).to_vec(),
         Value::ByteBlob(bytes) => vec![Value::ByteBlob(bytes.clone()), Value::ByteBlob(vec![0xee])],
