@@ -47,6 +47,9 @@ fn a_frame_has_the_addresses_of_both_sides() {
         assert!(comes(&socket, LONG));
         socket.send_to(b"out", SocketAddr::new(at(1, 2, v6), PORT)).unwrap();
         assert!(router.client_tap.sees(b"out", LONG));
+        let packet = wait_for(&mut live, |event| event.layer == layer("INBOUND_IPPACKET", v6));
+        let compartment = number(&packet, FieldId::COMPARTMENT_ID).unwrap();
+        assert!(compartment > 1, "it is not the first namespace");
         for wanted in [INBOUND, OUTBOUND] {
             let kind = if v6 { 0x86dd } else { 0x0800 };
             let event = wait_for(&mut live, |event| {
@@ -64,6 +67,7 @@ fn a_frame_has_the_addresses_of_both_sides() {
                 (FieldId::INTERFACE_INDEX, Some(u64::from(index("r0")))),
                 (FieldId::VLAN_ID, None),
                 (FieldId::NDIS_PORT, Some(0)),
+                (FieldId::COMPARTMENT_ID, Some(compartment)),
                 // FWP_CONDITION_L2_IS_NATIVE_ETHERNET
                 (FieldId::L2_FLAGS, Some(1)),
             ] {
