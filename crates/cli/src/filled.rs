@@ -44,6 +44,15 @@ const WITH_ARRIVAL: [LayerId; 4] = [
     LayerId::INBOUND_ICMP_ERROR_V6,
 ];
 
+/// Filled in live at INBOUND_ICMP_ERROR.
+const LIVE_EMBEDDED: [FieldId; 5] = [
+    FieldId::EMBEDDED_PROTOCOL,
+    FieldId::EMBEDDED_REMOTE_ADDRESS,
+    FieldId::EMBEDDED_LOCAL_ADDRESS_TYPE,
+    FieldId::EMBEDDED_LOCAL_PORT,
+    FieldId::EMBEDDED_REMOTE_PORT,
+];
+
 /// Filled in live where something goes out.
 const LIVE_NEXTHOP: [FieldId; 5] = [
     FieldId::NEXTHOP_INTERFACE_INDEX,
@@ -65,7 +74,8 @@ pub(crate) fn field(layer: LayerId, field: FieldId) -> Vec<&'static str> {
     let arrival = WITH_ARRIVAL.contains(&without_discard(layer)) && LIVE_ARRIVAL.contains(&field);
     let connects = [LayerId::ALE_AUTH_CONNECT_V4, LayerId::ALE_AUTH_CONNECT_V6].contains(&without_discard(layer));
     let nexthop = connects && LIVE_NEXTHOP.contains(&field);
-    let live = is_live(layer) && (LIVE.contains(&field) || arrival || nexthop);
+    let quoted = LIVE_EMBEDDED.contains(&field);
+    let live = is_live(layer) && (LIVE.contains(&field) || arrival || nexthop || quoted);
     let late = openwfp_engine::unknown(layer, field) == Some(Unknown::Late);
     let live = live.then_some(if late { "late" } else { "live" });
     live.into_iter().chain(replay::fills(layer, field).then_some("replay")).collect()

@@ -63,3 +63,19 @@ fn the_words_of_mac_layers_are_those_of_the_schema() {
         }
     }
 }
+
+#[test]
+fn the_words_of_quoted_and_forwarded_packets_are_those_of_the_schema() {
+    use layers::{embedded::*, forward::IP_FORWARD_INTERFACE};
+    let word = |layer, field| openwfp_engine::Schema::of(layer).field(field).unwrap().first;
+    for layer in [LayerId::IPFORWARD_V4, LayerId::IPFORWARD_V6] {
+        assert_eq!(word(layer, FieldId::IP_FORWARD_INTERFACE), IP_FORWARD_INTERFACE);
+    }
+    for (layer, v6) in [(LayerId::INBOUND_ICMP_ERROR_V4, false), (LayerId::INBOUND_ICMP_ERROR_V6, true)] {
+        assert_eq!(word(layer, FieldId::EMBEDDED_PROTOCOL), EMBEDDED_PROTOCOL);
+        assert_eq!(word(layer, FieldId::EMBEDDED_REMOTE_ADDRESS), EMBEDDED_REMOTE_ADDRESS);
+        assert_eq!(word(layer, FieldId::EMBEDDED_LOCAL_ADDRESS_TYPE), behind_address(v6));
+        assert_eq!(word(layer, FieldId::EMBEDDED_LOCAL_PORT), behind_address(v6) + 1);
+        assert_eq!(word(layer, FieldId::EMBEDDED_REMOTE_PORT), behind_address(v6) + 2);
+    }
+}

@@ -3,20 +3,24 @@
 //!
 //! A frame that comes in meets INBOUND_MAC_FRAME_ETHERNET and INBOUND_IPPACKET; if it is for this machine, INBOUND_TRANSPORT
 //! and for an error INBOUND_ICMP_ERROR too. What is sent by this machine meets OUTBOUND_ICMP_ERROR or OUTBOUND_TRANSPORT, then
-//! OUTBOUND_IPPACKET; what is forwarded meets IPFORWARD; both then OUTBOUND_MAC_FRAME_ETHERNET. Fragments are met as they
-//! are, one by one: those without a transport header do not meet transport layers, for which the first one stands.
+//! OUTBOUND_IPPACKET; what is forwarded meets IPFORWARD; both then OUTBOUND_MAC_FRAME_ETHERNET. What came in and leaves in this
+//! machine's name (translated, in a tunnel, or by a sender who lies) meets IPFORWARD, and what this machine sends meets then.
+//! Fragments are met as they are, one by one: those without a transport header do not meet transport layers, for which the
+//! first one stands. What passes several devices (VLANs, bridges, tunnels) meets the layers at each.
 
 use crate::{
     header::{Header, read},
+    icmp::write_embedded,
     layers::{
         INBOUND_ICMP_ERROR, INBOUND_IPPACKET, INBOUND_MAC_FRAME_ETHERNET, INBOUND_TRANSPORT, IPFORWARD,
         IS_NATIVE_ETHERNET, Layers, OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_MAC_FRAME_ETHERNET,
-        OUTBOUND_TRANSPORT, mac,
+        OUTBOUND_TRANSPORT, forward, mac,
     },
     maps::INTERFACES,
     packets::{Kept, write_packet},
     refuse::is_dry_run,
     report::About,
+    route::stays_here,
     work::{self, Outcome, Work},
 };
 use aya_ebpf::{
@@ -36,6 +40,9 @@ const DROP: i32 = 2;
 const TO_THIS_HOST: u32 = 0;
 const IPV4: u32 = 0x0800;
 const IPV6: u32 = 0x86dd;
+/// The tags of IEEE 802.1Q and 802.1ad.
+const VLAN: u32 = 0x8100;
+const PROVIDER_VLAN: u32 = 0x88a8;
 /// IANA ifType `ethernetCsmacd`.
 const ETHERNET: u32 = 6;
 
@@ -102,7 +109,10 @@ impl Frame {
         if self.inbound {
             let outcome = self.meets(work, INBOUND_IPPACKET, v6);
             // what comes in by broadcast or multicast is not forwarded by the kernel
-            let own = kind != TO_THIS_HOST || header.destination.is_local(work, work.namespace());
+            let own = kind != TO_THIS_HOST
+                || header.destination.is_local(work, work.namespace())
+                // SAFETY: the context is valid; a header of our own.
+                || unsafe { stays_here(self.context, &raw const header, interface) } != 0;
             if outcome != Outcome::Permitted || !own || !header.first {
                 return outcome;
             }
@@ -110,10 +120,17 @@ impl Frame {
             if outcome != Outcome::Permitted || !header.is_icmp_error() {
                 return outcome;
             }
+            // SAFETY: the context is valid; memory that is claimed.
+            unsafe { write_embedded(self.context, work, header.transport as u32, v6 as u32) };
             return self.meets(work, INBOUND_ICMP_ERROR, v6);
         }
-        if from != 0 && !header.source.is_local(work, work.namespace()) {
-            return self.forwarded(work, &header, from, v6);
+        if from != 0 {
+            let outcome = self.forwarded(work, &header, from, v6);
+            if outcome != Outcome::Permitted || !header.source.is_local(work, work.namespace()) {
+                return outcome;
+            }
+            // SAFETY: as above.
+            unsafe { write_packet(work, &header, &kept, interface, 0) };
         }
         if header.first {
             let outcome =
@@ -135,6 +152,9 @@ impl Frame {
         header.source.write(work, words::IP_LOCAL_ADDRESS);
         header.destination.write(work, words::IP_REMOTE_ADDRESS);
         work.write_interface(words::ARRIVAL_INTERFACE_INDEX, from, work.namespace());
+        for word in 0..2 {
+            work.values.copy(words::IP_NEXTHOP_INTERFACE + word, forward::IP_FORWARD_INTERFACE + word);
+        }
         // the interface that forwards is the one it came by
         work.values.copy(words::IP_ARRIVAL_INTERFACE, words::IP_LOCAL_INTERFACE);
         work.values.copy(words::IP_ARRIVAL_INTERFACE + 1, words::IP_LOCAL_INTERFACE + 1);
@@ -178,6 +198,7 @@ impl Frame {
         work.clear();
         self.identify(work);
         work.write_interface(words::INTERFACE_INDEX, interface, work.namespace());
+        work.values.set(words::COMPARTMENT_ID, work.namespace() as u32);
         let [destination, source] = addresses;
         let (local, remote) = if self.inbound { (destination, source) } else { (source, destination) };
         if let Some((_, address)) = known {
@@ -185,13 +206,20 @@ impl Frame {
         }
         work.values.set_u64(mac::MAC_LOCAL_ADDRESS, local);
         work.values.set_u64(mac::MAC_REMOTE_ADDRESS, remote);
-        work.values.set(mac::MAC_LOCAL_ADDRESS_TYPE, kind(local));
-        work.values.set(mac::MAC_REMOTE_ADDRESS_TYPE, kind(remote));
-        work.values.set(mac::ETHER_TYPE, u16::from_be(protocol as u16) as u32);
+        work.values.set(mac::MAC_LOCAL_ADDRESS_TYPE, address_type(local));
+        work.values.set(mac::MAC_REMOTE_ADDRESS_TYPE, address_type(remote));
+        let mut kind = u16::from_be(protocol as u16) as u32;
+        // with its priority, as the field has it
         if tagged != 0 {
-            // with its priority, as the field has it
             work.values.set(mac::VLAN_ID, tag & 0xffff);
+        } else if kind == VLAN || kind == PROVIDER_VLAN {
+            // the kernel takes it out of what comes in, and puts it into what goes out only behind these programs: whoever
+            // sends frames by himself has put it there
+            let Some([tag, inner]) = self.load::<[u16; 2]>(14) else { return work::CLOSED };
+            work.values.set(mac::VLAN_ID, u16::from_be(tag) as u32);
+            kind = u16::from_be(inner) as u32;
         }
+        work.values.set(mac::ETHER_TYPE, kind);
         work.values.set(mac::NDIS_PORT, 0);
         work.values.set(mac::L2_FLAGS, IS_NATIVE_ETHERNET);
         work.decide(&About { layer, socket: 0, flow: 0, flags: 0 })
@@ -200,20 +228,22 @@ impl Frame {
     /// Destination and source of the frame, each as a number of 48 bits.
     #[inline(always)]
     fn addresses(&self) -> Option<[u64; 2]> {
-        const FROM_MAC_HEADER: u32 = 0;
-        let mut bytes = MaybeUninit::<[u32; 3]>::uninit();
-        // SAFETY: the helper writes exactly twelve bytes, or fails.
-        let result = unsafe {
-            bpf_skb_load_bytes_relative(self.context.cast(), 0, bytes.as_mut_ptr().cast(), 12, FROM_MAC_HEADER)
-        };
-        if result != 0 {
-            return None;
-        }
-        // SAFETY: the helper has written it.
-        let [a, b, c] = unsafe { bytes.assume_init() }.map(u32::from_be);
+        let [a, b, c] = self.load::<[u32; 3]>(0)?.map(u32::from_be);
         let destination = (a as u64) << 16 | (b >> 16) as u64;
         let source = ((b & 0xffff) as u64) << 32 | c as u64;
         Some([destination, source])
+    }
+
+    /// A value of integers at an offset of the frame.
+    #[inline(always)]
+    fn load<T: Copy>(&self, offset: u32) -> Option<T> {
+        const FROM_MAC_HEADER: u32 = 0;
+        let mut value = MaybeUninit::<T>::uninit();
+        let (place, size) = (value.as_mut_ptr().cast(), size_of::<T>() as u32);
+        // SAFETY: the helper writes exactly the size of `T`, or fails.
+        let result = unsafe { bpf_skb_load_bytes_relative(self.context.cast(), offset, place, size, FROM_MAC_HEADER) };
+        // SAFETY: the helper has written it.
+        if result == 0 { Some(unsafe { value.assume_init() }) } else { None }
     }
 
     /// Who owns the socket that the frame comes from, where the programs have kept that.
@@ -227,7 +257,7 @@ impl Frame {
 
 /// The type of a MAC address: `DlUnicast`, `DlMulticast` or `DlBroadcast`.
 #[inline(always)]
-fn kind(address: u64) -> u32 {
+fn address_type(address: u64) -> u32 {
     match address {
         0xffff_ffff_ffff => 2,
         _ if address >> 40 & 1 != 0 => 1,

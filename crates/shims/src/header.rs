@@ -50,8 +50,9 @@ pub struct Header {
     pub routed: bool,
     /// Whether it is a TCP packet with data.
     pub data: bool,
-    spare: u16,
-    more_spare: u32,
+    /// Where the transport header begins, from the network header on.
+    pub transport: u16,
+    spare: u32,
 }
 
 /// `BPF_HDR_START_NET`: offsets count from the network header, whatever stands before it.
@@ -59,7 +60,7 @@ const FROM_NETWORK_HEADER: u32 = 1;
 
 /// A value at `offset`.
 #[inline(always)]
-fn load<T: Copy>(packet: *mut __sk_buff, offset: u32) -> Option<T> {
+pub fn load<T: Copy>(packet: *mut __sk_buff, offset: u32) -> Option<T> {
     let mut value = MaybeUninit::<T>::uninit();
     // SAFETY: the helper writes exactly the size of `T`, which is made of integers, or fails.
     let result = unsafe {
@@ -127,10 +128,15 @@ fn parse(packet: *mut __sk_buff, header: &mut Header) -> Option<()> {
     let (kind, length) = unsafe { ((*packet).protocol, (*packet).len) };
     let version = load::<u8>(packet, 0)? >> 4;
     let transport = match u16::from_be(kind as u16) {
-        IPV4 if version == 4 => v4(packet, header)?,
-        IPV6 if version == 6 => v6(packet, header)?,
+        IPV4 if version == 4 => {
+            let transport = v4(packet, 0, header)?;
+            header.routed = transport > 20 && has_source_route(packet, transport);
+            transport
+        }
+        IPV6 if version == 6 => v6(packet, 0, header)?,
         _ => return None,
     };
+    header.transport = transport as u16;
     if !header.first {
         return Some(());
     }
@@ -154,31 +160,30 @@ fn parse(packet: *mut __sk_buff, header: &mut Header) -> Option<()> {
     Some(())
 }
 
-/// The fixed header of IPv4 and its options; where the transport header begins.
+/// The fixed header of IPv4 at `at`; where the transport header begins.
 #[inline(always)]
-fn v4(packet: *mut __sk_buff, header: &mut Header) -> Option<u32> {
-    let fixed: [u32; 5] = load(packet, 0)?;
-    let transport = (u32::from_be(fixed[0]) >> 24 & 15) * 4;
+pub fn v4(packet: *mut __sk_buff, at: u32, header: &mut Header) -> Option<u32> {
+    let fixed: [u32; 5] = load(packet, at)?;
+    let transport = at + (u32::from_be(fixed[0]) >> 24 & 15) * 4;
     header.source = Address::v4(u32::from_be(fixed[3]));
     header.destination = Address::v4(u32::from_be(fixed[4]));
     header.protocol = (u32::from_be(fixed[2]) >> 16) as u8;
     header.first = u32::from_be(fixed[1]) & 0x1fff == 0;
     header.fragment = u32::from_be(fixed[1]) & 0x3fff != 0;
-    header.routed = transport > 20 && has_source_route(packet, transport);
     Some(transport)
 }
 
-/// The fixed header of IPv6 and its extensions; where the transport header begins.
+/// The fixed header of IPv6 at `at` and its extensions; where the transport header begins.
 #[inline(always)]
-fn v6(packet: *mut __sk_buff, header: &mut Header) -> Option<u32> {
+pub fn v6(packet: *mut __sk_buff, at: u32, header: &mut Header) -> Option<u32> {
     const SOURCE: u32 = 8;
     const DESTINATION: u32 = 24;
-    header.source = Address::v6(load(packet, SOURCE)?);
-    header.destination = Address::v6(load(packet, DESTINATION)?);
+    header.source = Address::v6(load(packet, at + SOURCE)?);
+    header.destination = Address::v6(load(packet, at + DESTINATION)?);
     let mut walk = Extensions {
         packet,
-        offset: 40,
-        next: load(packet, 6)?,
+        offset: at + 40,
+        next: load(packet, at + 6)?,
         first: true,
         fragment: false,
         routed: false,

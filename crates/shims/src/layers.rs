@@ -52,6 +52,24 @@ pub mod mac {
     pub const L2_FLAGS: usize = 51;
 }
 
+/// Words of IPFORWARD alone.
+pub mod forward {
+    /// Two words, as every LUID; the word that it has elsewhere is `IP_LOCAL_INTERFACE`, which this layer has too.
+    pub const IP_FORWARD_INTERFACE: usize = 40;
+}
+
+/// Words of INBOUND_ICMP_ERROR alone. What follows the address stands further back where that has four words.
+pub mod embedded {
+    pub const EMBEDDED_PROTOCOL: usize = 40;
+    pub const EMBEDDED_REMOTE_ADDRESS: usize = 41;
+
+    /// `EMBEDDED_LOCAL_ADDRESS_TYPE`, then `EMBEDDED_LOCAL_PORT` and `EMBEDDED_REMOTE_PORT`.
+    #[inline(always)]
+    pub fn behind_address(v6: bool) -> usize {
+        EMBEDDED_REMOTE_ADDRESS + if v6 { 4 } else { 1 }
+    }
+}
+
 /// `FWP_CONDITION_L2_IS_NATIVE_ETHERNET`.
 pub const IS_NATIVE_ETHERNET: u32 = 1;
 

@@ -9,6 +9,7 @@ use crate::{
     address::LOOPBACK_INTERFACE,
     flows::{self, Standing},
     header::{Header, may_be_routed, read},
+    icmp::write_embedded,
     layers::{
         AUTH_CONNECT, AUTH_RECV_ACCEPT, DATAGRAM_DATA, INBOUND, INBOUND_ICMP_ERROR, INBOUND_IPPACKET,
         INBOUND_TRANSPORT, IS_FRAGMENT, IS_LOOPBACK, IS_RAW_ENDPOINT, IS_REAUTHORIZE, Layers, OUTBOUND,
@@ -300,6 +301,10 @@ impl Packet {
                 return Outcome::Permitted;
             }
             let data = self.data_layer(&header, stream, INBOUND_ICMP_ERROR);
+            if header.is_icmp_error() {
+                // SAFETY: the context is valid; memory that is claimed.
+                unsafe { write_embedded(self.context, work, header.transport as u32, header.source.is_v6() as u32) };
+            }
             self.meets(work, &header, &[data], flow)
         }))
     }

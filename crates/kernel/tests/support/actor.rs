@@ -164,6 +164,7 @@ fn perform(line: &str) -> io::Result<()> {
         "listen-unbound" => odd::listens_unbound().map(hold),
         "accept-without-memory" => odd::accepts_without_memory(),
         "icmp" => odd::icmp(words[1].parse().map_err(io::Error::other)?),
+        "icmp6" => odd::icmp6(words[1].parse().map_err(io::Error::other)?),
         "datagram-by-hand" => odd::by_hand(words[1].parse().map_err(io::Error::other)?, false),
         "fragment-by-hand" => odd::by_hand(words[1].parse().map_err(io::Error::other)?, true),
         "hear-tcp" => odd::hears_tcp(),

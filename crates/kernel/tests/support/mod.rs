@@ -5,7 +5,9 @@
 
 pub mod actor;
 pub mod live;
+pub mod net;
 pub mod odd;
+pub mod router;
 
 use openwfp_abi::label::Label;
 use openwfp_kernel::{

@@ -174,6 +174,15 @@ pub fn icmp(kind: u8) -> io::Result<()> {
     with_raw(libc::IPPROTO_ICMP, |socket| send_packet(socket, &[kind, 0, high, low, 0, 1, 0, 0]))
 }
 
+/// Sends an ICMPv6 message of this type to ::1; the kernel adds the checksum.
+pub fn icmp6(kind: u8) -> io::Result<()> {
+    let socket = socket(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_ICMPV6)?;
+    connect(&socket, SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 0)))?;
+    let message = [kind, 0, 0, 0, 0, 1, 0, 0];
+    // SAFETY: memory of this length.
+    check(unsafe { libc::send(socket.as_raw_fd(), message.as_ptr().cast(), message.len(), 0) } as i32)
+}
+
 /// Sends a UDP packet, or a later fragment of one, to 127.0.0.1, with an IP header that this process wrote.
 pub fn by_hand(port: u16, fragment: bool) -> io::Result<()> {
     let mut packet = [0u8; 36];

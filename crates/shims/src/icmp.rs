@@ -1,0 +1,60 @@
+//! What an ICMP error that comes in quotes: the beginning of a packet that this machine is said to have sent.
+
+use crate::{
+    header::{self, Header},
+    layers::embedded::{EMBEDDED_PROTOCOL, EMBEDDED_REMOTE_ADDRESS, behind_address},
+    protocol::{DCCP, SCTP, TCP, UDP, UDPLITE},
+    words::zero,
+    work::Work,
+};
+use aya_ebpf::bindings::__sk_buff;
+use core::mem::MaybeUninit;
+
+/// The header of an ICMP error; what it quotes follows.
+const ICMP_HEADER: u32 = 8;
+
+/// Fills in the EMBEDDED fields of INBOUND_ICMP_ERROR. What the error does not quote, or quotes of another version of IP,
+/// stays empty. Answers whether there was a header to read.
+///
+/// # Safety
+/// `packet` is the context of a program; `work` is claimed memory; `transport` is where the ICMP header begins.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn write_embedded(packet: *mut __sk_buff, work: *mut Work, transport: u32, v6: u32) -> u32 {
+    if work.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's.
+    quoted(packet, unsafe { &mut *work }, (transport & 0xffff) + ICMP_HEADER, v6 != 0).is_some() as u32
+}
+
+#[inline(always)]
+fn quoted(packet: *mut __sk_buff, work: &mut Work, at: u32, v6: bool) -> Option<()> {
+    if header::load::<u8>(packet, at)? >> 4 != if v6 { 6 } else { 4 } {
+        return None;
+    }
+    let mut original = MaybeUninit::<Header>::uninit();
+    // SAFETY: zeros are a header.
+    let original = unsafe {
+        zero(original.as_mut_ptr());
+        original.assume_init_mut()
+    };
+    let transport = if v6 { header::v6(packet, at, original) } else { header::v4(packet, at, original) };
+    if original.destination.is_unspecified() {
+        return None;
+    }
+    original.destination.write(work, EMBEDDED_REMOTE_ADDRESS);
+    let behind = behind_address(v6);
+    work.values.set(behind, original.source.kind());
+    // without it the extension headers are not quoted to their end
+    let transport = transport?;
+    work.values.set(EMBEDDED_PROTOCOL, original.protocol as u32);
+    if original.first
+        && matches!(original.protocol, TCP | UDP | UDPLITE | SCTP | DCCP)
+        && let Some([local, remote]) = header::load::<[u16; 2]>(packet, transport)
+    {
+        work.values.set(behind + 1, u16::from_be(local) as u32);
+        work.values.set(behind + 2, u16::from_be(remote) as u32);
+    }
+    Some(())
+}
