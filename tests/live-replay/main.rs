@@ -1,0 +1,226 @@
+//! The kernel and a replay fill in the same: what live traffic meets, and what its capture meets.
+//!
+//! Each scene is played between two networks: by a process of a filtered group in one of them, while the cable is
+//! captured, and by a peer. What the group met is compared with what a replay of the capture meets under the same policy: the same
+//! layers in the same order, the same filters with the same outcome, the same values, and the same flows (by their place, not
+//! by number).
+//!
+//! What a policy stops on its way out is in no capture. Those scenes are played twice: without a policy for the capture, of which
+//! the part counts that comes before the block, and under the policy for what is live.
+//!
+//! As root on a kernel with BPF; elsewhere each test says why it is skipped.
+
+mod actor;
+mod compare;
+mod exempt;
+mod world;
+
+use actor::Scene;
+use compare::{Step, text};
+use openwfp_engine::{CompiledPolicy, Schema, compile};
+use openwfp_model::{Action, FieldId, Filter, LayerId, MatchType, Policy, Value};
+use std::collections::BTreeMap;
+use world::{Met, Recorded, cannot_run, record};
+
+/// No test: what the tests start.
+#[test]
+fn actor() {
+    actor::act();
+}
+
+/// A policy that blocks at one layer, or nowhere.
+fn blocking(layer: Option<LayerId>, port: Option<(FieldId, u16)>) -> CompiledPolicy {
+    let mut policy = Policy::builder();
+    if let Some(layer) = layer {
+        let mut filter = Filter::builder("no", layer).action(Action::Block);
+        if let Some((field, port)) = port {
+            filter = filter.when(field, MatchType::Equal, Value::Uint16(port));
+        }
+        policy = policy.filter(filter.build().unwrap());
+    }
+    compile(&[&policy.build().unwrap()]).unwrap()
+}
+
+/// Compares live steps with replayed ones. `live` and `replayed` have what is compared alone.
+#[track_caller]
+fn assert_same(what: &str, met: Met, live: &[Step], replayed: &[Step]) {
+    let names = |steps: &[Step]| steps.iter().map(|step| format!("{step:?}")).collect::<Vec<_>>();
+    let (live_names, replayed_names) = (names(live), names(replayed));
+    let same = live_names.iter().zip(&replayed_names).take_while(|(live, replayed)| live == replayed).count();
+    assert!(
+        same == live_names.len() && same == replayed_names.len(),
+        "{what}, {met:?}: after {:?}\nlive {:?}\nreplayed {:?}",
+        &live_names[..same],
+        &live_names[same..],
+        &replayed_names[same..]
+    );
+    let mut differences = Vec::new();
+    let mut flows = BTreeMap::new();
+    for (number, (live, replayed)) in live.iter().zip(replayed).enumerate() {
+        let layer = live.layer.name();
+        if (live.filter, live.reason) != (replayed.filter, replayed.reason) {
+            let (live, replayed) = ((live.filter, live.reason), (replayed.filter, replayed.reason));
+            differences.push(format!("{number} {layer}: decided by {live:?} live, by {replayed:?} replayed"));
+        }
+        for field in Schema::of(live.layer).fields() {
+            let (a, b) = (live.field(field.field).unwrap(), replayed.field(field.field).unwrap());
+            if a != b && !exempt::field(met, live, field.field) {
+                let name = field.field.name();
+                differences.push(format!("{number} {layer} {name}: {} live, {} replayed", text(&a), text(&b)));
+            }
+        }
+        if let (Some(a), Some(b)) = (live.flow, replayed.flow) {
+            let known = *flows.entry(b).or_insert(a);
+            if known != a {
+                differences.push(format!("{number} {layer}: flow {a} live, which was {known} before"));
+            }
+        }
+    }
+    assert!(differences.is_empty(), "{what}, {met:?}:\n{}", differences.join("\n"));
+}
+
+/// Compares a scene with the replay of its own capture.
+#[track_caller]
+fn assert_scene(scene: Scene, met: Met, policy: &CompiledPolicy, layers: &[&str]) {
+    if cannot_run(met) {
+        return;
+    }
+    for v6 in [false, true] {
+        let Recorded { live, capture, said } = record(scene, v6, met, policy);
+        compare(scene, v6, met, layers, live, capture.replay(v6, policy), &said);
+    }
+}
+
+/// Compares a scene that the policy stops with the first packets of what there is without it.
+#[track_caller]
+fn assert_stopped(scene: Scene, met: Met, policy: &CompiledPolicy, packets: usize, layers: &[&str]) {
+    if cannot_run(met) {
+        return;
+    }
+    for v6 in [false, true] {
+        let Recorded { capture, .. } = record(scene, v6, met, &blocking(None, None));
+        let Recorded { live, said, .. } = record(scene, v6, met, policy);
+        compare(scene, v6, met, layers, live, capture.first(packets).replay(v6, policy), &said);
+    }
+}
+
+#[track_caller]
+fn compare(scene: Scene, v6: bool, met: Met, layers: &[&str], live: Vec<Step>, replayed: Vec<Step>, said: &str) {
+    let what = format!("{scene:?} of version {} ({said})", if v6 { 6 } else { 4 });
+    let live: Vec<Step> = live.into_iter().filter(|step| !exempt::live(met, step)).collect();
+    let replayed: Vec<Step> = replayed.into_iter().filter(|step| !exempt::replayed(met, step)).collect();
+    assert_same(&what, met, &live, &replayed);
+    for layer in layers {
+        assert!(live.iter().any(|step| step.family() == *layer), "{what}: {layer} was not met: {live:?}");
+    }
+}
+
+/// Both versions of a layer: a filter for each.
+fn no(v4: LayerId, v6: LayerId) -> CompiledPolicy {
+    let filter = |layer| Filter::builder("no", layer).action(Action::Block).build().unwrap();
+    let policy = Policy::builder().filter(filter(v4)).filter(filter(v6)).build().unwrap();
+    compile(&[&policy]).unwrap()
+}
+
+const BOTH: [Met; 2] = [Met::AtSockets, Met::AtDevices];
+
+#[test]
+fn a_tcp_client() {
+    for met in BOTH {
+        let layers = ["ALE_AUTH_CONNECT", "ALE_FLOW_ESTABLISHED", "STREAM_PACKET", "ALE_ENDPOINT_CLOSURE"];
+        assert_scene(Scene::TcpClient, met, &blocking(None, None), &layers);
+    }
+}
+
+#[test]
+fn a_tcp_server() {
+    for met in BOTH {
+        let layers = ["ALE_AUTH_RECV_ACCEPT", "ALE_FLOW_ESTABLISHED", "STREAM_PACKET", "ALE_ENDPOINT_CLOSURE"];
+        assert_scene(Scene::TcpServer, met, &blocking(None, None), &layers);
+    }
+}
+
+#[test]
+fn a_connection_that_is_reset() {
+    for met in BOTH {
+        assert_scene(Scene::TcpReset, met, &blocking(None, None), &["ALE_ENDPOINT_CLOSURE"]);
+    }
+}
+
+#[test]
+fn a_connection_that_nobody_listens_for() {
+    for met in BOTH {
+        assert_scene(Scene::TcpRefused, met, &blocking(None, None), &["ALE_AUTH_CONNECT"]);
+    }
+}
+
+#[test]
+fn a_udp_client_and_its_answer() {
+    for met in BOTH {
+        let layers = ["ALE_AUTH_CONNECT", "ALE_FLOW_ESTABLISHED", "DATAGRAM_DATA", "INBOUND_TRANSPORT"];
+        assert_scene(Scene::UdpClient, met, &blocking(None, None), &layers);
+    }
+}
+
+#[test]
+fn a_udp_server() {
+    for met in BOTH {
+        let layers = ["ALE_AUTH_RECV_ACCEPT", "ALE_FLOW_ESTABLISHED", "DATAGRAM_DATA", "OUTBOUND_TRANSPORT"];
+        assert_scene(Scene::UdpServer, met, &blocking(None, None), &layers);
+    }
+}
+
+#[test]
+fn an_echo_request_and_its_reply() {
+    for met in BOTH {
+        let layers = ["ALE_AUTH_CONNECT", "ALE_FLOW_ESTABLISHED", "DATAGRAM_DATA", "INBOUND_TRANSPORT"];
+        assert_scene(Scene::Ping, met, &blocking(None, None), &layers);
+    }
+}
+
+#[test]
+fn an_icmp_error_about_a_datagram() {
+    // errors have no socket: they are met at devices alone
+    assert_scene(Scene::UdpRefused, Met::AtSockets, &blocking(None, None), &["OUTBOUND_TRANSPORT"]);
+    assert_scene(Scene::UdpRefused, Met::AtDevices, &blocking(None, None), &["INBOUND_ICMP_ERROR"]);
+}
+
+#[test]
+fn a_blocked_connect() {
+    for met in BOTH {
+        let policy = no(LayerId::ALE_AUTH_CONNECT_V4, LayerId::ALE_AUTH_CONNECT_V6);
+        for scene in [Scene::TcpAttempt, Scene::UdpClient, Scene::Ping] {
+            assert_stopped(scene, met, &policy, 1, &["ALE_AUTH_CONNECT_DISCARD"]);
+        }
+    }
+}
+
+#[test]
+fn a_block_at_the_transport_layer_on_the_way_out() {
+    for met in BOTH {
+        let policy = no(LayerId::OUTBOUND_TRANSPORT_V4, LayerId::OUTBOUND_TRANSPORT_V6);
+        for scene in [Scene::TcpAttempt, Scene::UdpClient, Scene::Ping] {
+            assert_stopped(scene, met, &policy, 1, &["OUTBOUND_TRANSPORT_DISCARD"]);
+        }
+    }
+}
+
+#[test]
+fn a_block_at_the_transport_layer_on_the_way_in() {
+    for met in BOTH {
+        let policy = no(LayerId::INBOUND_TRANSPORT_V4, LayerId::INBOUND_TRANSPORT_V6);
+        for scene in [Scene::TcpAttempt, Scene::TcpUnanswered, Scene::UdpClient, Scene::UdpServer, Scene::Ping] {
+            assert_scene(scene, met, &policy, &["INBOUND_TRANSPORT_DISCARD"]);
+        }
+    }
+}
+
+#[test]
+fn an_accept_that_is_refused() {
+    for met in BOTH {
+        let policy = no(LayerId::ALE_AUTH_RECV_ACCEPT_V4, LayerId::ALE_AUTH_RECV_ACCEPT_V6);
+        for scene in [Scene::TcpUnanswered, Scene::UdpServer] {
+            assert_scene(scene, met, &policy, &["ALE_AUTH_RECV_ACCEPT_DISCARD"]);
+        }
+    }
+}
