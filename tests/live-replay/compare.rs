@@ -13,6 +13,8 @@ pub struct Step {
     pub filter: u64,
     pub reason: Reason,
     pub flow: Option<u64>,
+    /// The number of the packet in the capture; nothing live.
+    pub packet: Option<u64>,
     pub values: Values,
 }
 
@@ -20,13 +22,21 @@ impl Step {
     pub fn of_event(event: &Event) -> Self {
         let flow = Some(event.flow).filter(|flow| *flow != 0);
         let Event { layer, blocked, filter, reason, .. } = *event;
-        Self { layer, blocked, filter, reason, flow, values: event.values.clone() }
+        Self { layer, blocked, filter, reason, flow, packet: None, values: event.values.clone() }
     }
 
     pub fn of_replay(step: &openwfp_packet::replay::Step<'_>, verdict: &Verdict) -> Self {
         let blocked = verdict.action != Action::Permit;
         let flow = step.flow.map(|flow| flow.get());
-        Self { layer: step.layer, blocked, filter: verdict.filter, reason: verdict.reason, flow, values: step.values.clone() }
+        Self {
+            layer: step.layer,
+            blocked,
+            filter: verdict.filter,
+            reason: verdict.reason,
+            flow,
+            packet: Some(step.packet),
+            values: step.values.clone(),
+        }
     }
 
     pub fn family(&self) -> String {

@@ -1,30 +1,59 @@
 //! What is not compared, and why.
 
 use crate::{compare::Step, world::Met};
-use openwfp_engine::UNKNOWN;
+use openwfp_engine::{EMPTY, UNKNOWN};
 use openwfp_model::FieldId;
+use std::collections::BTreeSet;
 
 /// Layers of calls, which no packet shows: a capture cannot meet them.
 const CALLS: [&str; 5] =
     ["ALE_BIND_REDIRECT", "ALE_RESOURCE_ASSIGNMENT", "ALE_AUTH_LISTEN", "ALE_RESOURCE_RELEASE", "ALE_CONNECT_REDIRECT"];
 
-/// Whether a live classification is not compared.
-pub fn live(_: Met, step: &Step) -> bool {
-    let family = step.family();
-    let closes = family == "ALE_ENDPOINT_CLOSURE";
-    CALLS.contains(&family.as_str())
-        // nothing is sent when a socket of another protocol is closed
-        || closes && !step.is(FieldId::IP_PROTOCOL, TCP)
-        || finds_neighbours(step)
+const CLOSURE: &str = "ALE_ENDPOINT_CLOSURE";
+
+/// Live classifications without those that are not compared.
+///
+/// - [`CALLS`];
+/// - ALE_ENDPOINT_CLOSURE of what is no established TCP connection: sockets of other protocols, sockets that listen, and attempts that
+///   came to nothing. Live it comes with the call that closes the socket, which no packet shows.
+pub fn live(mut steps: Vec<Step>) -> Vec<Step> {
+    steps.retain(|step| {
+        let family = step.family();
+        let connected = step.is(FieldId::IP_PROTOCOL, TCP) && step.field(FieldId::IP_REMOTE_ADDRESS) != empty(step);
+        !CALLS.contains(&family.as_str()) && (family != CLOSURE || connected) && !finds_neighbours(step)
+    });
+    without_closure_of_attempts(steps)
 }
 
-/// Whether a replayed classification is not compared.
-pub fn replayed(_: Met, step: &Step) -> bool {
-    // the data of streams are seen live by callouts alone
-    step.family().starts_with("STREAM") && !step.family().starts_with("STREAM_PACKET") || finds_neighbours(step)
+/// Replayed classifications without those that are not compared.
+///
+/// - STREAM and its discard layer: live, data are put together for callouts alone;
+/// - all that ICMP errors meet, at sockets: an error is handed to no socket of the group, hence met at devices alone;
+/// - ALE_ENDPOINT_CLOSURE of attempts that came to nothing: here it comes with the packet that shows that, or never.
+pub fn replayed(met: Met, mut steps: Vec<Step>) -> Vec<Step> {
+    let errors: BTreeSet<_> =
+        steps.iter().filter(|step| step.family() == "INBOUND_ICMP_ERROR").map(|step| step.packet).collect();
+    steps.retain(|step| {
+        let of_error = met == Met::AtSockets && errors.contains(&step.packet);
+        !["STREAM", "STREAM_DISCARD"].contains(&step.family().as_str()) && !of_error && !finds_neighbours(step)
+    });
+    without_closure_of_attempts(steps)
 }
 
 const TCP: u64 = 6;
+
+fn empty(step: &Step) -> Option<Vec<u64>> {
+    step.field(FieldId::IP_REMOTE_ADDRESS).map(|words| vec![EMPTY; words.len()])
+}
+
+fn without_closure_of_attempts(mut steps: Vec<Step>) -> Vec<Step> {
+    let mut established = false;
+    steps.retain(|step| {
+        established |= step.family() == "ALE_FLOW_ESTABLISHED";
+        established || step.family() != CLOSURE
+    });
+    steps
+}
 
 /// What the networks say about themselves and the groups that they listen to, whenever they like; none of it is the scene's.
 fn finds_neighbours(step: &Step) -> bool {
@@ -40,12 +69,50 @@ fn finds_neighbours(step: &Step) -> bool {
 const PROCESS: [FieldId; 4] =
     [FieldId::ALE_APP_ID, FieldId::ALE_ORIGINAL_APP_ID, FieldId::ALE_USER_ID, FieldId::COMPARTMENT_ID];
 
+/// The interface in all its parts.
+const INTERFACE: [FieldId; 14] = [
+    FieldId::INTERFACE_INDEX,
+    FieldId::INTERFACE_TYPE,
+    FieldId::TUNNEL_TYPE,
+    FieldId::IP_LOCAL_INTERFACE,
+    FieldId::SUB_INTERFACE_INDEX,
+    FieldId::ARRIVAL_INTERFACE_INDEX,
+    FieldId::ARRIVAL_INTERFACE_TYPE,
+    FieldId::ARRIVAL_TUNNEL_TYPE,
+    FieldId::IP_ARRIVAL_INTERFACE,
+    FieldId::NEXTHOP_INTERFACE_INDEX,
+    FieldId::NEXTHOP_INTERFACE_TYPE,
+    FieldId::NEXTHOP_TUNNEL_TYPE,
+    FieldId::IP_NEXTHOP_INTERFACE,
+    FieldId::NEXTHOP_SUB_INTERFACE_INDEX,
+];
+
+/// `FWP_CONDITION_FLAG_REQUIRES_ALE_CLASSIFY`.
+const REQUIRES_ALE_CLASSIFY: u64 = 256;
+
 /// Whether a field of a live classification may differ from the replayed one.
-pub fn field(_met: Met, live: &Step, field: FieldId) -> bool {
+pub fn field(met: Met, live: &Step, replayed: &Step, field: FieldId) -> bool {
+    let family = live.family();
     if PROCESS.contains(&field) {
         return true;
     }
-    // What a call does not know yet: the first packet shows it, and is asked instead where a policy tests it.
-    let late = live.family().starts_with("ALE_AUTH_CONNECT");
-    late && live.field(field).is_some_and(|words| words.contains(&UNKNOWN))
+    if INTERFACE.contains(&field) {
+        let unknown = live.field(field).is_some_and(|words| words.contains(&UNKNOWN));
+        return match met {
+            // Captures of Ethernet do not say which interface they were made at.
+            Met::AtDevices => true,
+            // What a call does not know yet: where a policy tests it, the first packet is asked instead. A flow that is
+            // established by its authorization is so in that call. What is closed is remembered without its interface in a replay.
+            Met::AtSockets => {
+                let in_a_call = family.starts_with("ALE_AUTH_CONNECT") || family.starts_with("ALE_FLOW_ESTABLISHED");
+                in_a_call && unknown || family == CLOSURE
+            }
+        };
+    }
+    // A device does not know which packets belong to an authorized flow.
+    let flags = |step: &Step| step.field(FieldId::FLAGS).map(|words| words[0] & !REQUIRES_ALE_CLASSIFY);
+    met == Met::AtDevices
+        && field == FieldId::FLAGS
+        && family.starts_with("INBOUND_TRANSPORT")
+        && flags(live) == flags(replayed)
 }

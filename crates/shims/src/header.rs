@@ -378,5 +378,12 @@ impl Header {
             }
             _ => {}
         }
+        if matches!(self.protocol, ICMP | ICMPV6) {
+            // the layers that have it are met by the message with which a flow begins
+            match self.first {
+                true => work.values.set(word::ORIGINAL_ICMP_TYPE, local as u32),
+                false => work.values.set_unknown(word::ORIGINAL_ICMP_TYPE),
+            }
+        }
     }
 }

@@ -44,7 +44,9 @@ pub(super) mod fact {
     pub const VLAN: usize = 48;
     pub const L2_FLAGS: usize = 49;
     pub const NDIS_PORT: usize = 50;
-    pub const COUNT: usize = 51;
+    /// 0: a capture shows no change of policy, so nothing is authorized again.
+    pub const REAUTHORIZE_REASON: usize = 51;
+    pub const COUNT: usize = 52;
 
     pub const INDEX: usize = 0;
     pub const TYPE: usize = 1;
@@ -55,7 +57,7 @@ pub(super) mod fact {
 use fact::{ARRIVAL, INDEX, INTERFACE, LUID, NEXT_HOP, TUNNEL, TYPE};
 
 /// The facts that the fields of a layer are filled from. A forwarded packet has its source where others have the local address.
-pub(super) const FIELDS: [(FieldId, usize); 47] = [
+pub(super) const FIELDS: [(FieldId, usize); 48] = [
     (FieldId::IP_PROTOCOL, fact::PROTOCOL),
     (FieldId::IP_LOCAL_PORT, fact::LOCAL_PORT),
     (FieldId::IP_REMOTE_PORT, fact::REMOTE_PORT),
@@ -104,6 +106,7 @@ pub(super) const FIELDS: [(FieldId, usize); 47] = [
     (FieldId::VLAN_ID, fact::VLAN),
     (FieldId::L2_FLAGS, fact::L2_FLAGS),
     (FieldId::NDIS_PORT, fact::NDIS_PORT),
+    (FieldId::REAUTHORIZE_REASON, fact::REAUTHORIZE_REASON),
 ];
 
 /// Whether a replay can fill in a field of a layer, when the packet or the capture shows it.
@@ -164,6 +167,7 @@ impl Facts {
         self.words[fact::REMOTE_ADDRESS_TYPE] = AddressType::of(remote, to_remote) as u64;
         self.see_interface(&packet.link, sight.interface, direction);
         self.see_transport(sight);
+        self.words[fact::REAUTHORIZE_REASON] = 0;
         self.flags = ConditionFlags::empty();
         self.flags.set(ConditionFlags::IS_LOOPBACK, sight.loopback);
         self.flags.set(ConditionFlags::IS_REASSEMBLED, sight.reassembled);
