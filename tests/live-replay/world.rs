@@ -12,7 +12,7 @@ use openwfp_kernel::{
     group::{self, Group},
     hooks::Hook,
 };
-use openwfp_model::Layer;
+use openwfp_model::{Layer, LayerId};
 use openwfp_packet::{
     capture::CaptureReader,
     flow::FlowEvent,
@@ -139,8 +139,12 @@ fn play(scene: Scene, v6: bool, met: Met, policy: &CompiledPolicy) -> Recorded {
     number.recv().unwrap();
     let recorder = world::Recorder::new(met == Met::AtSockets).unwrap();
     let group = OwnGroup::make();
-    let recorded = Layer::all().iter().map(|layer| layer.id).filter(|layer| !Hook::of_layer(*layer).is_empty());
-    let options = Options { recorded: recorded.collect(), devices: met == Met::AtDevices, ..Options::default() };
+    let devices = met == Met::AtDevices;
+    let is_met = |layer: &LayerId| {
+        !Hook::of_layer(*layer).is_empty() || devices && Hook::of_device_layer(*layer).is_some()
+    };
+    let recorded = Layer::all().iter().map(|layer| layer.id).filter(is_met).collect();
+    let options = Options { recorded, devices, ..Options::default() };
     let mut enforcement = Enforcement::prepare(policy, &group.0, options).unwrap_or_else(|error| panic!("{error}"));
     recorder.packets();
     enforcement.attach().unwrap_or_else(|error| panic!("{error}"));
