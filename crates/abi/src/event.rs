@@ -2,8 +2,9 @@
 
 use crate::identity::Identity;
 
-/// How many words of the incoming values an event carries: those that mean the same at every layer.
-pub const VALUES: usize = 40;
+/// How many words of the incoming values an event carries: those that mean the same at every layer, and the layer's own, of which
+/// the layers of frames have most.
+pub const VALUES: usize = 52;
 
 /// The event is to be shown: its layer is recorded.
 pub const SHOWN: u8 = 1;

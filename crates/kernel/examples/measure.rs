@@ -5,8 +5,9 @@
 use aya::sys::{Stats, enable_stats};
 use openwfp_engine::compile;
 use openwfp_kernel::{
-    enforcement::{Enforcement, Options},
+    enforcement::Enforcement,
     group::{Group, hierarchy},
+    options::Options,
 };
 use openwfp_model::{Action, FieldId, Filter, LayerId, MatchType, Policy, Value};
 use std::{

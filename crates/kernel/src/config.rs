@@ -1,9 +1,9 @@
 //! What the programs are told in the `CONFIG` map, and how it goes over from one policy to the next.
 
 use crate::{
-    enforcement::Options,
     hooks::Hook,
     load::{LoadError, Shims},
+    options::Options,
     records::Record,
 };
 use aya::maps::{Array, MapError};

@@ -13,6 +13,7 @@ use crate::{
     known::{Known, Named},
     labels::Labels,
     load::{LoadError, Settings, Shims, Times},
+    options::Options,
     sockets,
     totals::{LayerTotals, TotalsMap},
 };
@@ -29,7 +30,7 @@ use std::{
     io,
     ops::Range,
     os::fd::{AsFd, BorrowedFd},
-    path::{Path, PathBuf},
+    path::Path,
     time::{Duration, Instant},
 };
 use thiserror::Error;
@@ -103,23 +104,6 @@ pub enum Warning {
 
 fn names(hooks: &[Hook]) -> String {
     hooks.iter().map(|hook| hook.name()).collect::<Vec<_>>().join(", ")
-}
-
-/// How a policy is enforced.
-#[derive(Clone, Debug, Default)]
-pub struct Options {
-    /// The layers at which classifications are reported as events.
-    pub recorded: Vec<LayerId>,
-    /// Decide and report, but block nothing.
-    pub dry_run: bool,
-    /// Where everything is pinned, so that it outlives this process.
-    pub pins: Option<PathBuf>,
-    /// The layers of frames, IP packets and transport are met at every device of the caller's network namespace, by whoever
-    /// is in it, and not at the sockets of the group alone (Linux 6.6).
-    pub devices: bool,
-    /// Other policies will take the place of this one: every program is attached and the owners of all sockets are kept from the
-    /// start, so that sockets of before mean the same to a later policy as those that are made under it.
-    pub replaceable: bool,
 }
 
 /// What could not be done after the policy was attached.

@@ -35,6 +35,7 @@ pub mod measure;
 pub mod mounts;
 mod netlink;
 pub mod offsets;
+pub mod options;
 mod records;
 pub mod replace;
 pub mod sockets;

@@ -47,7 +47,7 @@ fn a_dry_run_reports_and_blocks_nothing() {
     let server = TcpListener::bind(local(0)).unwrap();
     let open = server.local_addr().unwrap();
     let layer = LayerId::ALE_AUTH_CONNECT_V4;
-    let options = openwfp_kernel::enforcement::Options { recorded: vec![layer], dry_run: true, ..Default::default() };
+    let options = openwfp_kernel::options::Options { recorded: vec![layer], dry_run: true, ..Default::default() };
     let Some(mut live) = Live::with(vec![remote_port(layer, Action::Block, open.port())], options) else { return };
     assert_eq!(live.act(&format!("tcp {open}")), ["ok"]);
     assert!(live.events.iter().any(|event| event.blocked && !event.enforced && event.filter == 1));

@@ -9,11 +9,7 @@ mod support;
 mod random;
 
 use openwfp_engine::{Action, CompiledPolicy, Event as TypedEvent, EventValue, Values, compile_objects};
-use openwfp_kernel::{
-    enforcement::{Enforcement, Options},
-    events::Event,
-    features,
-};
+use openwfp_kernel::{enforcement::Enforcement, events::Event, features, options::Options};
 use openwfp_model::{FieldId, Filter, LayerId, Sublayer, Value};
 use std::{
     io::{BufRead, BufReader},

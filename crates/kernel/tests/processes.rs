@@ -2,12 +2,7 @@
 
 mod support;
 
-use openwfp_kernel::{
-    bpffs,
-    enforcement::{Enforcement, Options},
-    features,
-    group::Group,
-};
+use openwfp_kernel::{bpffs, enforcement::Enforcement, features, group::Group, options::Options};
 use openwfp_model::{Action, FieldId, LayerId, MatchType, Value};
 use std::{
     fs,

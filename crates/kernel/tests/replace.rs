@@ -5,8 +5,9 @@ mod support;
 use openwfp_engine::{CompiledPolicy, Reason, compile_after, compile_objects};
 use openwfp_kernel::{
     bpffs,
-    enforcement::{EnforceError, Failures, Options, Warning},
+    enforcement::{EnforceError, Failures, Warning},
     hooks::Hook,
+    options::Options,
 };
 use openwfp_model::{Action, FieldId, Filter, LayerId, MatchType, Policy, Value, Weight};
 use std::{

@@ -5,13 +5,14 @@
 
 use crate::{
     address::{Address, unknown_local},
-    bind::{Local, asks_implicit, assigned},
+    endpoint::keep,
     flows::{self, Standing},
     layers::{AUTH_CONNECT, CONNECT_REDIRECT, IS_LOOPBACK, IS_RAW_ENDPOINT, authorization},
     maps::{ENDPOINTS, FLOWS},
     protocol,
     refuse::refused,
     report::About,
+    resource::{Local, asks_implicit, assigned},
     storage::bits,
     work::{self, MAY_WAIT, Outcome, PROVISIONAL, Work, next_flow, watch_packets},
 };
@@ -23,7 +24,7 @@ use aya_ebpf::{
 };
 use openwfp_abi::{
     config::{BY_INTERFACE, BY_LOCAL},
-    flow::{ASSIGNED, CONNECT_LATE, ENDED, Endpoint, FLOW_REFUSED, FlowKey, OWNED},
+    flow::{ASSIGNED, CONNECT_LATE, ENDED, FLOW_REFUSED, FlowKey},
 };
 use openwfp_engine::words;
 
@@ -386,21 +387,4 @@ pub unsafe extern "C" fn write_call(work: *mut Work, ends: *const Ends) -> u32 {
 #[inline(always)]
 fn by_local_side() -> bool {
     work::config().is_none_or(|config| config.flags & (BY_LOCAL | BY_INTERFACE) != 0)
-}
-
-/// Keeps the identity in `work` with an endpoint, unless its owner is known already or this one is nobody's. Sets flags.
-#[inline(always)]
-pub fn keep(work: &Work, endpoint: *mut Endpoint, flow: u64, compartment: u64, flags: u64) {
-    let mut flags = flags;
-    // SAFETY: a valid map value. Programs of one socket may race here; the last one stands, and all of them are callers
-    // of the same socket. No flag is lost.
-    unsafe {
-        if (*endpoint).flags & OWNED == 0 && work.identity.process.started != 0 {
-            crate::words::copy(&raw const work.identity, &raw mut (*endpoint).owner);
-            flags |= OWNED;
-        }
-        (*endpoint).flow = flow;
-        (*endpoint).compartment = compartment;
-        bits::set(&raw mut (*endpoint).flags, flags);
-    }
 }

@@ -379,9 +379,9 @@ impl Header {
             _ => {}
         }
         if matches!(self.protocol, ICMP | ICMPV6) {
-            // the layers that have it are met by the message with which a flow begins
+            // an answer belongs to the flow that its request has begun
             match self.first {
-                true => work.values.set(word::ORIGINAL_ICMP_TYPE, local as u32),
+                true => work.values.set(word::ORIGINAL_ICMP_TYPE, self.request().unwrap_or(source) as u32),
                 false => work.values.set_unknown(word::ORIGINAL_ICMP_TYPE),
             }
         }

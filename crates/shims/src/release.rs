@@ -4,11 +4,12 @@
 
 use crate::{
     address::Address,
-    bind::{compartment, write_endpoint},
+    bind::compartment,
     layers::{ENDPOINT_CLOSURE, RESOURCE_RELEASE},
     maps::ENDPOINTS,
     protocol,
     report::{About, report_end},
+    resource::write_endpoint,
     socket,
     work::{self, Outcome, Work},
 };

@@ -5,14 +5,14 @@
 
 use crate::{
     address::Address,
-    bind::{Local, asks_implicit, assigned, write_endpoint},
-    connect::keep,
+    endpoint::keep,
     flows,
     layers::{AUTH_LISTEN, ENDPOINT_CLOSURE, FLOW_ESTABLISHED, INBOUND, IS_LOOPBACK, OUTBOUND, authorization},
     maps::ENDPOINTS,
     protocol,
     refuse::is_dry_run,
     report::{About, report_end},
+    resource::{Local, asks_implicit, assigned, write_endpoint},
     socket,
     storage::bits,
     work::{self, FAIL_SOCKET, OLD_FLOW, Outcome, Work, next_flow},

@@ -5,10 +5,11 @@ use anyhow::{Context, Result, anyhow, bail};
 use openwfp_engine::CompiledPolicy;
 use openwfp_kernel::{
     bpffs,
-    enforcement::{EnforceError, Enforcement, Options},
+    enforcement::{EnforceError, Enforcement},
     events::Event,
     features,
     group::{self, Group},
+    options::Options,
     replace::Replaced,
 };
 use openwfp_model::LayerId;

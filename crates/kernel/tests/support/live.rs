@@ -2,11 +2,7 @@
 
 use super::{OwnGroup, actor};
 use openwfp_engine::{CompiledPolicy, compile};
-use openwfp_kernel::{
-    enforcement::{Enforcement, Options},
-    events::Event,
-    features,
-};
+use openwfp_kernel::{enforcement::Enforcement, events::Event, features, options::Options};
 use openwfp_model::{Action, FieldId, Filter, FilterBuilder, LayerId, MatchType, Policy, Value};
 use std::{
     net::{IpAddr, SocketAddr},

@@ -7,7 +7,7 @@ use openwfp_model::{ConditionFlags, FieldId, IpVersion, L2Flags, LayerId};
 
 use super::stage::REPLAY_LAYERS;
 
-use crate::flow::{Direction, FlowTuple, Selector};
+use crate::flow::{Direction, FlowTuple, Selector, request_of};
 use crate::link::LinkInfo;
 use crate::packet::{AddressType, Original, OriginalTransport, Packet, Transport};
 use crate::wire::{EthernetFrame, MacAddress, VlanTags};
@@ -192,10 +192,12 @@ impl Facts {
             Direction::Inbound => (destination, source),
         };
         words[fact::ICMP_TYPE] = EMPTY;
-        if let Some((_, Transport::Icmp(message))) = sight.transport {
+        if let Some((protocol, Transport::Icmp(message))) = sight.transport {
             words[fact::LOCAL_PORT] = message.message_type.into();
             words[fact::REMOTE_PORT] = message.code.into();
-            words[fact::ICMP_TYPE] = message.message_type.into();
+            // An answer belongs to the flow that its request has begun.
+            let began = request_of(protocol, message.message_type).unwrap_or(message.message_type);
+            words[fact::ICMP_TYPE] = began.into();
         }
     }
 

@@ -1,0 +1,21 @@
+//! How a policy is to be enforced.
+
+use openwfp_model::LayerId;
+use std::path::PathBuf;
+
+/// How a policy is enforced.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The layers at which classifications are reported as events.
+    pub recorded: Vec<LayerId>,
+    /// Decide and report, but block nothing.
+    pub dry_run: bool,
+    /// Where everything is pinned, so that it outlives this process.
+    pub pins: Option<PathBuf>,
+    /// The layers of frames, IP packets and transport are met at every device of the caller's network namespace, by whoever
+    /// is in it, and not at the sockets of the group alone (Linux 6.6).
+    pub devices: bool,
+    /// Other policies will take the place of this one: every program is attached and the owners of all sockets are kept from the
+    /// start, so that sockets of before mean the same to a later policy as those that are made under it.
+    pub replaceable: bool,
+}
