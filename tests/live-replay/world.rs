@@ -7,10 +7,11 @@ use crate::{
 use openwfp_attacks::world;
 use openwfp_engine::CompiledPolicy;
 use openwfp_kernel::{
-    enforcement::{Enforcement, Options},
+    enforcement::Enforcement,
     events::EventKind,
     group::{self, Group},
     hooks::Hook,
+    options::Options,
 };
 use openwfp_model::{Layer, LayerId};
 use openwfp_packet::{
@@ -120,8 +121,10 @@ fn play(scene: Scene, v6: bool, met: Met, policy: &CompiledPolicy) -> Recorded {
         world::own_network().unwrap();
         told.send(world::thread_id()).unwrap();
         to_play.recv().unwrap();
-        ip("link set lo up\nlink set wfp-in up\naddress add 10.78.0.2/24 dev wfp-in\naddress add fd78::2/64 dev wfp-in nodad\n\
-            neighbour add 10.78.0.1 lladdr 02:00:00:00:00:01 dev wfp-in\nneighbour add fd78::1 lladdr 02:00:00:00:00:01 dev wfp-in\n");
+        ip(
+            "link set lo up\nlink set wfp-in up\naddress add 10.78.0.2/24 dev wfp-in\naddress add fd78::2/64 dev wfp-in nodad\n\
+            neighbour add 10.78.0.1 lladdr 02:00:00:00:00:01 dev wfp-in\nneighbour add fd78::1 lladdr 02:00:00:00:00:01 dev wfp-in\n",
+        );
         told.send(0).unwrap();
         let part = Peer::new(scene, place);
         to_play.recv().unwrap();
@@ -140,9 +143,8 @@ fn play(scene: Scene, v6: bool, met: Met, policy: &CompiledPolicy) -> Recorded {
     let recorder = world::Recorder::new(met == Met::AtSockets).unwrap();
     let group = OwnGroup::make();
     let devices = met == Met::AtDevices;
-    let is_met = |layer: &LayerId| {
-        !Hook::of_layer(*layer).is_empty() || devices && Hook::of_device_layer(*layer).is_some()
-    };
+    let is_met =
+        |layer: &LayerId| !Hook::of_layer(*layer).is_empty() || devices && Hook::of_device_layer(*layer).is_some();
     let recorded = Layer::all().iter().map(|layer| layer.id).filter(is_met).collect();
     let options = Options { recorded, devices, ..Options::default() };
     let mut enforcement = Enforcement::prepare(policy, &group.0, options).unwrap_or_else(|error| panic!("{error}"));
@@ -182,8 +184,10 @@ impl Capture {
     /// As if the capture had ended after so many packets, not counting what finds neighbours and groups.
     pub fn first(mut self, count: usize) -> Self {
         let skip = usize::from(self.link_type == 276) * 6;
-        let multicast = |packet: &Vec<u8>| skip == 0 && packet.first().is_some_and(|first| first & 1 != 0)
-            || skip != 0 && packet.get(20 + 24).is_some_and(|first| packet[20] >> 4 == 6 && *first == 0xff);
+        let multicast = |packet: &Vec<u8>| {
+            skip == 0 && packet.first().is_some_and(|first| first & 1 != 0)
+                || skip != 0 && packet.get(20 + 24).is_some_and(|first| packet[20] >> 4 == 6 && *first == 0xff)
+        };
         self.packets.retain(|packet| !multicast(packet));
         self.packets.truncate(count);
         self
