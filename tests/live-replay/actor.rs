@@ -1,10 +1,10 @@
 //! What is done on both sides of the cable: by a process of the filtered group, and by the peer, who knows nothing of policies.
 
-use openwfp_attacks::call::Socket;
+use openwfp_attacks::call::{Socket, any};
 use std::{
     env, fs,
     io::{self, Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     path::Path,
     process::Command,
     thread,
@@ -15,6 +15,11 @@ const VARIABLE: &str = "OPENWFP_LIVE_REPLAY";
 
 /// Nothing waits for longer.
 const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// A group that has nothing to do with the networks themselves.
+const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
+/// All on the cable.
+const BROADCAST: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 255);
 
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +38,14 @@ pub enum Scene {
     TcpUnanswered,
     /// A datagram and its answer.
     UdpClient,
+    /// The same from a socket that is bound to nothing.
+    UdpUnbound,
     /// A datagram of the peer, and our answer.
     UdpServer,
+    /// A datagram of the peer to a group that we are in (IPv4).
+    UdpMulticast,
+    /// A datagram of the peer to all on the cable (IPv4).
+    UdpBroadcast,
     /// A datagram to a port where nobody is.
     UdpRefused,
     /// An echo request and its reply.
@@ -60,7 +71,7 @@ impl Place {
     }
 }
 
-const SCENES: [Scene; 10] = [
+const SCENES: [Scene; 13] = [
     Scene::TcpClient,
     Scene::TcpServer,
     Scene::TcpAttempt,
@@ -68,7 +79,10 @@ const SCENES: [Scene; 10] = [
     Scene::TcpRefused,
     Scene::TcpUnanswered,
     Scene::UdpClient,
+    Scene::UdpUnbound,
     Scene::UdpServer,
+    Scene::UdpMulticast,
+    Scene::UdpBroadcast,
     Scene::UdpRefused,
     Scene::Ping,
 ];
@@ -140,9 +154,9 @@ fn local(scene: Scene, Place { ours, peer }: Place, ready: &dyn Fn()) -> io::Res
             thread::sleep(Duration::from_millis(600));
             Ok(())
         }
-        Scene::UdpClient | Scene::UdpRefused => {
+        Scene::UdpClient | Scene::UdpRefused | Scene::UdpUnbound => {
             ready();
-            let socket = UdpSocket::bind(ours)?;
+            let socket = UdpSocket::bind(if scene == Scene::UdpUnbound { any(ours) } else { ours })?;
             socket.set_read_timeout(Some(Duration::from_millis(500)))?;
             socket.send_to(b"hello", peer)?;
             socket.recv(&mut [0; 5]).map(drop)
@@ -153,6 +167,15 @@ fn local(scene: Scene, Place { ours, peer }: Place, ready: &dyn Fn()) -> io::Res
             ready();
             let (_, from) = socket.recv_from(&mut [0; 5])?;
             socket.send_to(b"hello", from).map(drop)
+        }
+        Scene::UdpMulticast | Scene::UdpBroadcast => {
+            let socket = UdpSocket::bind(SocketAddr::new(any(ours).ip(), ours.port()))?;
+            if let std::net::IpAddr::V4(ip) = ours.ip() {
+                socket.join_multicast_v4(&GROUP, &ip)?;
+            }
+            socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+            ready();
+            socket.recv(&mut [0; 5]).map(drop)
         }
         Scene::Ping => {
             ready();
@@ -177,7 +200,9 @@ impl Peer {
     pub fn new(scene: Scene, Place { peer, .. }: Place) -> Self {
         match scene {
             Scene::TcpClient | Scene::TcpAttempt | Scene::TcpReset => Self::Tcp(TcpListener::bind(peer).unwrap()),
-            Scene::UdpClient | Scene::UdpServer => Self::Udp(UdpSocket::bind(peer).unwrap()),
+            Scene::UdpClient | Scene::UdpUnbound | Scene::UdpServer | Scene::UdpMulticast | Scene::UdpBroadcast => {
+                Self::Udp(UdpSocket::bind(peer).unwrap())
+            }
             _ => Self::Nobody,
         }
     }
@@ -211,7 +236,12 @@ impl Peer {
                 thread::sleep(Duration::from_millis(300));
                 result
             }
-            (Scene::UdpClient, Self::Udp(socket)) => {
+            (Scene::UdpMulticast, Self::Udp(socket)) => socket.send_to(b"hello", (GROUP, ours.port())).map(drop),
+            (Scene::UdpBroadcast, Self::Udp(socket)) => {
+                socket.set_broadcast(true)?;
+                socket.send_to(b"hello", (BROADCAST, ours.port())).map(drop)
+            }
+            (Scene::UdpClient | Scene::UdpUnbound, Self::Udp(socket)) => {
                 socket.set_read_timeout(Some(PATIENCE))?;
                 let (_, from) = socket.recv_from(&mut [0; 5])?;
                 socket.send_to(b"hello", from).map(drop)

@@ -58,7 +58,13 @@ fn without_closure_of_attempts(mut steps: Vec<Step>) -> Vec<Step> {
 
 /// What the networks say about themselves and the groups that they listen to, whenever they like; none of it is the scene's.
 fn finds_neighbours(step: &Step) -> bool {
-    let group = |field| step.field(field).is_some_and(|words| words.len() == 4 && words[0] >> 24 == 0xff);
+    let group = |field| {
+        step.field(field).is_some_and(|words| match words[..] {
+            // 224.0.0.0/24
+            [v4] => v4 >> 8 == 0xe0_0000,
+            _ => words[0] >> 24 == 0xff,
+        })
+    };
     let frame = |field| step.field(field).is_some_and(|words| words[0] >> 8 & 1 == 1);
     group(FieldId::IP_LOCAL_ADDRESS)
         || group(FieldId::IP_REMOTE_ADDRESS)
@@ -118,6 +124,11 @@ pub fn field(met: Met, live: &Step, replayed: &Step, field: FieldId) -> bool {
                 in_a_call && unknown || family == CLOSURE
             }
         };
+    }
+    // As the interface.
+    let local = [FieldId::IP_LOCAL_ADDRESS, FieldId::IP_LOCAL_PORT].contains(&field);
+    if local && family.starts_with("ALE_AUTH_CONNECT") {
+        return live.field(field).is_some_and(|words| words.contains(&UNKNOWN));
     }
     // A device does not know which packets belong to an authorized flow.
     let flags = |step: &Step| step.field(FieldId::FLAGS).map(|words| words[0] & !REQUIRES_ALE_CLASSIFY);

@@ -18,7 +18,7 @@ mod world;
 use actor::Scene;
 use compare::{Step, text};
 use openwfp_engine::{CompiledPolicy, Schema, compile};
-use openwfp_model::{Action, FieldId, Filter, LayerId, MatchType, Policy, Value};
+use openwfp_model::{Action, FieldId, Filter, FilterBuilder, LayerId, MatchType, Policy, Value};
 use std::collections::BTreeMap;
 use world::{Met, Recorded, cannot_run, record};
 
@@ -28,17 +28,9 @@ fn actor() {
     actor::act();
 }
 
-/// A policy that blocks at one layer, or nowhere.
-fn blocking(layer: Option<LayerId>, port: Option<(FieldId, u16)>) -> CompiledPolicy {
-    let mut policy = Policy::builder();
-    if let Some(layer) = layer {
-        let mut filter = Filter::builder("no", layer).action(Action::Block);
-        if let Some((field, port)) = port {
-            filter = filter.when(field, MatchType::Equal, Value::Uint16(port));
-        }
-        policy = policy.filter(filter.build().unwrap());
-    }
-    compile(&[&policy.build().unwrap()]).unwrap()
+/// A policy without filters: everything is permitted.
+fn nothing_blocked() -> CompiledPolicy {
+    compile(&[&Policy::builder().build().unwrap()]).unwrap()
 }
 
 /// Compares live steps with replayed ones. `live` and `replayed` have what is compared alone.
@@ -85,7 +77,8 @@ fn assert_scene(scene: Scene, met: Met, policy: &CompiledPolicy, layers: &[&str]
     if cannot_run(met) {
         return;
     }
-    for v6 in [false, true] {
+    let only_v4 = [Scene::UdpMulticast, Scene::UdpBroadcast].contains(&scene);
+    for v6 in [false, true].into_iter().filter(|v6| !(*v6 && only_v4)) {
         let Recorded { live, capture, said } = record(scene, v6, met, policy);
         compare(scene, v6, met, layers, live, capture.replay(v6, policy), &said);
     }
@@ -98,7 +91,7 @@ fn assert_stopped(scene: Scene, met: Met, policy: &CompiledPolicy, packets: usiz
         return;
     }
     for v6 in [false, true] {
-        let Recorded { capture, .. } = record(scene, v6, met, &blocking(None, None));
+        let Recorded { capture, .. } = record(scene, v6, met, &nothing_blocked());
         let Recorded { live, said, .. } = record(scene, v6, met, policy);
         compare(scene, v6, met, layers, live, capture.first(packets).replay(v6, policy), &said);
     }
@@ -114,11 +107,15 @@ fn compare(scene: Scene, v6: bool, met: Met, layers: &[&str], live: Vec<Step>, r
     }
 }
 
-/// Both versions of a layer: a filter for each.
+/// A policy that blocks all at a layer of both versions.
 fn no(v4: LayerId, v6: LayerId) -> CompiledPolicy {
-    let filter = |layer| Filter::builder("no", layer).action(Action::Block).build().unwrap();
-    let policy = Policy::builder().filter(filter(v4)).filter(filter(v6)).build().unwrap();
-    compile(&[&policy]).unwrap()
+    no_when(v4, v6, |filter| filter)
+}
+
+/// The same under a condition.
+fn no_when(v4: LayerId, v6: LayerId, when: impl Fn(FilterBuilder) -> FilterBuilder) -> CompiledPolicy {
+    let filter = |layer| when(Filter::builder("no", layer).action(Action::Block)).build().unwrap();
+    compile(&[&Policy::builder().filter(filter(v4)).filter(filter(v6)).build().unwrap()]).unwrap()
 }
 
 const BOTH: [Met; 2] = [Met::AtSockets, Met::AtDevices];
@@ -127,7 +124,7 @@ const BOTH: [Met; 2] = [Met::AtSockets, Met::AtDevices];
 fn a_tcp_client() {
     for met in BOTH {
         let layers = ["ALE_AUTH_CONNECT", "ALE_FLOW_ESTABLISHED", "STREAM_PACKET", "ALE_ENDPOINT_CLOSURE"];
-        assert_scene(Scene::TcpClient, met, &blocking(None, None), &layers);
+        assert_scene(Scene::TcpClient, met, &nothing_blocked(), &layers);
     }
 }
 
@@ -135,21 +132,21 @@ fn a_tcp_client() {
 fn a_tcp_server() {
     for met in BOTH {
         let layers = ["ALE_AUTH_RECV_ACCEPT", "ALE_FLOW_ESTABLISHED", "STREAM_PACKET", "ALE_ENDPOINT_CLOSURE"];
-        assert_scene(Scene::TcpServer, met, &blocking(None, None), &layers);
+        assert_scene(Scene::TcpServer, met, &nothing_blocked(), &layers);
     }
 }
 
 #[test]
 fn a_connection_that_is_reset() {
     for met in BOTH {
-        assert_scene(Scene::TcpReset, met, &blocking(None, None), &["ALE_ENDPOINT_CLOSURE"]);
+        assert_scene(Scene::TcpReset, met, &nothing_blocked(), &["ALE_ENDPOINT_CLOSURE"]);
     }
 }
 
 #[test]
 fn a_connection_that_nobody_listens_for() {
     for met in BOTH {
-        assert_scene(Scene::TcpRefused, met, &blocking(None, None), &["ALE_AUTH_CONNECT"]);
+        assert_scene(Scene::TcpRefused, met, &nothing_blocked(), &["ALE_AUTH_CONNECT"]);
     }
 }
 
@@ -157,7 +154,34 @@ fn a_connection_that_nobody_listens_for() {
 fn a_udp_client_and_its_answer() {
     for met in BOTH {
         let layers = ["ALE_AUTH_CONNECT", "ALE_FLOW_ESTABLISHED", "DATAGRAM_DATA", "INBOUND_TRANSPORT"];
-        assert_scene(Scene::UdpClient, met, &blocking(None, None), &layers);
+        assert_scene(Scene::UdpClient, met, &nothing_blocked(), &layers);
+    }
+}
+
+#[test]
+fn a_udp_client_that_is_bound_to_nothing() {
+    for met in BOTH {
+        assert_scene(Scene::UdpUnbound, met, &nothing_blocked(), &["ALE_AUTH_CONNECT", "DATAGRAM_DATA"]);
+    }
+}
+
+#[test]
+fn datagrams_to_a_group_and_to_all() {
+    for met in BOTH {
+        for scene in [Scene::UdpMulticast, Scene::UdpBroadcast] {
+            assert_scene(scene, met, &nothing_blocked(), &["ALE_AUTH_RECV_ACCEPT", "DATAGRAM_DATA"]);
+        }
+    }
+}
+
+#[test]
+fn a_connect_that_its_first_packet_decides() {
+    // no call knows by which interface it will go
+    let policy = no_when(LayerId::ALE_AUTH_CONNECT_V4, LayerId::ALE_AUTH_CONNECT_V6, |filter| {
+        filter.when(FieldId::INTERFACE_TYPE, MatchType::Equal, Value::Uint32(6))
+    });
+    for scene in [Scene::TcpAttempt, Scene::UdpClient, Scene::Ping] {
+        assert_stopped(scene, Met::AtSockets, &policy, 1, &["ALE_AUTH_CONNECT_DISCARD"]);
     }
 }
 
@@ -165,7 +189,7 @@ fn a_udp_client_and_its_answer() {
 fn a_udp_server() {
     for met in BOTH {
         let layers = ["ALE_AUTH_RECV_ACCEPT", "ALE_FLOW_ESTABLISHED", "DATAGRAM_DATA", "OUTBOUND_TRANSPORT"];
-        assert_scene(Scene::UdpServer, met, &blocking(None, None), &layers);
+        assert_scene(Scene::UdpServer, met, &nothing_blocked(), &layers);
     }
 }
 
@@ -173,15 +197,15 @@ fn a_udp_server() {
 fn an_echo_request_and_its_reply() {
     for met in BOTH {
         let layers = ["ALE_AUTH_CONNECT", "ALE_FLOW_ESTABLISHED", "DATAGRAM_DATA", "INBOUND_TRANSPORT"];
-        assert_scene(Scene::Ping, met, &blocking(None, None), &layers);
+        assert_scene(Scene::Ping, met, &nothing_blocked(), &layers);
     }
 }
 
 #[test]
 fn an_icmp_error_about_a_datagram() {
     // errors have no socket: they are met at devices alone
-    assert_scene(Scene::UdpRefused, Met::AtSockets, &blocking(None, None), &["OUTBOUND_TRANSPORT"]);
-    assert_scene(Scene::UdpRefused, Met::AtDevices, &blocking(None, None), &["INBOUND_ICMP_ERROR"]);
+    assert_scene(Scene::UdpRefused, Met::AtSockets, &nothing_blocked(), &["OUTBOUND_TRANSPORT"]);
+    assert_scene(Scene::UdpRefused, Met::AtDevices, &nothing_blocked(), &["INBOUND_ICMP_ERROR"]);
 }
 
 #[test]

@@ -122,7 +122,7 @@ fn play(scene: Scene, v6: bool, met: Met, policy: &CompiledPolicy) -> Recorded {
         told.send(world::thread_id()).unwrap();
         to_play.recv().unwrap();
         ip(
-            "link set lo up\nlink set wfp-in up\naddress add 10.78.0.2/24 dev wfp-in\naddress add fd78::2/64 dev wfp-in nodad\n\
+            "link set lo up\nlink set wfp-in up\naddress add 10.78.0.2/24 broadcast 10.78.0.255 dev wfp-in\naddress add fd78::2/64 dev wfp-in nodad\nroute add 224.0.0.0/4 dev wfp-in\n\
             neighbour add 10.78.0.1 lladdr 02:00:00:00:00:01 dev wfp-in\nneighbour add fd78::1 lladdr 02:00:00:00:00:01 dev wfp-in\n",
         );
         told.send(0).unwrap();
@@ -133,7 +133,7 @@ fn play(scene: Scene, v6: bool, met: Met, policy: &CompiledPolicy) -> Recorded {
     let other = number.recv().unwrap();
     ip(&format!(
         "link add wfp-out address 02:00:00:00:00:01 type veth peer name wfp-in address 02:00:00:00:00:02 netns {other}\n\
-         link set wfp-out up\naddress add 10.78.0.1/24 dev wfp-out\naddress add fd78::1/64 dev wfp-out nodad\n\
+         link set wfp-out up\naddress add 10.78.0.1/24 broadcast 10.78.0.255 dev wfp-out\naddress add fd78::1/64 dev wfp-out nodad\n\
          neighbour add 10.78.0.2 lladdr 02:00:00:00:00:02 dev wfp-out\n\
          neighbour add fd78::2 lladdr 02:00:00:00:00:02 dev wfp-out\n"
     ));

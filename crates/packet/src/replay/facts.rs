@@ -21,7 +21,7 @@ pub(super) mod fact {
     pub const LOCAL_ADDRESS: usize = 4;
     pub const REMOTE_ADDRESS: usize = 8;
     pub const LOCAL_ADDRESS_TYPE: usize = 12;
-    pub const REMOTE_ADDRESS_TYPE: usize = 13;
+    pub const DESTINATION_ADDRESS_TYPE: usize = 13;
     /// Index, type, tunnel type, and the two words of the identifier.
     pub const INTERFACE: usize = 14;
     /// The same of the interface that a packet arrived on.
@@ -67,7 +67,7 @@ pub(super) const FIELDS: [(FieldId, usize); 48] = [
     (FieldId::IP_REMOTE_ADDRESS, fact::REMOTE_ADDRESS),
     (FieldId::IP_DESTINATION_ADDRESS, fact::REMOTE_ADDRESS),
     (FieldId::IP_LOCAL_ADDRESS_TYPE, fact::LOCAL_ADDRESS_TYPE),
-    (FieldId::IP_DESTINATION_ADDRESS_TYPE, fact::REMOTE_ADDRESS_TYPE),
+    (FieldId::IP_DESTINATION_ADDRESS_TYPE, fact::DESTINATION_ADDRESS_TYPE),
     (FieldId::INTERFACE_INDEX, INTERFACE + INDEX),
     // Linux has no interfaces below interfaces.
     (FieldId::SUB_INTERFACE_INDEX, INTERFACE + INDEX),
@@ -101,7 +101,7 @@ pub(super) const FIELDS: [(FieldId, usize); 48] = [
     (FieldId::MAC_REMOTE_ADDRESS, fact::REMOTE_STATION),
     (FieldId::INTERFACE_MAC_ADDRESS, fact::INTERFACE_STATION),
     (FieldId::MAC_LOCAL_ADDRESS_TYPE, fact::LOCAL_STATION_TYPE),
-    (FieldId::MAC_REMOTE_ADDRESS_TYPE, fact::REMOTE_STATION_TYPE),
+    (FieldId::MAC_DESTINATION_ADDRESS_TYPE, fact::REMOTE_STATION_TYPE),
     (FieldId::ETHER_TYPE, fact::ETHER_TYPE),
     (FieldId::VLAN_ID, fact::VLAN),
     (FieldId::L2_FLAGS, fact::L2_FLAGS),
@@ -159,12 +159,10 @@ impl Facts {
         self.set_address(fact::LOCAL_ADDRESS, local);
         self.set_address(fact::REMOTE_ADDRESS, remote);
         // The link's broadcast tells about the address that a packet is sent to, not about its sender.
-        let (to_local, to_remote) = match direction {
-            Direction::Outbound => (false, packet.link.broadcast),
-            Direction::Inbound => (packet.link.broadcast, false),
-        };
+        let to_local = direction == Direction::Inbound && packet.link.broadcast;
         self.words[fact::LOCAL_ADDRESS_TYPE] = AddressType::of(local, to_local) as u64;
-        self.words[fact::REMOTE_ADDRESS_TYPE] = AddressType::of(remote, to_remote) as u64;
+        let destination = AddressType::of(packet.destination, packet.link.broadcast);
+        self.words[fact::DESTINATION_ADDRESS_TYPE] = destination as u64;
         self.see_interface(&packet.link, sight.interface, direction);
         self.see_transport(sight);
         self.words[fact::REAUTHORIZE_REASON] = 0;
@@ -227,7 +225,7 @@ impl Facts {
     pub(super) fn see_forwarded(&mut self, packet: &Packet<'_>, interface: Option<u32>, direction: Direction) {
         self.set_address(fact::LOCAL_ADDRESS, packet.source);
         self.set_address(fact::REMOTE_ADDRESS, packet.destination);
-        self.words[fact::REMOTE_ADDRESS_TYPE] = AddressType::of(packet.destination, packet.link.broadcast) as u64;
+        self.words[fact::DESTINATION_ADDRESS_TYPE] = AddressType::of(packet.destination, packet.link.broadcast) as u64;
         self.see_interface(&packet.link, interface, direction);
         self.flags = ConditionFlags::empty();
         self.version = packet.version();
@@ -239,7 +237,7 @@ impl Facts {
         self.set_address(fact::LOCAL_ADDRESS, tuple.local);
         self.set_address(fact::REMOTE_ADDRESS, tuple.remote);
         self.words[fact::LOCAL_ADDRESS_TYPE] = AddressType::of(tuple.local, false) as u64;
-        self.words[fact::REMOTE_ADDRESS_TYPE] = AddressType::of(tuple.remote, false) as u64;
+        self.words[fact::DESTINATION_ADDRESS_TYPE] = AddressType::of(tuple.remote, false) as u64;
         self.words[fact::PROTOCOL] = tuple.protocol.into();
         if let Selector::Ports { local, remote } = tuple.selector {
             self.words[fact::LOCAL_PORT] = local.into();
