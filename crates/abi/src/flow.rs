@@ -82,6 +82,8 @@ pub const ASSIGNED: u64 = 1 << 7;
 pub const DUAL: u64 = 1 << 8;
 /// It is TCP, and its flow was established: the end is reported.
 pub const ESTABLISHED: u64 = 1 << 9;
+/// It is TCP, and its connection has ended: the endpoint's closure was told then, and is not told again when the socket is closed.
+pub const ENDED: u64 = 1 << 10;
 
 /// What is kept with a socket. An accepted socket inherits it from the listening one.
 #[repr(C)]

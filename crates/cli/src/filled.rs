@@ -6,7 +6,7 @@ use openwfp_model::{FieldId, Layer, LayerId};
 use openwfp_packet::replay::{self, REPLAY_LAYERS};
 
 /// Filled in live wherever a layer has them.
-const LIVE: [FieldId; 19] = [
+const LIVE: [FieldId; 20] = [
     FieldId::ALE_APP_ID,
     FieldId::ALE_ORIGINAL_APP_ID,
     FieldId::ALE_USER_ID,
@@ -26,6 +26,7 @@ const LIVE: [FieldId; 19] = [
     FieldId::TUNNEL_TYPE,
     FieldId::IP_LOCAL_INTERFACE,
     FieldId::SUB_INTERFACE_INDEX,
+    FieldId::ORIGINAL_ICMP_TYPE,
 ];
 
 /// Filled in live where a packet comes in.

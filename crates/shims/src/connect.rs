@@ -24,7 +24,7 @@ use aya_ebpf::{
 };
 use openwfp_abi::{
     config::{BY_INTERFACE, BY_LOCAL},
-    flow::{ASSIGNED, CONNECT_LATE, FLOW_REFUSED, FlowKey},
+    flow::{ASSIGNED, CONNECT_LATE, ENDED, FLOW_REFUSED, FlowKey},
 };
 use openwfp_engine::words;
 
@@ -307,7 +307,7 @@ impl Call {
         let compartment = unsafe {
             if (*self.context).protocol == protocol::SOCKET_TCP {
                 // a connection of its own; the call holds the socket's lock
-                bits::clear(&raw mut (*endpoint).flags, CONNECT_LATE | FLOW_REFUSED);
+                bits::clear(&raw mut (*endpoint).flags, CONNECT_LATE | FLOW_REFUSED | ENDED);
             }
             bpf_get_netns_cookie(self.context.cast())
         };

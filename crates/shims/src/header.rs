@@ -383,5 +383,12 @@ impl Header {
             }
             _ => {}
         }
+        if matches!(self.protocol, ICMP | ICMPV6) {
+            // an answer belongs to the flow that its request has begun
+            match self.first {
+                true => work.values.set(word::ORIGINAL_ICMP_TYPE, self.request().unwrap_or(source) as u32),
+                false => work.values.set_unknown(word::ORIGINAL_ICMP_TYPE),
+            }
+        }
     }
 }

@@ -13,7 +13,8 @@ use crate::{
     layers::{
         AUTH_CONNECT, AUTH_RECV_ACCEPT, DATAGRAM_DATA, INBOUND, INBOUND_ICMP_ERROR, INBOUND_IPPACKET,
         INBOUND_TRANSPORT, IS_FRAGMENT, IS_LOOPBACK, IS_RAW_ENDPOINT, IS_REAUTHORIZE, Layers, OUTBOUND,
-        OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT, STREAM_PACKET, authorization, authorizes,
+        OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT, REQUIRES_ALE_CLASSIFY, STREAM_PACKET,
+        authorization, authorizes,
     },
     maps::{ENDPOINTS, FLOWS, SHARED},
     protocol,
@@ -276,7 +277,7 @@ impl Packet {
         dropped(work::with(|work| {
             self.write(work, &header, &kept);
             if settings & (PACKET_LAYERS | AT_DEVICES) == PACKET_LAYERS {
-                let outcome = self.meets(work, &header, &[INBOUND_IPPACKET, INBOUND_TRANSPORT], flow);
+                let outcome = self.enters(work, &header, need == Need::Authorize, flow);
                 if outcome != Outcome::Permitted {
                     return outcome;
                 }
@@ -348,6 +349,20 @@ impl Packet {
         } else {
             DATAGRAM_DATA
         }
+    }
+
+    /// INBOUND_IPPACKET and INBOUND_TRANSPORT, which is told when ALE_AUTH_RECV_ACCEPT comes next.
+    #[inline(always)]
+    fn enters(&self, work: &mut Work, header: &Header, authorized: bool, flow: u64) -> Outcome {
+        let outcome = self.meets(work, header, &[INBOUND_IPPACKET], flow);
+        if outcome != Outcome::Permitted {
+            return outcome;
+        }
+        let flags = work.values.get(words::FLAGS) as u32;
+        work.values.set(words::FLAGS, if authorized { flags | REQUIRES_ALE_CLASSIFY } else { flags });
+        let outcome = self.meets(work, header, &[INBOUND_TRANSPORT], flow);
+        work.values.set(words::FLAGS, flags);
+        outcome
     }
 
     /// The packet meets layers, one after the other, until one blocks it.

@@ -1,6 +1,6 @@
 //! ALE_RESOURCE_RELEASE and ALE_ENDPOINT_CLOSURE: a socket is closed, in the task that closes it last.
 //!
-//! The connection of a TCP socket ends later ([`crate::stream`]); everything else ends here.
+//! The connection of a TCP socket ends later, or has ended before ([`crate::stream`]); everything else ends here.
 
 use crate::{
     address::Address,
@@ -19,7 +19,7 @@ use aya_ebpf::{
 use openwfp_abi::{
     config::FLOWS_RECORDED,
     event::kind,
-    flow::{ASSIGNED, DUAL, ESTABLISHED},
+    flow::{ASSIGNED, DUAL, ENDED, ESTABLISHED},
     identity::Identity,
 };
 use openwfp_engine::words;
@@ -58,7 +58,7 @@ fn released(socket: *mut bpf_sock, flags: u64, owner: *const Identity) {
                 local.write(work, words::IP_LOCAL_ADDRESS);
             }
         }
-        let connection = protocol == protocol::SOCKET_TCP && flags & ESTABLISHED != 0;
+        let connection = protocol == protocol::SOCKET_TCP && flags & (ESTABLISHED | ENDED) != 0;
         if !connection {
             work.decide(&About { layer: ENDPOINT_CLOSURE.of(v6), socket: cookie, flow: 0, flags: 0 });
         }

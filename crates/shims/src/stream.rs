@@ -29,7 +29,9 @@ use aya_ebpf::{
 use openwfp_abi::{
     config::FLOWS_RECORDED,
     event::kind,
-    flow::{ASSIGNED, CONNECT_LATE, DUAL, ESTABLISHED, Endpoint, FLOW_REFUSED, LISTEN_DECIDED, LISTEN_REFUSED, OWNED},
+    flow::{
+        ASSIGNED, CONNECT_LATE, DUAL, ENDED, ESTABLISHED, Endpoint, FLOW_REFUSED, LISTEN_DECIDED, LISTEN_REFUSED, OWNED,
+    },
 };
 use openwfp_engine::words;
 
@@ -109,7 +111,7 @@ impl Operation {
         let Some(endpoint) = ENDPOINTS.get_or_insert(socket) else { return };
         // SAFETY: a valid map value.
         unsafe {
-            let before = LISTEN_REFUSED | LISTEN_DECIDED | CONNECT_LATE | FLOW_REFUSED;
+            let before = LISTEN_REFUSED | LISTEN_DECIDED | CONNECT_LATE | FLOW_REFUSED | ENDED;
             bits::clear(&raw mut (*endpoint).flags, before);
         }
         let local = self.local();
@@ -250,7 +252,10 @@ impl Operation {
             return;
         }
         // SAFETY: a valid map value.
-        unsafe { bits::clear(&raw mut (*endpoint).flags, ESTABLISHED) };
+        unsafe {
+            bits::clear(&raw mut (*endpoint).flags, ESTABLISHED);
+            bits::set(&raw mut (*endpoint).flags, ENDED);
+        }
         let ended = if flags & FLOW_REFUSED != 0 { kind::REFUSED_FLOW_DELETED } else { kind::FLOW_DELETED };
         work::with(|work| {
             // SAFETY: a valid map value.

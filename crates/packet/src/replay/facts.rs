@@ -7,7 +7,7 @@ use openwfp_model::{ConditionFlags, FieldId, IpVersion, L2Flags, LayerId};
 
 use super::stage::REPLAY_LAYERS;
 
-use crate::flow::{Direction, FlowTuple, Selector};
+use crate::flow::{Direction, FlowTuple, Selector, request_of};
 use crate::link::LinkInfo;
 use crate::packet::{AddressType, Original, OriginalTransport, Packet, Transport};
 use crate::wire::{EthernetFrame, MacAddress, VlanTags};
@@ -21,7 +21,7 @@ pub(super) mod fact {
     pub const LOCAL_ADDRESS: usize = 4;
     pub const REMOTE_ADDRESS: usize = 8;
     pub const LOCAL_ADDRESS_TYPE: usize = 12;
-    pub const REMOTE_ADDRESS_TYPE: usize = 13;
+    pub const DESTINATION_ADDRESS_TYPE: usize = 13;
     /// Index, type, tunnel type, and the two words of the identifier.
     pub const INTERFACE: usize = 14;
     /// The same of the interface that a packet arrived on.
@@ -44,7 +44,9 @@ pub(super) mod fact {
     pub const VLAN: usize = 48;
     pub const L2_FLAGS: usize = 49;
     pub const NDIS_PORT: usize = 50;
-    pub const COUNT: usize = 51;
+    /// 0: a capture shows no change of policy, so nothing is authorized again.
+    pub const REAUTHORIZE_REASON: usize = 51;
+    pub const COUNT: usize = 52;
 
     pub const INDEX: usize = 0;
     pub const TYPE: usize = 1;
@@ -55,7 +57,7 @@ pub(super) mod fact {
 use fact::{ARRIVAL, INDEX, INTERFACE, LUID, NEXT_HOP, TUNNEL, TYPE};
 
 /// The facts that the fields of a layer are filled from. A forwarded packet has its source where others have the local address.
-pub(super) const FIELDS: [(FieldId, usize); 47] = [
+pub(super) const FIELDS: [(FieldId, usize); 48] = [
     (FieldId::IP_PROTOCOL, fact::PROTOCOL),
     (FieldId::IP_LOCAL_PORT, fact::LOCAL_PORT),
     (FieldId::IP_REMOTE_PORT, fact::REMOTE_PORT),
@@ -65,7 +67,7 @@ pub(super) const FIELDS: [(FieldId, usize); 47] = [
     (FieldId::IP_REMOTE_ADDRESS, fact::REMOTE_ADDRESS),
     (FieldId::IP_DESTINATION_ADDRESS, fact::REMOTE_ADDRESS),
     (FieldId::IP_LOCAL_ADDRESS_TYPE, fact::LOCAL_ADDRESS_TYPE),
-    (FieldId::IP_DESTINATION_ADDRESS_TYPE, fact::REMOTE_ADDRESS_TYPE),
+    (FieldId::IP_DESTINATION_ADDRESS_TYPE, fact::DESTINATION_ADDRESS_TYPE),
     (FieldId::INTERFACE_INDEX, INTERFACE + INDEX),
     // Linux has no interfaces below interfaces.
     (FieldId::SUB_INTERFACE_INDEX, INTERFACE + INDEX),
@@ -99,11 +101,12 @@ pub(super) const FIELDS: [(FieldId, usize); 47] = [
     (FieldId::MAC_REMOTE_ADDRESS, fact::REMOTE_STATION),
     (FieldId::INTERFACE_MAC_ADDRESS, fact::INTERFACE_STATION),
     (FieldId::MAC_LOCAL_ADDRESS_TYPE, fact::LOCAL_STATION_TYPE),
-    (FieldId::MAC_REMOTE_ADDRESS_TYPE, fact::REMOTE_STATION_TYPE),
+    (FieldId::MAC_DESTINATION_ADDRESS_TYPE, fact::REMOTE_STATION_TYPE),
     (FieldId::ETHER_TYPE, fact::ETHER_TYPE),
     (FieldId::VLAN_ID, fact::VLAN),
     (FieldId::L2_FLAGS, fact::L2_FLAGS),
     (FieldId::NDIS_PORT, fact::NDIS_PORT),
+    (FieldId::REAUTHORIZE_REASON, fact::REAUTHORIZE_REASON),
 ];
 
 /// Whether a replay can fill in a field of a layer, when the packet or the capture shows it.
@@ -156,14 +159,13 @@ impl Facts {
         self.set_address(fact::LOCAL_ADDRESS, local);
         self.set_address(fact::REMOTE_ADDRESS, remote);
         // The link's broadcast tells about the address that a packet is sent to, not about its sender.
-        let (to_local, to_remote) = match direction {
-            Direction::Outbound => (false, packet.link.broadcast),
-            Direction::Inbound => (packet.link.broadcast, false),
-        };
+        let to_local = direction == Direction::Inbound && packet.link.broadcast;
         self.words[fact::LOCAL_ADDRESS_TYPE] = AddressType::of(local, to_local) as u64;
-        self.words[fact::REMOTE_ADDRESS_TYPE] = AddressType::of(remote, to_remote) as u64;
+        let destination = AddressType::of(packet.destination, packet.link.broadcast);
+        self.words[fact::DESTINATION_ADDRESS_TYPE] = destination as u64;
         self.see_interface(&packet.link, sight.interface, direction);
         self.see_transport(sight);
+        self.words[fact::REAUTHORIZE_REASON] = 0;
         self.flags = ConditionFlags::empty();
         self.flags.set(ConditionFlags::IS_LOOPBACK, sight.loopback);
         self.flags.set(ConditionFlags::IS_REASSEMBLED, sight.reassembled);
@@ -188,10 +190,12 @@ impl Facts {
             Direction::Inbound => (destination, source),
         };
         words[fact::ICMP_TYPE] = EMPTY;
-        if let Some((_, Transport::Icmp(message))) = sight.transport {
+        if let Some((protocol, Transport::Icmp(message))) = sight.transport {
             words[fact::LOCAL_PORT] = message.message_type.into();
             words[fact::REMOTE_PORT] = message.code.into();
-            words[fact::ICMP_TYPE] = message.message_type.into();
+            // An answer belongs to the flow that its request has begun.
+            let began = request_of(protocol, message.message_type).unwrap_or(message.message_type);
+            words[fact::ICMP_TYPE] = began.into();
         }
     }
 
@@ -221,7 +225,7 @@ impl Facts {
     pub(super) fn see_forwarded(&mut self, packet: &Packet<'_>, interface: Option<u32>, direction: Direction) {
         self.set_address(fact::LOCAL_ADDRESS, packet.source);
         self.set_address(fact::REMOTE_ADDRESS, packet.destination);
-        self.words[fact::REMOTE_ADDRESS_TYPE] = AddressType::of(packet.destination, packet.link.broadcast) as u64;
+        self.words[fact::DESTINATION_ADDRESS_TYPE] = AddressType::of(packet.destination, packet.link.broadcast) as u64;
         self.see_interface(&packet.link, interface, direction);
         self.flags = ConditionFlags::empty();
         self.version = packet.version();
@@ -233,7 +237,7 @@ impl Facts {
         self.set_address(fact::LOCAL_ADDRESS, tuple.local);
         self.set_address(fact::REMOTE_ADDRESS, tuple.remote);
         self.words[fact::LOCAL_ADDRESS_TYPE] = AddressType::of(tuple.local, false) as u64;
-        self.words[fact::REMOTE_ADDRESS_TYPE] = AddressType::of(tuple.remote, false) as u64;
+        self.words[fact::DESTINATION_ADDRESS_TYPE] = AddressType::of(tuple.remote, false) as u64;
         self.words[fact::PROTOCOL] = tuple.protocol.into();
         if let Selector::Ports { local, remote } = tuple.selector {
             self.words[fact::LOCAL_PORT] = local.into();

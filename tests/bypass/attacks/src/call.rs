@@ -190,6 +190,20 @@ impl Socket {
         Ok(bytes)
     }
 
+    /// `recvfrom(2)`, without waiting: what came, and the address that it bears.
+    pub fn receive_from(&self) -> io::Result<(Vec<u8>, Address)> {
+        let (mut bytes, mut from) = (vec![0; 1 << 16], vec![0u8; 128]);
+        let mut length = from.len() as u32;
+        // SAFETY: our own memory of these lengths.
+        let got = unsafe {
+            let (into, place) = (bytes.as_mut_ptr().cast(), from.as_mut_ptr().cast());
+            libc::recvfrom(self.number(), into, bytes.len(), libc::MSG_DONTWAIT, place, &raw mut length)
+        };
+        bytes.truncate(check(got as i64)? as usize);
+        from.truncate(length as usize);
+        Ok((bytes, Address(from)))
+    }
+
     /// `sendmsg(2)` with control data.
     pub fn send_message(&self, bytes: &[u8], to: Option<Address>, control: &[Control]) -> io::Result<()> {
         let mut message = Message::new(bytes, to, control);

@@ -35,3 +35,44 @@ impl Wire {
         std::iter::from_fn(|| self.0.receive().ok()).collect()
     }
 }
+
+/// A capture of what passes the devices of a network, both ways.
+#[derive(Debug)]
+pub struct Recorder {
+    socket: Socket,
+    cooked: bool,
+}
+
+impl Recorder {
+    /// In the network of the calling thread: of frames from the Ethernet header on, or "cooked": with the number and kind of
+    /// the interface in its place (LINKTYPE_LINUX_SLL2).
+    pub fn new(cooked: bool) -> io::Result<Self> {
+        let kind = if cooked { libc::SOCK_DGRAM } else { libc::SOCK_RAW };
+        let socket = Socket::new(libc::AF_PACKET, kind, i32::from((libc::ETH_P_ALL as u16).to_be()))?;
+        socket.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 8 << 20)?;
+        Ok(Self { socket, cooked })
+    }
+
+    /// The number of the link type in a capture file.
+    pub const fn link_type(&self) -> u32 {
+        const EN10MB: u32 = 1;
+        const LINUX_SLL2: u32 = 276;
+        if self.cooked { LINUX_SLL2 } else { EN10MB }
+    }
+
+    /// What has passed since it was asked last, as a capture has it.
+    pub fn packets(&self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.socket.receive_from().ok())
+            .map(|(packet, from)| if self.cooked { [cooked(&from.0), packet].concat() } else { packet })
+            .collect()
+    }
+}
+
+/// The header of LINKTYPE_LINUX_SLL2 from a `sockaddr_ll`.
+fn cooked(from: &[u8]) -> Vec<u8> {
+    let mut from = from.to_vec();
+    from.resize(20, 0);
+    let index = i32::from_ne_bytes([from[4], from[5], from[6], from[7]]).to_be_bytes();
+    let kind = u16::from_ne_bytes([from[8], from[9]]).to_be_bytes();
+    [&from[2..4], &[0; 2], &index[..], &kind, &from[10..12], &from[12..20]].concat()
+}

@@ -94,7 +94,8 @@ fn a_tcp_packet_fills_the_fields_of_each_layer() {
     assert_known(&mut incoming, Stage::OutboundIpPacket, NONE, &network);
     let transport = [&network[..], &protocol, &ports, &destination].concat();
     assert_known(&mut incoming, Stage::OutboundTransport, NONE, &transport);
-    assert_known(&mut incoming, Stage::Connect, NONE, &[&transport[..], &next_hop].concat());
+    let reason = [(F::REAUTHORIZE_REASON, 0)];
+    assert_known(&mut incoming, Stage::Connect, NONE, &[&transport[..], &next_hop, &reason].concat());
     let established =
         [&addresses[..], &local_type, &interface, &flags, &protocol, &ports, &destination, &direction].concat();
     assert_known(&mut incoming, Stage::FlowEstablished, NONE, &established);
@@ -128,8 +129,19 @@ fn an_inbound_icmpv6_message_has_type_and_code_where_others_have_ports() {
     assert_known(&mut incoming, Stage::InboundTransport, NONE, &transport);
     let inbound = [&transport[..], &[(F::DIRECTION, 1)]].concat();
     assert_known_going(&mut incoming, Stage::DatagramData, NONE, Direction::Inbound, &inbound);
-    let original = [(F::ORIGINAL_ICMP_TYPE, 128)];
+    let original = [(F::ORIGINAL_ICMP_TYPE, 128), (F::REAUTHORIZE_REASON, 0)];
     assert_known(&mut incoming, Stage::RecvAccept, NONE, &[&transport[..], &original].concat());
+}
+
+#[test]
+fn an_echo_reply_shows_the_type_of_the_request_that_began_its_flow() {
+    let mut incoming = IncomingValues::new();
+    let packet = packet("192.0.2.9", "192.0.2.1", LinkInfo::default());
+    let message = IcmpHeader { message_type: 0, code: 0, identifier: Some(7), is_error: false };
+    incoming.facts.see(&sight(&packet, Direction::Inbound, Some((1, Transport::Icmp(message)))));
+    let values = incoming.at(Stage::Connect, false, NONE, Direction::Inbound);
+    let known = known(LayerId::ALE_AUTH_CONNECT_V4, values);
+    assert!(known.contains(&(F::ORIGINAL_ICMP_TYPE, 8)) && known.contains(&(F::IP_LOCAL_PORT, 0)), "{known:?}");
 }
 
 #[test]

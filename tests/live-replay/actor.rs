@@ -1,0 +1,291 @@
+//! What is done on both sides of the cable: by a process of the filtered group, and by the peer, who knows nothing of policies.
+
+use openwfp_attacks::call::{Socket, any};
+use std::{
+    env, fs,
+    io::{self, Read, Write},
+    net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::Path,
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+const VARIABLE: &str = "OPENWFP_LIVE_REPLAY";
+
+/// Nothing waits for longer.
+const PATIENCE: Duration = Duration::from_millis(1500);
+
+/// A group that has nothing to do with the networks themselves.
+const GROUP: Ipv4Addr = Ipv4Addr::new(239, 1, 2, 3);
+/// All on the cable.
+const BROADCAST: Ipv4Addr = Ipv4Addr::new(10, 78, 0, 255);
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scene {
+    /// A connection is opened, used, and closed by the one who opened it.
+    TcpClient,
+    /// The same, opened by the peer.
+    TcpServer,
+    /// A connection is opened and nobody answers in time.
+    TcpAttempt,
+    /// A connection that the peer resets.
+    TcpReset,
+    /// A connection to a port where nobody listens.
+    TcpRefused,
+    /// The peer tries to connect to us, and gets no answer.
+    TcpUnanswered,
+    /// A datagram and its answer.
+    UdpClient,
+    /// The same from a socket that is bound to nothing.
+    UdpUnbound,
+    /// A datagram of the peer, and our answer.
+    UdpServer,
+    /// A datagram of the peer to a group that we are in (IPv4).
+    UdpMulticast,
+    /// A datagram of the peer to all on the cable (IPv4).
+    UdpBroadcast,
+    /// A datagram to a port where nobody is.
+    UdpRefused,
+    /// An echo request and its reply.
+    Ping,
+}
+
+/// Where a scene takes place.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub ours: SocketAddr,
+    pub peer: SocketAddr,
+}
+
+impl Place {
+    pub fn new(v6: bool) -> Self {
+        match v6 {
+            false => Self { ours: ([10, 78, 0, 1], 4000).into(), peer: ([10, 78, 0, 2], 7000).into() },
+            true => Self {
+                ours: ([0xfd78, 0, 0, 0, 0, 0, 0, 1], 4000).into(),
+                peer: ([0xfd78, 0, 0, 0, 0, 0, 0, 2], 7000).into(),
+            },
+        }
+    }
+}
+
+const SCENES: [Scene; 13] = [
+    Scene::TcpClient,
+    Scene::TcpServer,
+    Scene::TcpAttempt,
+    Scene::TcpReset,
+    Scene::TcpRefused,
+    Scene::TcpUnanswered,
+    Scene::UdpClient,
+    Scene::UdpUnbound,
+    Scene::UdpServer,
+    Scene::UdpMulticast,
+    Scene::UdpBroadcast,
+    Scene::UdpRefused,
+    Scene::Ping,
+];
+
+/// This program once more, as a process of the group whose processes are listed in `members`. It writes `ready` when the
+/// peer may begin.
+pub fn command(scene: Scene, v6: bool, members: &Path, ready: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", "echo $$ > \"$0\" && exec \"$@\""]).arg(members).arg(env::current_exe().unwrap());
+    command.args(["--exact", "actor", "--nocapture"]);
+    command.env(VARIABLE, format!("{scene:?} {v6} {}", ready.display()));
+    command
+}
+
+/// To be called by a test named `actor`: acts when the process was started for that.
+pub fn act() {
+    let Ok(task) = env::var(VARIABLE) else { return };
+    let mut words = task.splitn(3, ' ');
+    let mut next = || words.next().unwrap();
+    let (scene, v6, ready) = (next(), next() == "true", next().to_owned());
+    let scene = *SCENES.iter().find(|known| format!("{known:?}") == scene).unwrap();
+    println!("acted: {:?}", local(scene, Place::new(v6), &|| fs::write(&ready, "").unwrap()));
+    // what the kernel still sends for the socket shall be seen
+    thread::sleep(Duration::from_millis(300));
+    std::process::exit(0);
+}
+
+fn local(scene: Scene, Place { ours, peer }: Place, ready: &dyn Fn()) -> io::Result<()> {
+    match scene {
+        Scene::TcpClient => {
+            ready();
+            let mut stream = connected(ours, peer)?;
+            stream.write_all(b"hello")?;
+            stream.read_exact(&mut [0; 5])?;
+            // the socket stays until both sides have closed: after that it would be but a remnant, which belongs to no group
+            stream.shutdown(std::net::Shutdown::Write)?;
+            ends(&mut stream)
+        }
+        Scene::TcpAttempt => {
+            ready();
+            let socket = bound(ours)?;
+            socket.unblock()?;
+            let result = socket.connect(peer);
+            // before the SYN is sent again
+            thread::sleep(Duration::from_millis(300));
+            result
+        }
+        Scene::TcpReset => {
+            ready();
+            let mut stream = connected(ours, peer)?;
+            stream.write_all(b"hello")?;
+            ends(&mut stream)
+        }
+        Scene::TcpRefused => {
+            ready();
+            connected(ours, peer).map(drop)
+        }
+        Scene::TcpServer => {
+            let listener = TcpListener::bind(ours)?;
+            ready();
+            let (mut stream, _) = listener.accept()?;
+            stream.read_exact(&mut [0; 5])?;
+            stream.write_all(b"hello")?;
+            ends(&mut stream)
+        }
+        Scene::TcpUnanswered => {
+            let _listener = TcpListener::bind(ours)?;
+            ready();
+            thread::sleep(Duration::from_millis(600));
+            Ok(())
+        }
+        Scene::UdpClient | Scene::UdpRefused | Scene::UdpUnbound => {
+            ready();
+            let socket = UdpSocket::bind(if scene == Scene::UdpUnbound { any(ours) } else { ours })?;
+            socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+            socket.send_to(b"hello", peer)?;
+            socket.recv(&mut [0; 5]).map(drop)
+        }
+        Scene::UdpServer => {
+            let socket = UdpSocket::bind(ours)?;
+            socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+            ready();
+            let (_, from) = socket.recv_from(&mut [0; 5])?;
+            socket.send_to(b"hello", from).map(drop)
+        }
+        Scene::UdpMulticast | Scene::UdpBroadcast => {
+            let socket = UdpSocket::bind(SocketAddr::new(any(ours).ip(), ours.port()))?;
+            if let std::net::IpAddr::V4(ip) = ours.ip() {
+                socket.join_multicast_v4(&GROUP, &ip)?;
+            }
+            socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+            ready();
+            socket.recv(&mut [0; 5]).map(drop)
+        }
+        Scene::Ping => {
+            ready();
+            let (protocol, request) = if ours.is_ipv4() { (1, 8) } else { (58, 128) };
+            let socket = Socket::new(openwfp_attacks::call::family(ours), 2, protocol)?;
+            socket.bind(SocketAddr::new(ours.ip(), 0))?;
+            socket.send_to(&[request, 0, 0, 0, 0, 0, 0, 1, 7], 0, SocketAddr::new(peer.ip(), 0))?;
+            thread::sleep(Duration::from_millis(200));
+            socket.receive().map(drop)
+        }
+    }
+}
+
+/// What the peer has before it begins: made in the peer's network.
+pub enum Peer {
+    Nobody,
+    Tcp(TcpListener),
+    Udp(UdpSocket),
+}
+
+impl Peer {
+    pub fn new(scene: Scene, Place { peer, .. }: Place) -> Self {
+        match scene {
+            Scene::TcpClient | Scene::TcpAttempt | Scene::TcpReset => Self::Tcp(TcpListener::bind(peer).unwrap()),
+            Scene::UdpClient | Scene::UdpUnbound | Scene::UdpServer | Scene::UdpMulticast | Scene::UdpBroadcast => {
+                Self::Udp(UdpSocket::bind(peer).unwrap())
+            }
+            _ => Self::Nobody,
+        }
+    }
+
+    /// Plays the peer's part. What goes wrong because of a policy shall go wrong.
+    pub fn play(self, scene: Scene, Place { ours, peer }: Place) -> io::Result<()> {
+        match (scene, self) {
+            (Scene::TcpClient, Self::Tcp(listener)) => {
+                let mut stream = accepted(&listener)?;
+                stream.read_exact(&mut [0; 5])?;
+                stream.write_all(b"hello")?;
+                ends(&mut stream)
+            }
+            (Scene::TcpReset, Self::Tcp(listener)) => {
+                let stream = accepted(&listener)?;
+                // closed with data that nobody has read
+                stream.peek(&mut [0; 5])?;
+                Ok(())
+            }
+            (Scene::TcpServer, Self::Nobody) => {
+                let mut stream = connected(peer, ours)?;
+                stream.write_all(b"hello")?;
+                stream.read_exact(&mut [0; 5])?;
+                stream.shutdown(std::net::Shutdown::Write)?;
+                ends(&mut stream)
+            }
+            (Scene::TcpUnanswered, Self::Nobody) => {
+                let socket = bound(peer)?;
+                socket.unblock()?;
+                let result = socket.connect(ours);
+                thread::sleep(Duration::from_millis(300));
+                result
+            }
+            (Scene::UdpMulticast, Self::Udp(socket)) => socket.send_to(b"hello", (GROUP, ours.port())).map(drop),
+            (Scene::UdpBroadcast, Self::Udp(socket)) => {
+                socket.set_broadcast(true)?;
+                socket.send_to(b"hello", (BROADCAST, ours.port())).map(drop)
+            }
+            (Scene::UdpClient | Scene::UdpUnbound, Self::Udp(socket)) => {
+                socket.set_read_timeout(Some(PATIENCE))?;
+                let (_, from) = socket.recv_from(&mut [0; 5])?;
+                socket.send_to(b"hello", from).map(drop)
+            }
+            (Scene::UdpServer, Self::Udp(socket)) => {
+                socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+                socket.send_to(b"hello", ours)?;
+                socket.recv(&mut [0; 5]).map(drop)
+            }
+            (_, _here) => {
+                thread::sleep(Duration::from_millis(300));
+                Ok(())
+            }
+        }
+    }
+}
+
+fn bound(from: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::stream(from)?;
+    socket.bind(from)?;
+    Ok(socket)
+}
+
+fn connected(from: SocketAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = bound(from)?;
+    socket.connect(to)?;
+    Ok(TcpStream::from(socket.0))
+}
+
+fn accepted(listener: &TcpListener) -> io::Result<TcpStream> {
+    listener.set_nonblocking(true)?;
+    for _ in 0..PATIENCE.as_millis() / 10 {
+        if let Ok((stream, _)) = listener.accept() {
+            stream.set_nonblocking(false)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            return Ok(stream);
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+/// Reads until the other side has closed.
+fn ends(stream: &mut TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.read_to_end(&mut Vec::new()).map(drop)
+}
