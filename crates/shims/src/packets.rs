@@ -178,7 +178,7 @@ impl Packet {
                 need = Need::Reauthorize;
             }
         } else if asked || settings & CHANGED != 0 {
-            (need, flow) = self.standing(&header, &key);
+            (need, flow) = self.standing(&header, &key, settings);
         }
         if need == Need::Drop {
             return 0;
@@ -216,7 +216,7 @@ impl Packet {
             }
             if flow == 0 && !stream && settings & (CHANGED | LATE) == 0 && !asked {
                 // it was authorized by its call
-                flow = self.standing(&header, &key).1;
+                flow = self.standing(&header, &key, settings).1;
             }
             let data = self.data_layer(&header, stream, OUTBOUND_ICMP_ERROR);
             let outcome = self.meets(work, &header, &[data], flow);
@@ -263,7 +263,7 @@ impl Packet {
                 need = Need::Reauthorize;
             }
         } else {
-            (need, flow) = self.standing(&header, &key);
+            (need, flow) = self.standing(&header, &key, settings);
         }
         if need == Need::Drop {
             return 0;
@@ -305,13 +305,23 @@ impl Packet {
 
     /// How the flow of datagrams stands to which a packet belongs, and its id.
     #[inline(always)]
-    fn standing(&self, header: &Header, key: &FlowKey) -> (Need, u64) {
+    fn standing(&self, header: &Header, key: &FlowKey, settings: u64) -> (Need, u64) {
         if !header.first {
             // without ports it cannot be told which flow it belongs to
             return (Need::Authorize, 0);
         }
         let mut flow = 0;
-        let need = match flows::standing(key, &mut flow) {
+        let mut standing = flows::standing(key, &mut flow);
+        if standing == Standing::UNKNOWN && settings & CHANGED != 0 {
+            let local = if self.inbound { &header.destination } else { &header.source };
+            // SAFETY: the context is valid; the verifier checks the member.
+            let interface = unsafe { (*self.context).ifindex } as u64;
+            // SAFETY: our own memory.
+            if unsafe { flows::adopt_flow(key, local, interface << 32 | header.local_port(self.inbound) as u64) } != 0 {
+                standing = flows::standing(key, &mut flow);
+            }
+        }
+        let need = match standing {
             Standing::CURRENT => Need::Nothing,
             Standing::OLD => Need::Reauthorize,
             Standing::REFUSED => Need::Drop,
