@@ -5,6 +5,7 @@
 
 pub mod actor;
 pub mod live;
+pub mod obedient;
 pub mod odd;
 
 use openwfp_abi::label::Label;
