@@ -11,10 +11,13 @@ use openwfp_kernel::{
 use openwfp_model::{Action, FieldId, Filter, LayerId, MatchType, Value};
 use std::{
     collections::BTreeMap,
+    fs::File,
     io::{ErrorKind, Read, Write},
     net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsRawFd,
     process::Command,
-    thread,
+    sync::mpsc::{Sender, channel},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 use support::{
@@ -458,6 +461,82 @@ fn interfaces_and_addresses_that_come_and_go_ask_every_flow() {
             ip("address del 127.9.9.9/32 dev lo");
         }
     });
+}
+
+/// A peer in a network namespace of its own, to which two ways lead: 10.9.1.0/24 and 10.9.2.0/24. It connects to where it is
+/// told.
+fn peer_with_two_ways() -> (String, Sender<SocketAddr>, JoinHandle<TcpStream>) {
+    let loosely = |name: &str| std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"), "0").unwrap();
+    let (tell, told) = channel();
+    let (go, going) = channel::<SocketAddr>();
+    let peer = thread::spawn(move || {
+        actor::own_network().unwrap();
+        ["all", "default"].into_iter().for_each(loosely);
+        tell.send(File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
+        TcpStream::connect(going.recv().unwrap()).unwrap()
+    });
+    ["all", "default"].into_iter().for_each(loosely);
+    let namespace = told.recv().unwrap();
+    let there = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
+    for way in ["1", "2"] {
+        ip(&format!("link add here{way} type veth peer name there{way} netns {there}"));
+        ip(&format!("address add 10.9.{way}.1/24 dev here{way}"));
+        ip(&format!("link set here{way} up"));
+        ip_there(&there, &format!("address add 10.9.{way}.2/24 dev there{way}"));
+        ip_there(&there, &format!("link set there{way} up"));
+    }
+    // open as long as the test runs
+    std::mem::forget(namespace);
+    (there, go, peer)
+}
+
+/// Runs `ip` in another network namespace, by the file that stands for it.
+fn ip_there(namespace: &str, arguments: &str) {
+    let mut command = Command::new("nsenter");
+    let status = command.arg(format!("--net={namespace}")).arg("ip").args(arguments.split(' ')).status();
+    assert!(status.unwrap().success(), "ip {arguments}");
+}
+
+#[test]
+fn a_connection_that_arrives_by_another_interface_is_asked_again() {
+    for blocked in [false, true] {
+        in_own_network(move || {
+            let (there, go, peer) = peer_with_two_ways();
+            let links = openwfp_kernel::links::links().unwrap();
+            let second = links.into_iter().find(|link| link.name == "here2").unwrap().index;
+            let interface = Value::Uint32(if blocked { second } else { 4321 });
+            let field = FieldId::ARRIVAL_INTERFACE_INDEX;
+            let block = filter(ACCEPT, Action::Block).when(field, MatchType::Equal, interface).build().unwrap();
+            let options = Options { recorded: RECORDED.to_vec(), ..Options::default() };
+            let Some(mut live) = Live::with(vec![block], options) else { return };
+            let mut actor = Obedient::start(&live);
+            let address = SocketAddr::from(([10, 9, 1, 1], 7000));
+            assert_eq!(actor.tell(&mut live, &format!("listen {address}")), "ok");
+            go.send(address).unwrap();
+            assert_eq!(actor.tell(&mut live, "accept"), "ok");
+            let stream = peer.join().unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            let first = live.classified();
+            let flow = first[1].flow;
+            let mut talk = Talk { live, actor, peer: Peer::Stream(stream), flow, layer: ACCEPT, port: 0 };
+            for way in [In, Out, In] {
+                talk.passes(way);
+            }
+            talk.not_asked();
+            ip_there(&there, "route add 10.9.1.1/32 via 10.9.2.1 dev there2");
+            let heard = talk.inward();
+            let event = talk.asked_for(NEW_ARRIVAL_INTERFACE);
+            assert_eq!(event.values.get(words::ARRIVAL_INTERFACE_INDEX), u64::from(second));
+            assert_eq!((event.blocked, heard.as_str()), (blocked, if blocked { "ECONNABORTED" } else { "ok" }));
+            if blocked {
+                return talk.has_ended(EndOfFlow::Refused);
+            }
+            for way in [In, Out, In] {
+                talk.passes(way);
+            }
+            talk.not_asked();
+        });
+    }
 }
 
 #[test]

@@ -151,8 +151,8 @@ pub unsafe extern "C" fn adopt_flow(key: *const FlowKey, local: *const Address, 
 
 /// The filters of the layer have changed.
 const FILTERS: u32 = 1;
-/// Interfaces or addresses have come or gone.
-const NETWORK: u32 = 2;
+/// Interfaces or addresses have come or gone, or another interface is used.
+pub const NETWORK: u32 = 2;
 
 /// What has changed since a flow was authorized; 0: nothing that it was authorized by.
 #[inline(always)]
