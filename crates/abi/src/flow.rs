@@ -99,8 +99,9 @@ pub struct Endpoint {
     pub authorization: u32,
     /// Under which [`Config::network`](crate::config::Config::network) it was authorized.
     pub network: u32,
-    /// Always 0.
-    pub spare: u32,
+    /// The interface by which the packets of a connection arrive that was authorized; 0: none has arrived yet, or no filter
+    /// looks at it ([`BY_INTERFACE`](crate::config::BY_INTERFACE)).
+    pub arrival: u32,
     /// The network namespace's cookie.
     pub compartment: u64,
     /// Who owns the endpoint: taken when it was bound, connected or told to listen.

@@ -41,7 +41,7 @@ impl FlowLimits {
 
     /// So many flows are known at most; more have been forgotten by the programs too.
     fn most_known(&self) -> usize {
-        2 * self.entries as usize
+        self.entries as usize + 2 * FLOWS_ENTRIES as usize
     }
 }
 

@@ -316,6 +316,7 @@ impl Call {
         unsafe {
             (*endpoint).generation = work.generation();
             (*endpoint).network = work.network();
+            (*endpoint).arrival = 0;
             (*endpoint).authorization = authorization(false, v6);
         }
         true

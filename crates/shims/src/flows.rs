@@ -110,10 +110,49 @@ pub unsafe extern "C" fn flow_standing(key: *const FlowKey, id: *mut u64) -> u32
     }
 }
 
+/// Brings a flow that is not known under its key there from the key that it had under another policy, which looked at its
+/// local side or interface where this one does not, or did not where this one does. Whether there was one. Verified once.
+///
+/// That of several local sides which comes first takes the flow over; the others are asked for as flows of their own.
+///
+/// # Safety
+/// Both pointers are valid. `place` holds the local port in its low 16 bits and the interface in its high 32.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn adopt_flow(key: *const FlowKey, local: *const Address, place: u64) -> u32 {
+    if key.is_null() || local.is_null() {
+        return 0;
+    }
+    let (mut new, mut old) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    // SAFETY: the caller's.
+    let (new, old) = unsafe { (copy_key(key, &mut new), copy_key(key, &mut old)) };
+    // LLVM would make a call to `memset` of zeros that it knows
+    let zero = core::hint::black_box(0u32);
+    for sides in 0..4 {
+        if sides & 1 != 0 {
+            // SAFETY: the caller's.
+            old.local = unsafe { (*local).key() };
+            old.local_port = place as u16;
+        } else {
+            old.local = [zero, zero, zero, zero];
+            old.local_port = zero as u16;
+        }
+        old.interface = if sides & 2 != 0 { (place >> 32) as u32 } else { zero };
+        let Some(flow) = FLOWS.get_ptr(&*old) else { continue };
+        // SAFETY: a valid map value; as good as it was at some time.
+        let flow = unsafe { *flow };
+        if FLOWS.insert(&*new, &flow, 0).is_ok() {
+            let _ = FLOWS.remove(&*old);
+            return 1;
+        }
+    }
+    0
+}
+
 /// The filters of the layer have changed.
 const FILTERS: u32 = 1;
-/// Interfaces or addresses have come or gone.
-const NETWORK: u32 = 2;
+/// Interfaces or addresses have come or gone, or another interface is used.
+pub const NETWORK: u32 = 2;
 
 /// What has changed since a flow was authorized; 0: nothing that it was authorized by.
 #[inline(always)]

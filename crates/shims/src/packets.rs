@@ -74,7 +74,7 @@ impl Kept {
             generation: zero as u32,
             authorization: zero as u32,
             network: zero as u32,
-            spare: zero as u32,
+            arrival: zero as u32,
             compartment,
         }
     }
@@ -120,7 +120,7 @@ pub struct Kept {
     generation: u32,
     authorization: u32,
     network: u32,
-    spare: u32,
+    arrival: u32,
     compartment: u64,
 }
 
@@ -149,6 +149,7 @@ impl Packet {
                 kept.generation = (*endpoint).generation;
                 kept.authorization = (*endpoint).authorization;
                 kept.network = (*endpoint).network;
+                kept.arrival = (*endpoint).arrival;
                 kept.compartment = (*endpoint).compartment;
             }
         }
@@ -181,7 +182,7 @@ impl Packet {
                 need = Need::Reauthorize;
             }
         } else if asked || settings & (CHANGED | INBOUND_ASKED) != 0 {
-            (need, flow) = self.standing(&header, &key);
+            (need, flow) = self.standing(&header, &key, settings);
         }
         if need == Need::Drop {
             return 0;
@@ -219,7 +220,7 @@ impl Packet {
             }
             if flow == 0 && !stream && settings & (CHANGED | LATE) == 0 && !asked {
                 // it was authorized by its call
-                flow = self.standing(&header, &key).1;
+                flow = self.standing(&header, &key, settings).1;
             }
             let data = self.data_layer(&header, stream, OUTBOUND_ICMP_ERROR);
             let outcome = self.meets(work, &header, &[data], flow);
@@ -235,7 +236,7 @@ impl Packet {
         let Some(header) = read(self.context) else { return 0 };
         let opens = header.opens_connection();
         let tcp = header.protocol == protocol::TCP;
-        if tcp && !opens && settings & (REFUSED_FLOWS | CHANGED | PACKET_LAYERS) == 0 && !others() {
+        if tcp && !opens && settings & (REFUSED_FLOWS | CHANGED | PACKET_LAYERS | BY_INTERFACE) == 0 && !others() {
             return 1;
         }
         let kept = self.kept();
@@ -262,11 +263,11 @@ impl Packet {
                     }
                     need = Need::Authorize;
                 }
-            } else if self.is_old(settings, kept) {
+            } else if self.is_old(settings, kept) || self.arrives_elsewhere(settings, kept) {
                 need = Need::Reauthorize;
             }
         } else {
-            (need, flow) = self.standing(&header, &key);
+            (need, flow) = self.standing(&header, &key, settings);
         }
         if need == Need::Drop {
             return 0;
@@ -312,13 +313,23 @@ impl Packet {
 
     /// How the flow of datagrams stands to which a packet belongs, and its id.
     #[inline(always)]
-    fn standing(&self, header: &Header, key: &FlowKey) -> (Need, u64) {
+    fn standing(&self, header: &Header, key: &FlowKey, settings: u64) -> (Need, u64) {
         if !header.first {
             // without ports it cannot be told which flow it belongs to
             return (Need::Authorize, 0);
         }
         let mut flow = 0;
-        let need = match flows::standing(key, &mut flow) {
+        let mut standing = flows::standing(key, &mut flow);
+        if standing == Standing::UNKNOWN && settings & CHANGED != 0 {
+            let local = if self.inbound { &header.destination } else { &header.source };
+            // SAFETY: the context is valid; the verifier checks the member.
+            let interface = unsafe { (*self.context).ifindex } as u64;
+            // SAFETY: our own memory.
+            if unsafe { flows::adopt_flow(key, local, interface << 32 | header.local_port(self.inbound) as u64) } != 0 {
+                standing = flows::standing(key, &mut flow);
+            }
+        }
+        let need = match standing {
             Standing::CURRENT => Need::Nothing,
             Standing::OLD => Need::Reauthorize,
             Standing::REFUSED => Need::Drop,
@@ -333,7 +344,31 @@ impl Packet {
         settings & CHANGED != 0 && kept.flow != 0 && self.changes(kept) != 0
     }
 
-    /// What has changed since the connection was authorized.
+    /// Whether a packet of a connection arrives by another interface than those before. The first takes the place of what the
+    /// SYN came by, of which nothing is kept.
+    #[inline(always)]
+    fn arrives_elsewhere(&self, settings: u64, kept: Kept) -> bool {
+        // SAFETY: the context is valid; the verifier checks the member.
+        let interface = unsafe { (*self.context).ifindex };
+        if settings & BY_INTERFACE == 0 || kept.flow == 0 || kept.arrival == interface {
+            return false;
+        }
+        if kept.arrival == 0 {
+            self.arrived();
+        }
+        kept.arrival != 0
+    }
+
+    /// Keeps the interface by which the connection's packets arrive.
+    #[inline(always)]
+    fn arrived(&self) {
+        if let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
+            // SAFETY: a valid map value; the context is valid, and the verifier checks its member.
+            unsafe { (*endpoint).arrival = (*self.context).ifindex };
+        }
+    }
+
+    /// What has changed since the connection was authorized; the interface of arrival aside.
     #[inline(always)]
     fn changes(&self, kept: Kept) -> u32 {
         flows::changes(kept.generation, kept.network, kept.authorization)
@@ -423,7 +458,10 @@ impl Packet {
     #[inline(always)]
     fn reauthorize(&self, work: &mut Work, key: &FlowKey, stream: bool, kept: Kept, flow: u64) -> Outcome {
         let (authorization, changes) = match FLOWS.get_ptr(key) {
-            _ if stream => (kept.authorization, self.changes(kept)),
+            _ if stream => match self.changes(kept) {
+                0 => (kept.authorization, flows::NETWORK),
+                changes => (kept.authorization, changes),
+            },
             // SAFETY: a valid map value.
             Some(flow) => unsafe {
                 let changes = flows::changes((*flow).generation, (*flow).network, (*flow).authorization);
@@ -456,6 +494,9 @@ impl Packet {
                 if goes_on {
                     (*endpoint).generation = work.generation();
                     (*endpoint).network = work.network();
+                    if self.inbound {
+                        (*endpoint).arrival = (*self.context).ifindex;
+                    }
                 } else {
                     bits::set(&raw mut (*endpoint).flags, FLOW_REFUSED);
                 }

@@ -209,6 +209,7 @@ impl Operation {
                 (*endpoint).authorization = accepted;
                 // its SYN may have been permitted by filters, or by way of an interface, that have changed since
                 (*endpoint).generation = if flows::changed_lately(accepted) { 0 } else { work.generation() };
+                (*endpoint).arrival = 0;
                 (*endpoint).network = work.network().wrapping_sub(flows::network_changed_lately() as u32);
             }
             if direction == INBOUND || (*endpoint).flow == 0 {

@@ -18,18 +18,27 @@ const VARIABLE: &str = "OPENWFP_ACTOR";
 /// To be called by a test with the name `actor`: acts and ends the process when it was started for that.
 pub fn act() {
     let Ok(script) = env::var(VARIABLE) else { return };
-    for line in script.lines() {
-        let result = match perform(line) {
-            Ok(()) => "ok".to_string(),
-            Err(error) => match (error.raw_os_error(), error.kind()) {
-                (Some(libc::EINPROGRESS), _) | (_, ErrorKind::TimedOut) => "timeout".into(),
-                (Some(code), _) => name(code),
-                _ => error.to_string(),
-            },
-        };
-        println!("\nactor {result}");
+    let tell = |line: &str| println!("\nactor {}", result(line));
+    if script == OBEY {
+        io::stdin().lines().map_while(Result::ok).for_each(|line| tell(&line));
+    } else {
+        script.lines().for_each(tell);
     }
     std::process::exit(0);
+}
+
+/// The script of an actor that is told each action on its standard input.
+pub const OBEY: &str = "obey";
+
+fn result(line: &str) -> String {
+    match perform(line) {
+        Ok(()) => "ok".to_string(),
+        Err(error) => match (error.raw_os_error(), error.kind()) {
+            (Some(libc::EINPROGRESS | libc::EAGAIN), _) | (_, ErrorKind::TimedOut) => "timeout".into(),
+            (Some(code), _) => name(code),
+            _ => error.to_string(),
+        },
+    }
 }
 
 /// The command that acts out a script, one action in a line.
@@ -49,6 +58,7 @@ fn name(code: i32) -> String {
     match code {
         libc::EPERM => "EPERM".into(),
         libc::EACCES => "EACCES".into(),
+        libc::EPIPE => "EPIPE".into(),
         libc::ECONNREFUSED => "ECONNREFUSED".into(),
         libc::ECONNABORTED => "ECONNABORTED".into(),
         libc::ENETUNREACH => "ENETUNREACH".into(),
@@ -103,6 +113,12 @@ fn perform(line: &str) -> io::Result<()> {
             }
             sender.as_ref().unwrap().send_to(b"hello", address()?).map(drop)
         }),
+        // bound to the address, for "send" and "receive"
+        "udp-at" => {
+            let socket = UdpSocket::bind(address()?)?;
+            SENDER.set(Some(socket));
+            Ok(())
+        }
         "receive" => SENDER.with_borrow(|sender| {
             let sender = sender.as_ref().unwrap();
             sender.set_read_timeout(Some(Duration::from_secs(1)))?;
@@ -117,6 +133,18 @@ fn perform(line: &str) -> io::Result<()> {
             stream.write_all(b"hello")?;
             stream.read_exact(&mut [0; 5])
         }),
+        // of the connection that is held last: five bytes out
+        "say" => last(|descriptor| TcpStream::from(descriptor.try_clone()?).write_all(b"hello")),
+        // five bytes in, within a second
+        "hear" => last(|descriptor| {
+            let mut stream = TcpStream::from(descriptor.try_clone()?);
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.read_exact(&mut [0; 5])
+        }),
+        // a connection of the listener that is held last
+        "accept" => {
+            last(|descriptor| TcpListener::from(descriptor.try_clone()?).accept()).map(|(stream, _)| hold(stream))
+        }
         // of the listener that is held last: a connection, five bytes in, five out
         "answer" => {
             let (mut stream, _) = last(|descriptor| TcpListener::from(descriptor.try_clone()?).accept())?;
@@ -141,6 +169,12 @@ fn perform(line: &str) -> io::Result<()> {
         // a network namespace of its own, in which ping sockets are allowed
         "own-network" => own_network(),
         "ping" => ping(libc::SOCK_DGRAM),
+        // one socket, which sends an echo request whenever it is told and waits for the reply
+        "ping-hold" => odd::socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP).map(hold),
+        "ping-again" => last(|socket| {
+            echo(socket)?;
+            odd::hears(socket)
+        }),
         "raw" => ping(libc::SOCK_RAW),
         "euid" => {
             let id = words[1].parse().map_err(io::Error::other)?;
@@ -232,7 +266,7 @@ fn on_cpu(cpu: usize) -> io::Result<()> {
     }
 }
 
-fn own_network() -> io::Result<()> {
+pub fn own_network() -> io::Result<()> {
     // SAFETY: plain system calls on our own memory.
     unsafe {
         check(libc::unshare(libc::CLONE_NEWNET))?;
@@ -254,7 +288,13 @@ fn ping(kind: i32) -> io::Result<()> {
     unsafe {
         let socket = libc::socket(libc::AF_INET, kind, libc::IPPROTO_ICMP);
         check(socket)?;
-        let socket = OwnedFd::from_raw_fd(socket);
+        echo(&OwnedFd::from_raw_fd(socket))
+    }
+}
+
+fn echo(socket: &OwnedFd) -> io::Result<()> {
+    // SAFETY: plain system calls on our own memory.
+    unsafe {
         let mut to: libc::sockaddr_in = mem::zeroed();
         to.sin_family = libc::AF_INET as u16;
         to.sin_addr.s_addr = u32::from_be_bytes([127, 0, 0, 1]).to_be();

@@ -6,6 +6,7 @@
 pub mod actor;
 pub mod live;
 pub mod net;
+pub mod obedient;
 pub mod odd;
 pub mod router;
 

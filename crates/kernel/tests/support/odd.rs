@@ -4,7 +4,7 @@ use super::actor::check;
 use std::{
     cell::RefCell,
     io, mem,
-    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::Duration,
 };
@@ -210,4 +210,50 @@ pub fn hears_tcp() -> io::Result<()> {
         let got = unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
         if got < 0 { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     })
+}
+
+/// Receives something within a second.
+pub fn hears(socket: &OwnedFd) -> io::Result<()> {
+    let mut ready = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut buffer = [0u8; 256];
+    // SAFETY: one structure and one buffer of our own.
+    unsafe {
+        match libc::poll(&raw mut ready, 1, 1000) {
+            0 => Err(io::ErrorKind::TimedOut.into()),
+            _ => check(libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) as i32),
+        }
+    }
+}
+
+/// Sends TCP packets that ask a port for a connection, from an address that is nobody's: nobody answers the answer. One from each
+/// port of a range.
+pub fn half_open(from: Ipv4Addr, ports: std::ops::Range<u16>, to: SocketAddrV4) -> io::Result<()> {
+    let socket = socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
+    let (place, length) = raw(to.into());
+    for port in ports {
+        let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6, 0, 0];
+        packet.extend(from.octets().into_iter().chain(to.ip().octets()));
+        let mut segment = [&port.to_be_bytes()[..], &to.port().to_be_bytes()].concat();
+        // sequence and acknowledgement, five words, SYN, window, checksum, no urgent data
+        segment.extend([0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+        let pseudo = [&packet[12..20], &[0, 6, 0, 20], &segment].concat();
+        let sum: u32 = pseudo.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
+        segment[16..18].copy_from_slice(&sum.to_be_bytes());
+        packet.extend(segment);
+        // SAFETY: a buffer and an address of these lengths; the kernel fills in the sum of the header.
+        check(unsafe {
+            let place = (&raw const place).cast();
+            libc::sendto(socket.as_raw_fd(), packet.as_ptr().cast(), packet.len(), 0, place, length) as i32
+        })?;
+    }
+    Ok(())
+}
+
+/// Ends a connection by a reset.
+pub fn resets(stream: &TcpStream) -> io::Result<()> {
+    let unspecified = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
+    // SAFETY: an address of this length; connecting to none aborts the connection.
+    check(unsafe { libc::connect(stream.as_raw_fd(), &raw const unspecified, size_of::<libc::sockaddr>() as u32) })
 }
