@@ -4,9 +4,9 @@ mod support;
 
 use openwfp_engine::words;
 use openwfp_kernel::{
-    enforcement::Options,
     events::{EndOfFlow, Event},
     flows::FlowLimits,
+    options::Options,
 };
 use openwfp_model::{Action, FieldId, Filter, LayerId, MatchType, Value};
 use std::{

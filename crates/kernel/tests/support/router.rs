@@ -6,9 +6,9 @@ use super::{
 };
 use openwfp_engine::Schema;
 use openwfp_kernel::{
-    enforcement::Options,
     events::{Event, EventKind},
     hooks::Hook,
+    options::Options,
 };
 use openwfp_model::{FieldId, Filter, Layer, LayerId};
 use std::{
