@@ -144,3 +144,15 @@ fn the_keys_of_an_event_are_those_of_the_contract() {
     }
     assert!(fs::read_to_string(&log).unwrap().contains("\"kind\":\"flow-established\""));
 }
+
+#[test]
+fn a_trace_for_programs_has_the_lines_of_the_file() {
+    needs!("curl");
+    let folder = Folder::new("trace");
+    let server = Server::local();
+    let log = folder.path("events.jsonl");
+    let url = format!("http://127.0.0.1:{}/", server.port());
+    let output = run(&["--json", "--trace", "--events", &log, "--", "curl", "-s", "-o", "/dev/null", &url]);
+    assert_eq!(status(&output), 0);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), fs::read_to_string(&log).unwrap());
+}
