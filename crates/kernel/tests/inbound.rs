@@ -220,3 +220,18 @@ fn a_refused_flow_ends_after_the_handshake() {
     live.drain();
     assert_eq!(live.enforcement.failures(), Default::default());
 }
+
+#[test]
+fn an_icmp_error_says_what_it_quotes() {
+    let layers = [LayerId::INBOUND_ICMP_ERROR_V4];
+    let Some(mut live) = Live::new(vec![], &layers) else { return };
+    // errors are shown to sockets that read ICMP
+    assert_eq!(live.act("own-network\nicmp 3\nsend 127.0.0.1:9"), ["ok"; 3]);
+    let word = |event: &openwfp_kernel::events::Event, field| {
+        event.values.get(openwfp_engine::Schema::of(event.layer).field(field).unwrap().first)
+    };
+    let ports: Vec<u64> =
+        live.at(LayerId::INBOUND_ICMP_ERROR_V4).map(|event| word(event, FieldId::EMBEDDED_REMOTE_PORT)).collect();
+    // the first is empty: that message quoted nothing
+    assert_eq!(ports, [openwfp_engine::EMPTY, 9]);
+}
