@@ -240,3 +240,18 @@ fn a_flow_that_only_sends_is_not_idle() {
     answers.join().unwrap();
     assert_eq!(live.at(layer).count(), 0);
 }
+
+#[test]
+fn an_icmp_error_says_what_it_quotes() {
+    let layers = [LayerId::INBOUND_ICMP_ERROR_V4];
+    let Some(mut live) = Live::new(vec![], &layers) else { return };
+    // errors are shown to sockets that read ICMP
+    assert_eq!(live.act("own-network\nicmp 3\nsend 127.0.0.1:9"), ["ok"; 3]);
+    let word = |event: &openwfp_kernel::events::Event, field| {
+        event.values.get(openwfp_engine::Schema::of(event.layer).field(field).unwrap().first)
+    };
+    let ports: Vec<u64> =
+        live.at(LayerId::INBOUND_ICMP_ERROR_V4).map(|event| word(event, FieldId::EMBEDDED_REMOTE_PORT)).collect();
+    // the first is empty: that message quoted nothing
+    assert_eq!(ports, [openwfp_engine::EMPTY, 9]);
+}
