@@ -13,8 +13,9 @@ use crate::{
     known::{Known, Named},
     labels::Labels,
     load::{LoadError, Settings, Shims, Times},
-    sockets,
+    modify_return, sockets,
     totals::{LayerTotals, TotalsMap},
+    unix::{self, UnixSockets},
 };
 use aya::maps::Map;
 use openwfp_abi::{
@@ -120,6 +121,9 @@ pub struct Options {
     /// Other policies will take the place of this one: every program is attached and the owners of all sockets are kept from the
     /// start, so that sockets of before mean the same to a later policy as those that are made under it.
     pub replaceable: bool,
+    /// The Unix sockets that the group may connect and send to. This is no matter of policies, and stays as it is when
+    /// another policy takes the place of the first.
+    pub unix: UnixSockets,
 }
 
 /// What could not be done after the policy was attached.
@@ -158,6 +162,8 @@ pub struct Enforcement {
     pub(crate) hooks: Vec<Hook>,
     pub(crate) attached: bool,
     pub(crate) group: File,
+    /// What limits Unix sockets; nothing when all are permitted.
+    unix: Vec<(&'static str, modify_return::Program)>,
     labels: Labels,
     totals: TotalsMap,
     /// The layers that have, or have had, filters or were recorded.
@@ -228,6 +234,10 @@ impl Enforcement {
         hooks.sort_unstable();
         hooks.dedup();
         hooks::load(shims.ebpf(), &hooks)?;
+        let unix = match &options.unix {
+            UnixSockets::All => vec![],
+            UnixSockets::Run(named) => unix::load(&mut shims, named)?,
+        };
         phases.programs = started.elapsed();
         if let Some(pins) = &options.pins {
             shims.pin_maps(pins)?;
@@ -241,6 +251,7 @@ impl Enforcement {
             hooks,
             attached: false,
             group: folder,
+            unix,
             labels,
             totals,
             layers,
@@ -267,6 +278,12 @@ impl Enforcement {
         let started = Instant::now();
         self.shims.attach_labels(self.options.pins.as_deref())?;
         self.phases.load = self.shims.times();
+        for (name, program) in &self.unix {
+            let attached = program.attach();
+            let attached =
+                attached.map_err(|source| LoadError::System { what: "cannot attach what limits Unix sockets", source })?;
+            self.shims.keep_attached(name, attached, self.options.pins.as_deref())?;
+        }
         self.attach_to_devices()?;
         hooks::attach(&mut self.shims, &self.hooks, &self.group, self.options.pins.as_deref())?;
         self.attached = true;

@@ -15,10 +15,11 @@ use crate::{
 use anyhow::{Context, Result, anyhow, bail};
 use events::Recorder;
 use openwfp_engine::CompiledPolicy;
+use openwfp_kernel::unix::{NamedSocket, UnixSockets};
 use openwfp_model::{Layer, LayerId};
 use openwfp_sandbox::Isolation;
 use reload::Reload;
-use std::{process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 pub(crate) use session::{Ended, Plan, Watcher, run as run_session};
 
@@ -56,6 +57,7 @@ fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
         isolation: &isolation,
         recorded: recorded(args, &policy)?,
         dry_run: args.dry_run,
+        unix: unix(&args.unix)?,
         replaceable: args.watch,
         command: &args.command,
         notice: &notice,
@@ -90,6 +92,19 @@ fn isolation(args: &RunArgs) -> Result<Isolation> {
         keep_descriptors: args.keep_fd.clone(),
         network_devices: args.network_devices,
     })
+}
+
+/// What `--unix` asks for.
+fn unix(places: &[PathBuf]) -> Result<UnixSockets> {
+    let is = |place: &PathBuf, word: &str| place.as_os_str() == word;
+    match places {
+        [all] if is(all, "all") => Ok(UnixSockets::All),
+        _ if places.iter().any(|place| is(place, "all")) => bail!("--unix: all leaves nothing to name besides"),
+        _ => {
+            let named = places.iter().filter(|place| !is(place, "run")).map(|place| NamedSocket::find(place));
+            Ok(UnixSockets::Run(named.collect::<Result<_, _>>().context("--unix")?))
+        }
+    }
 }
 
 /// The layers to record: those that were named, else the ALE layers (without _DISCARD, which tell nothing new); and those that

@@ -10,6 +10,7 @@ use openwfp_kernel::{
     features,
     group::{self, Group},
     replace::Replaced,
+    unix::UnixSockets,
 };
 use openwfp_model::LayerId;
 use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, RunUser, Sandbox};
@@ -34,6 +35,8 @@ pub(crate) struct Plan<'a> {
     /// The layers whose classifications are reported.
     pub recorded: Vec<LayerId>,
     pub dry_run: bool,
+    /// The Unix sockets that the command may speak to.
+    pub unix: UnixSockets,
     /// Whether to prepare for policies that will take the place of this one.
     pub replaceable: bool,
     pub command: &'a [OsString],
@@ -250,6 +253,7 @@ fn start(
         pins: Some(folder.to_path_buf()),
         devices: false,
         replaceable: plan.replaceable,
+        unix: plan.unix.clone(),
     };
     let mut enforcement = Enforcement::prepare(plan.policy, &place, options)?;
     for warning in enforcement.warnings() {
