@@ -58,6 +58,8 @@ macro_rules! kernel_members {
             UNIX_ADDRESS_NAME = "unix_address.name";
             DENTRY_INODE = "dentry.d_inode";
             INODE_NUMBER = "inode.i_ino";
+            CALL_ADDRESS = "bpf_sock_addr_kern.uaddr";
+            CALL_ADDRESS_LENGTH = "bpf_sock_addr_kern.uaddrlen";
         }
     };
 }

@@ -18,6 +18,13 @@ pub struct SocketFile {
     pub zero: u32,
 }
 
+/// Where the run has a file system of its own, in which no link is followed and nobody else makes sockets, with its `/`; on
+/// kernels where the peer's socket cannot be looked at.
+pub const PRIVATE_FOLDER: &str = "/run/wfp/";
+
+/// A path, as it is given to `connect()`; a key of the same form as an abstract name.
+pub type SocketPath = AbstractName;
+
 /// An abstract name. Names belong to a network namespace, in which whoever comes first has them.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -31,13 +38,22 @@ pub struct AbstractName {
 impl AbstractName {
     /// The key of a name, which is given without the zero before it; `None` when it is too long.
     pub fn new(name: &[u8]) -> Option<Self> {
+        Self::at(name, 1)
+    }
+
+    /// The key of a path; `None` when it is too long.
+    pub fn path(path: &[u8]) -> Option<Self> {
+        Self::at(path, 0)
+    }
+
+    fn at(name: &[u8], zeros: usize) -> Option<Self> {
         let mut bytes = [0; 128];
         if name.len() > NAME_BYTES {
             return None;
         }
-        bytes.get_mut(1..=name.len())?.copy_from_slice(name);
+        bytes.get_mut(zeros..zeros + name.len())?.copy_from_slice(name);
         let (words, _) = bytes.as_chunks::<8>();
-        let mut key = Self { length: name.len() as u64 + 1, bytes: [0; 16] };
+        let mut key = Self { length: (name.len() + zeros) as u64, bytes: [0; 16] };
         key.bytes.iter_mut().zip(words).for_each(|(word, bytes)| *word = u64::from_ne_bytes(*bytes));
         Some(key)
     }

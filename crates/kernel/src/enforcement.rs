@@ -2,7 +2,7 @@
 
 use crate::{
     applications::ApplicationError,
-    bpffs, config,
+    attach, bpffs, config,
     events::{self, EndOfFlow, Event, EventKind, Events},
     flows::FlowTable,
     grace::Grace,
@@ -13,7 +13,7 @@ use crate::{
     known::{Known, Named},
     labels::Labels,
     load::{LoadError, Settings, Shims, Times},
-    modify_return, sockets,
+    sockets,
     totals::{LayerTotals, TotalsMap},
     unix::{self, UnixSockets},
 };
@@ -163,7 +163,7 @@ pub struct Enforcement {
     pub(crate) attached: bool,
     pub(crate) group: File,
     /// What limits Unix sockets; nothing when all are permitted.
-    unix: Vec<(&'static str, modify_return::Program)>,
+    unix: Vec<(&'static str, attach::Program)>,
     labels: Labels,
     totals: TotalsMap,
     /// The layers that have, or have had, filters or were recorded.
@@ -236,7 +236,8 @@ impl Enforcement {
         hooks::load(shims.ebpf(), &hooks)?;
         let unix = match &options.unix {
             UnixSockets::All => vec![],
-            UnixSockets::Run(named) => unix::load(&mut shims, named)?,
+            UnixSockets::Run(named) => unix::load(&mut shims, named, false)?,
+            UnixSockets::Paths(named) => unix::load(&mut shims, named, true)?,
         };
         phases.programs = started.elapsed();
         if let Some(pins) = &options.pins {
@@ -279,9 +280,9 @@ impl Enforcement {
         self.shims.attach_labels(self.options.pins.as_deref())?;
         self.phases.load = self.shims.times();
         for (name, program) in &self.unix {
-            let attached = program.attach();
-            let attached =
-                attached.map_err(|source| LoadError::System { what: "cannot attach what limits Unix sockets", source })?;
+            let attached = program.attach(&self.group);
+            let attached = attached
+                .map_err(|source| LoadError::System { what: "cannot attach what limits Unix sockets", source })?;
             self.shims.keep_attached(name, attached, self.options.pins.as_deref())?;
         }
         self.attach_to_devices()?;

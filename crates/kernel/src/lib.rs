@@ -16,6 +16,7 @@
 //! - [`bpffs`], [`mounts`]: the file system that keeps what is pinned, and what else is mounted.
 
 pub mod applications;
+mod attach;
 pub mod bpffs;
 pub mod btf;
 mod config;
@@ -34,7 +35,6 @@ pub mod links;
 pub mod load;
 pub mod measure;
 pub mod mounts;
-mod modify_return;
 mod netlink;
 pub mod offsets;
 mod records;

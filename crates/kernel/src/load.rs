@@ -4,9 +4,9 @@
 //! attached, programs keep their maps. [`bpffs::unpin`](crate::bpffs::unpin) takes it away again.
 
 use crate::{
+    attach,
     btf::{Btf, BtfError},
     group::Group,
-    modify_return,
     offsets::Offsets,
 };
 use aya::{
@@ -88,14 +88,12 @@ pub enum LoadError {
         /// Its name.
         function: &'static str,
     },
-    /// No program can stand before this function.
+    /// No program can limit Unix sockets here.
     #[error(
-        "this kernel lets no program stand before {function} (it wants CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS): \
-         {source}{}{said}", if said.is_empty() { "" } else { ": " }
+        "this kernel cannot limit Unix sockets (that needs Linux 6.7, or CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS): {source}{}{said}",
+        if said.is_empty() { "" } else { ": " }
     )]
-    BeforeFunction {
-        /// Its name.
-        function: &'static str,
+    UnixSockets {
         /// What the kernel says of the program.
         said: String,
         /// What the system says.
@@ -173,7 +171,7 @@ pub struct Shims {
     links: Vec<(String, FdLink)>,
     /// What is pinned is held too: others can take pins away, with their mount even unawares.
     pinned: Vec<(String, PinnedLink)>,
-    attached: Vec<modify_return::Attached>,
+    attached: Vec<attach::Attached>,
     times: Times,
 }
 
@@ -286,7 +284,7 @@ impl Shims {
     pub(crate) fn keep_attached(
         &mut self,
         name: &str,
-        attached: modify_return::Attached,
+        attached: attach::Attached,
         folder: Option<&Path>,
     ) -> Result<(), LoadError> {
         if let Some(folder) = folder {

@@ -2,28 +2,37 @@
 
 use crate::{
     applications::mount_of,
+    attach::{self, Place, Program},
     btf::Btf,
     load::{LoadError, Shims},
-    modify_return::Program,
     records::Record,
 };
 use aya::maps::{HashMap, MapError};
-use openwfp_abi::unix::{AbstractName, SocketFile, UNIX_ENTRIES};
+use openwfp_abi::unix::{AbstractName, SocketFile, SocketPath, UNIX_ENTRIES};
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::unix::{
         ffi::OsStrExt,
         fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 use thiserror::Error;
 
-/// (program, function of the kernel that it stands before).
-const PROGRAMS: [(&str, &str); 2] =
-    [("unix_connect", "security_unix_stream_connect"), ("unix_send", "security_unix_may_send")];
+const CONNECT: &str = "security_unix_stream_connect";
+const SEND: &str = "security_unix_may_send";
+
+/// (program, the name of its link, its place), where the peer's socket can be looked at.
+const BY_PEER: [(&str, &str, Place); 2] =
+    [("unix_connect", "unix_connect", Place::Before(CONNECT)), ("unix_send", "unix_send", Place::Before(SEND))];
+/// The same where only the path can.
+const BY_PATH: [(&str, &str, Place); 2] =
+    [("unix_path", "unix_path_connect", Place::Connect), ("unix_path", "unix_path_send", Place::Send)];
+
+/// The folder that has to be the run's own with [`UnixSockets::Paths`].
+pub const PRIVATE_FOLDER: &str = openwfp_abi::unix::PRIVATE_FOLDER;
 
 /// The Unix sockets that the processes of a group may connect and send to.
 #[derive(Clone, Debug, Default)]
@@ -31,14 +40,27 @@ pub enum UnixSockets {
     /// All.
     #[default]
     All,
-    /// Those that processes of the group have made, and these.
+    /// Those that processes of the group have made, and these. Takes a machine that [`peers_are_seen`].
     Run(Vec<NamedSocket>),
+    /// By the path that is asked for: those below [`PRIVATE_FOLDER`], and these; and every abstract name (Linux 6.7). This holds
+    /// only together with what the caller does: the folder is a file system of the group's own in which no links are
+    /// followed, the group can neither mount nor change its root, a Landlock scope keeps it to its own abstract names, and
+    /// [`NamedSocket::is_fixed`] for each named one.
+    Paths(Vec<NamedSocket>),
+}
+
+/// Whether this machine lets programs look at the socket that a process is about to speak to. Some forbid it.
+pub fn peers_are_seen() -> Result<bool, LoadError> {
+    let types = Btf::of_kernel()?;
+    Ok([CONNECT, SEND].iter().all(|function| attach::stand_before(&types, function)))
 }
 
 /// A Unix socket that was made outside.
 #[derive(Clone, Debug)]
 pub struct NamedSocket {
     key: Key,
+    /// As it was named, and with symbolic links resolved; of a file.
+    paths: Vec<PathBuf>,
     /// Keeps the file: the number of one that is deleted may be given to another.
     _file: Option<Arc<File>>,
 }
@@ -90,7 +112,7 @@ impl NamedSocket {
         if let Some(name) = place.as_os_str().as_bytes().strip_prefix(b"@") {
             let key = AbstractName::new(name).filter(|_| !name.is_empty());
             let key = key.ok_or(NamedSocketError::Name { length: name.len() })?;
-            return Ok(Self { key: Key::Name(key), _file: None });
+            return Ok(Self { key: Key::Name(key), paths: vec![], _file: None });
         }
         let shown = || place.display().to_string();
         let open = |source| NamedSocketError::Open { path: shown(), source };
@@ -102,26 +124,59 @@ impl NamedSocket {
         }
         let mount = mount_of(&file).map_err(open)?.ok_or_else(|| NamedSocketError::NoMount { path: shown() })?;
         let key = SocketFile { inode: metadata.ino(), device: mount.device, zero: 0 };
-        Ok(Self { key: Key::File(key), _file: Some(Arc::new(file)) })
+        let resolved = fs::canonicalize(place).map_err(open)?;
+        let paths = vec![place.to_owned(), resolved];
+        Ok(Self { key: Key::File(key), paths, _file: Some(Arc::new(file)) })
+    }
+
+    /// Whether only root can put something else at its path: every folder that leads there, with all symbolic links, belongs to
+    /// root, and others may not write in it, or only add to it (`t`).
+    pub fn is_fixed(&self) -> bool {
+        let belongs_to_root = |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.uid() == 0);
+        let is_fixed = |path: &Path| {
+            path.is_absolute()
+                && path.ancestors().skip(1).zip(path.ancestors()).all(|(folder, entry)| {
+                    let mode = fs::symlink_metadata(folder).map_or(0o777, |metadata| metadata.mode());
+                    let kept = mode & 0o022 == 0 || mode & 0o1000 != 0 && belongs_to_root(entry);
+                    belongs_to_root(folder) && kept
+                })
+        };
+        // the resolved path is what is left when there are no links
+        matches!(&self.paths[..], [_, resolved] if is_fixed(resolved))
+    }
+
+    /// As it is shown.
+    pub fn place(&self) -> &Path {
+        self.paths.first().map_or(Path::new("@"), PathBuf::as_path)
     }
 }
 
-/// Loads the programs that limit Unix sockets, and tells them who is named.
-pub(crate) fn load(shims: &mut Shims, named: &[NamedSocket]) -> Result<Vec<(&'static str, Program)>, LoadError> {
-    let (mut files, mut names) = (vec![], vec![]);
+/// Loads the programs that limit Unix sockets, and tells them who is named; `by_path`: they see no more than a path.
+pub(crate) fn load(
+    shims: &mut Shims,
+    named: &[NamedSocket],
+    by_path: bool,
+) -> Result<Vec<(&'static str, Program)>, LoadError> {
+    let (mut files, mut names, mut paths) = (vec![], vec![], vec![]);
     for socket in named {
         match socket.key {
             Key::File(key) => files.push(Record(key)),
             Key::Name(key) => names.push(Record(key)),
         }
+        // links on the way that is not resolved may be anyone's
+        let resolved = socket.paths.last().and_then(|path| SocketPath::path(path.as_os_str().as_bytes()));
+        paths.extend(resolved.map(Record));
     }
-    if files.len().max(names.len()) > UNIX_ENTRIES as usize {
+    if named.len() > UNIX_ENTRIES as usize {
         return Err(LoadError::TooManySockets { count: named.len() });
     }
     write(shims, "UNIX_FILES", &files)?;
     write(shims, "UNIX_NAMES", &names)?;
+    write(shims, "UNIX_PATHS", &paths)?;
     let types = Btf::of_kernel()?;
-    PROGRAMS.iter().map(|(name, function)| Ok((*name, Program::load(shims, name, &types, function)?))).collect()
+    let programs = if by_path { BY_PATH } else { BY_PEER };
+    let load = |(name, link, place)| Ok((link, Program::load(shims, name, &types, place)?));
+    programs.into_iter().map(load).collect()
 }
 
 fn write<K: aya::Pod>(shims: &mut Shims, name: &'static str, keys: &[K]) -> Result<(), LoadError> {

@@ -1,8 +1,9 @@
-//! Programs that stand before a function of the kernel and may give its result (`BPF_MODIFY_RETURN`).
+//! Programs at places that aya does not know: before a function of the kernel, whose result they may give
+//! (`BPF_MODIFY_RETURN`; the kernel allows it for the functions that ask the security modules, whether any module is enabled or
+//! not), and at the calls of Unix sockets.
 //!
-//! The kernel allows this for the functions that ask the security modules, whether any module is enabled or not. aya parses
-//! and relocates such a program, but cannot load it; so the system calls are made here, with its instructions and the maps of
-//! the object that it has loaded.
+//! aya parses and relocates such a program, but cannot load it; so the system calls are made here, with its instructions and the
+//! maps of the object that it has loaded.
 
 use crate::{
     btf::Btf,
@@ -13,6 +14,7 @@ use aya_obj::{Object, generated::bpf_insn};
 use std::{
     collections::HashSet,
     ffi::CString,
+    fs::File,
     io,
     os::{
         fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd},
@@ -25,8 +27,33 @@ use std::{
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_PIN: libc::c_long = 6;
 const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
+const LINK_CREATE: libc::c_long = 28;
+const CGROUP_SOCK_ADDR: u32 = 18;
 const TRACING: u32 = 26;
 const MODIFY_RETURN: u32 = 26;
+const CGROUP_UNIX_CONNECT: u32 = 49;
+const CGROUP_UNIX_SENDMSG: u32 = 50;
+
+/// Where a program goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Before a function of the kernel, for every process of the machine.
+    Before(&'static str),
+    /// `connect()` of Unix sockets of the group.
+    Connect,
+    /// Datagrams of Unix sockets of the group that go to an address.
+    Send,
+}
+
+impl Place {
+    fn attach_type(self) -> u32 {
+        match self {
+            Self::Before(_) => MODIFY_RETURN,
+            Self::Connect => CGROUP_UNIX_CONNECT,
+            Self::Send => CGROUP_UNIX_SENDMSG,
+        }
+    }
+}
 
 /// Room for what the kernel says of a program that it refuses.
 const LOG_BYTES: usize = 1 << 18;
@@ -76,6 +103,15 @@ struct RawTracepointOpen {
     zero: u32,
 }
 
+/// `union bpf_attr` for `BPF_LINK_CREATE`.
+#[repr(C)]
+struct LinkCreate {
+    program: u32,
+    group: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
 /// Calls `bpf()`.
 ///
 /// # Safety
@@ -94,35 +130,55 @@ fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
 
 /// A loaded program.
 #[derive(Debug)]
-pub(crate) struct Program(OwnedFd);
+pub(crate) struct Program {
+    descriptor: OwnedFd,
+    place: Place,
+}
 
 /// An attached program; dropping it detaches, unless it is pinned.
 #[derive(Debug)]
 pub(crate) struct Attached(OwnedFd);
 
+/// Whether this machine lets programs stand before a function.
+pub(crate) fn stand_before(types: &Btf, function: &'static str) -> bool {
+    // r0 = 0; exit
+    let [mov, exit] = [0xb7u64, 0x95];
+    let instructions = [mov, exit];
+    let Some(attach_to) = types.function(function) else { return false };
+    let attributes = ProgLoad {
+        kind: TRACING,
+        count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: c"Dual MIT/GPL".as_ptr() as u64,
+        attach_type: MODIFY_RETURN,
+        attach_to,
+        ..ProgLoad::default()
+    };
+    // SAFETY: instructions and license live until the call returns.
+    unsafe { bpf(PROG_LOAD, &attributes) }.and_then(descriptor).is_ok()
+}
+
 impl Program {
-    /// Loads a program of the object, to stand before a function. Its maps must still be those of `shims`.
-    pub(crate) fn load(
-        shims: &mut Shims,
-        name: &'static str,
-        types: &Btf,
-        function: &'static str,
-    ) -> Result<Self, LoadError> {
-        let attach_to = types.function(function).ok_or(LoadError::NoFunction { function })?;
+    /// Loads a program of the object. Its maps must still be those of `shims`.
+    pub(crate) fn load(shims: &mut Shims, name: &'static str, types: &Btf, place: Place) -> Result<Self, LoadError> {
+        let (kind, attach_to) = match place {
+            Place::Before(function) => (TRACING, types.function(function).ok_or(LoadError::NoFunction { function })?),
+            Place::Connect | Place::Send => (CGROUP_SOCK_ADDR, 0),
+        };
         let instructions = instructions(shims, name)?;
         let mut attributes = ProgLoad {
-            kind: TRACING,
+            kind,
             count: instructions.len() as u32,
             instructions: instructions.as_ptr() as u64,
             license: c"Dual MIT/GPL".as_ptr() as u64,
-            attach_type: MODIFY_RETURN,
+            attach_type: place.attach_type(),
             attach_to,
             ..ProgLoad::default()
         };
         attributes.name.iter_mut().take(15).zip(name.bytes()).for_each(|(to, from)| *to = from);
         // SAFETY: instructions and license live until the call returns.
-        if let Ok(loaded) = unsafe { bpf(PROG_LOAD, &attributes) }.and_then(descriptor) {
-            return Ok(Self(loaded));
+        if let Ok(descriptor) = unsafe { bpf(PROG_LOAD, &attributes) }.and_then(descriptor) {
+            return Ok(Self { descriptor, place });
         }
         // once more, to hear why
         let mut log = vec![0u8; LOG_BYTES];
@@ -130,18 +186,31 @@ impl Program {
         attributes.log_size = LOG_BYTES as u32;
         attributes.log = log.as_mut_ptr() as u64;
         // SAFETY: as before; the log has as many bytes as it says.
-        unsafe { bpf(PROG_LOAD, &attributes) }.and_then(descriptor).map(Self).map_err(|source| {
+        let loaded = unsafe { bpf(PROG_LOAD, &attributes) }.and_then(descriptor);
+        loaded.map(|descriptor| Self { descriptor, place }).map_err(|source| {
             let text = String::from_utf8_lossy(&log);
             let said = text.trim_end_matches('\0').lines().rev().find(|line| !line.starts_with("processed"));
-            LoadError::BeforeFunction { function, said: said.unwrap_or_default().into(), source }
+            LoadError::UnixSockets { said: said.unwrap_or_default().into(), source }
         })
     }
 
-    /// Attaches it, for every process of the machine.
-    pub(crate) fn attach(&self) -> io::Result<Attached> {
-        let attributes = RawTracepointOpen { name: 0, program: self.0.as_raw_fd().unsigned_abs(), zero: 0 };
-        // SAFETY: the attributes point nowhere.
-        unsafe { bpf(RAW_TRACEPOINT_OPEN, &attributes) }.and_then(descriptor).map(Attached)
+    /// Attaches it: for this group, where its place is one of groups.
+    pub(crate) fn attach(&self, group: &File) -> io::Result<Attached> {
+        let program = self.descriptor.as_raw_fd().unsigned_abs();
+        let made = match self.place {
+            Place::Before(_) => {
+                let attributes = RawTracepointOpen { name: 0, program, zero: 0 };
+                // SAFETY: the attributes point nowhere.
+                unsafe { bpf(RAW_TRACEPOINT_OPEN, &attributes) }
+            }
+            Place::Connect | Place::Send => {
+                let group = group.as_raw_fd().unsigned_abs();
+                let attributes = LinkCreate { program, group, attach_type: self.place.attach_type(), flags: 0 };
+                // SAFETY: as above.
+                unsafe { bpf(LINK_CREATE, &attributes) }
+            }
+        };
+        made.and_then(descriptor).map(Attached)
     }
 }
 
