@@ -6,6 +6,7 @@
 pub mod actor;
 pub mod live;
 pub mod odd;
+pub mod unix;
 
 use openwfp_abi::label::Label;
 use openwfp_kernel::{
