@@ -118,7 +118,7 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Isolation")]
     pub network_devices: bool,
     /// The Unix sockets that may be connected or sent to: `all`; `run`, those made in the run alone; or those and what is named:
-    /// paths, or `@` and an abstract name
+    /// paths, or `@` and an abstract name (docs/security.md says how, and what it takes)
     #[arg(long, value_name = "all|run|PATH", num_args = 1.., default_value = "all", help_heading = "Isolation")]
     pub unix: Vec<PathBuf>,
     /// No isolation at all: the command runs as the caller, and can get around the policy

@@ -59,8 +59,10 @@ pub fn peers_are_seen() -> Result<bool, LoadError> {
 #[derive(Clone, Debug)]
 pub struct NamedSocket {
     key: Key,
-    /// As it was named, and with symbolic links resolved; of a file.
-    paths: Vec<PathBuf>,
+    /// As it was named.
+    place: PathBuf,
+    /// With symbolic links resolved; of a file.
+    resolved: Option<PathBuf>,
     /// Keeps the file: the number of one that is deleted may be given to another.
     _file: Option<Arc<File>>,
 }
@@ -112,7 +114,7 @@ impl NamedSocket {
         if let Some(name) = place.as_os_str().as_bytes().strip_prefix(b"@") {
             let key = AbstractName::new(name).filter(|_| !name.is_empty());
             let key = key.ok_or(NamedSocketError::Name { length: name.len() })?;
-            return Ok(Self { key: Key::Name(key), paths: vec![], _file: None });
+            return Ok(Self { key: Key::Name(key), place: place.to_owned(), resolved: None, _file: None });
         }
         let shown = || place.display().to_string();
         let open = |source| NamedSocketError::Open { path: shown(), source };
@@ -124,12 +126,11 @@ impl NamedSocket {
         }
         let mount = mount_of(&file).map_err(open)?.ok_or_else(|| NamedSocketError::NoMount { path: shown() })?;
         let key = SocketFile { inode: metadata.ino(), device: mount.device, zero: 0 };
-        let resolved = fs::canonicalize(place).map_err(open)?;
-        let paths = vec![place.to_owned(), resolved];
-        Ok(Self { key: Key::File(key), paths, _file: Some(Arc::new(file)) })
+        let resolved = Some(fs::canonicalize(place).map_err(open)?);
+        Ok(Self { key: Key::File(key), place: place.to_owned(), resolved, _file: Some(Arc::new(file)) })
     }
 
-    /// Whether only root can put something else at its path: every folder that leads there, with all symbolic links, belongs to
+    /// Whether only root can put something else at its path: every folder that leads there, links resolved, belongs to
     /// root, and others may not write in it, or only add to it (`t`).
     pub fn is_fixed(&self) -> bool {
         let belongs_to_root = |path: &Path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.uid() == 0);
@@ -141,13 +142,12 @@ impl NamedSocket {
                     belongs_to_root(folder) && kept
                 })
         };
-        // the resolved path is what is left when there are no links
-        matches!(&self.paths[..], [_, resolved] if is_fixed(resolved))
+        self.resolved.as_deref().is_some_and(is_fixed)
     }
 
     /// As it is shown.
     pub fn place(&self) -> &Path {
-        self.paths.first().map_or(Path::new("@"), PathBuf::as_path)
+        &self.place
     }
 }
 
@@ -164,7 +164,7 @@ pub(crate) fn load(
             Key::Name(key) => names.push(Record(key)),
         }
         // links on the way that is not resolved may be anyone's
-        let resolved = socket.paths.last().and_then(|path| SocketPath::path(path.as_os_str().as_bytes()));
+        let resolved = socket.resolved.as_ref().and_then(|path| SocketPath::path(path.as_os_str().as_bytes()));
         paths.extend(resolved.map(Record));
     }
     if named.len() > UNIX_ENTRIES as usize {

@@ -42,6 +42,8 @@
 //! - Files that others execute later: shell start-up files, cron tables, authorized keys. Root can write all of them, and raw
 //!   disks besides: run what is not trusted as an ordinary user.
 //! - Devices that the user may open: a modem, a network adapter on USB.
+//!   (`wfp run --unix` keeps the command from them; where that takes folders and names of its own, [`Isolation::private_sockets`] is
+//!   the half that belongs here.)
 //! - With `--user-namespaces`, `--keep-cap`, `--family`, `--io-uring`, `--keep-fd`: what was asked for.
 //!
 //! Everything is inherited by all that the command starts and cannot be taken off from inside. It does not depend on the process
