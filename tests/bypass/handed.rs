@@ -124,6 +124,58 @@ fn services_outside_and_their_sockets_are_documented() {
     documented("sockets that such a service sends to the command");
 }
 
+/// The same service where nobody but root can change what stands at its path.
+fn fixed_service(world: &World, name: &str) -> (Folder, String) {
+    let folder = std::env::temp_dir().join(format!("wfp-bypass-fixed-{name}-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let [path, _] = service(world);
+    let fixed = folder.join("service");
+    std::fs::rename(path, &fixed).unwrap();
+    let fixed = fixed.canonicalize().unwrap().to_str().unwrap().to_owned();
+    (Folder(folder), fixed)
+}
+
+/// A folder that goes away with the test.
+struct Folder(std::path::PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn services_outside_are_out_of_reach_with_the_run_s_own_sockets_alone() {
+    let Some(world) = World::new("unix") else { return };
+    let [path, name] = service(&world);
+    let options = [NOBODY, &["--unix", "run"]].concat();
+    let asks = ["helper", "socket-from-outside", "socket-of-another-network"];
+    let asks = [&path, &name].into_iter().flat_map(|place| asks.map(|ask| format!("{ask} {place}")));
+    let ways = ["helper-by-link", "helper-by-parent", "helper-by-slashes", "helper-from-its-folder"];
+    let attacks: Vec<String> = asks.chain(ways.map(|way| format!("{way} {path}"))).collect();
+    let attacks: Vec<&str> = attacks.iter().map(String::as_str).collect();
+    let results = world.defeats(PEER, &attacks, &options, &[ONE_PORT]);
+    assert_eq!(results.len(), attacks.len());
+    // ELOOP: where paths are all that is seen, no link is followed
+    assert!(results.iter().all(|(_, result)| ["EPERM", "ELOOP"].contains(&&**result)), "{results:?}");
+    let seen = world.look(world.command(Some((&options, ONE_PORT)), &[line("own-sockets", PEER, FIRST)]));
+    assert_eq!(seen.results, ["ok"], "{seen:?}");
+}
+
+#[test]
+fn a_service_outside_is_reached_when_it_is_named() {
+    let Some(world) = World::new("unix-named") else { return };
+    let (_folder, path) = fixed_service(&world, "named");
+    let options = [NOBODY, &["--unix", &path]].concat();
+    let under = |attacks: &[String]| world.command(Some((&options, ONE_PORT)), attacks);
+    let words = "Services outside that act for the command through a Unix socket";
+    world.not_prevented(&[&format!("helper {path}")], under, words);
+    // and no other
+    let seen = world.look(under(&[line("helper @wfp-service", PEER, FIRST + 1)]));
+    assert_eq!(seen.results, ["EPERM"], "{seen:?}");
+}
+
 #[test]
 fn a_service_on_this_machine_is_reached_by_a_connection_that_is_refused() {
     let Some(world) = World::new("loopback") else { return };

@@ -46,6 +46,20 @@ macro_rules! kernel_members {
             SOCK_ROUTE = "sock.sk_dst_cache";
             ROUTE_DEVICE = "dst_entry.dev";
             DEVICE_INDEX = "net_device.ifindex";
+            SOCKET_SOCK = "socket.sk";
+            SOCK_GROUP = "sock.sk_cgrp_data.cgroup";
+            GROUP_NODE = "cgroup.kn";
+            GROUP_PARENT = "cgroup.self.parent";
+            STATE_GROUP = "cgroup_subsys_state.cgroup";
+            NODE_ID = "kernfs_node.id";
+            UNIX_DENTRY = "unix_sock.path.dentry";
+            UNIX_ADDRESS = "unix_sock.addr";
+            UNIX_ADDRESS_LENGTH = "unix_address.len";
+            UNIX_ADDRESS_NAME = "unix_address.name";
+            DENTRY_INODE = "dentry.d_inode";
+            INODE_NUMBER = "inode.i_ino";
+            CALL_ADDRESS = "bpf_sock_addr_kern.uaddr";
+            CALL_ADDRESS_LENGTH = "bpf_sock_addr_kern.uaddrlen";
         }
     };
 }

@@ -17,6 +17,7 @@
 //! - [`event`]: what the programs report;
 //! - [`flow`]: flows, and what is kept with a socket;
 //! - [`counters`]: what went wrong, counted;
+//! - [`unix`]: Unix sockets outside that may be spoken to;
 //! - [`measure`]: classifications that are made to be measured.
 #![no_std]
 
@@ -31,3 +32,4 @@ pub mod identity;
 pub mod label;
 pub mod measure;
 pub mod process;
+pub mod unix;

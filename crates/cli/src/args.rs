@@ -117,6 +117,10 @@ pub(crate) struct RunArgs {
     /// Leave /dev/net and /dev/infiniband to be seen
     #[arg(long, help_heading = "Isolation")]
     pub network_devices: bool,
+    /// The Unix sockets that may be connected or sent to: `all`; `run`, those made in the run alone; or those and what is named:
+    /// paths, or `@` and an abstract name (docs/security.md says how, and what it takes)
+    #[arg(long, value_name = "all|run|PATH", num_args = 1.., default_value = "all", help_heading = "Isolation")]
+    pub unix: Vec<PathBuf>,
     /// No isolation at all: the command runs as the caller, and can get around the policy
     #[arg(long, help_heading = "Isolation", conflicts_with = "user")]
     pub no_isolation: bool,

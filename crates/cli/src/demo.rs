@@ -88,6 +88,7 @@ fn run_client(compiled: &CompiledPolicy, open: u16, shut: u16, globals: Globals)
             isolation: &isolation,
             recorded: vec![LayerId::ALE_AUTH_CONNECT_V4],
             dry_run: false,
+            unix: openwfp_kernel::unix::UnixSockets::All,
             replaceable: false,
             command: &command,
             notice: &notice,

@@ -108,7 +108,7 @@ impl Application {
 }
 
 /// The mount through which a file was opened.
-fn mount_of(file: &File) -> io::Result<Option<Mount>> {
+pub(crate) fn mount_of(file: &File) -> io::Result<Option<Mount>> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", file.as_raw_fd()))?;
     let id = text.lines().find_map(|line| line.strip_prefix("mnt_id:"));
     let id: Option<u64> = id.and_then(|id| id.trim().parse().ok());

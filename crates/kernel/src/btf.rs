@@ -213,6 +213,12 @@ impl Btf {
         Ok(Place { bits, width })
     }
 
+    /// The number of the type of a function; `None` when the kernel has no such function, or tells nothing of it.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        let found = self.types.iter().position(|ty| ty.kind() == kind::FUNCTION && self.is_named(ty.name, name));
+        found.and_then(|index| u32::try_from(index + 1).ok())
+    }
+
     /// A blob with the type aliases of these names under the numbers that they have here, and nothing else of meaning.
     ///
     /// A reader that knows the kernel's hundred thousand types takes its time; this one has hardly anything to read.

@@ -2,6 +2,7 @@
 
 use crate::{
     applications::ApplicationError,
+    attach,
     authorizing::AuthorizingFilters,
     bpffs, config,
     events::{self, EndOfFlow, Event, EventKind, Events},
@@ -17,6 +18,7 @@ use crate::{
     options::Options,
     sockets,
     totals::{LayerTotals, TotalsMap},
+    unix::{self, UnixSockets},
 };
 use aya::maps::Map;
 use openwfp_abi::{
@@ -143,6 +145,8 @@ pub struct Enforcement {
     pub(crate) hooks: Vec<Hook>,
     pub(crate) attached: bool,
     pub(crate) group: File,
+    /// What limits Unix sockets; nothing when all are permitted.
+    unix: Vec<(&'static str, attach::Program)>,
     labels: Labels,
     totals: TotalsMap,
     /// The layers that have, or have had, filters or were recorded.
@@ -215,6 +219,11 @@ impl Enforcement {
         hooks.sort_unstable();
         hooks.dedup();
         hooks::load(shims.ebpf(), &hooks)?;
+        let unix = match &options.unix {
+            UnixSockets::All => vec![],
+            UnixSockets::Run(named) => unix::load(&mut shims, named, false)?,
+            UnixSockets::Paths(named) => unix::load(&mut shims, named, true)?,
+        };
         phases.programs = started.elapsed();
         if let Some(pins) = &options.pins {
             shims.pin_maps(pins)?;
@@ -228,6 +237,7 @@ impl Enforcement {
             hooks,
             attached: false,
             group: folder,
+            unix,
             labels,
             totals,
             layers,
@@ -255,6 +265,12 @@ impl Enforcement {
         let started = Instant::now();
         self.shims.attach_labels(self.options.pins.as_deref())?;
         self.phases.load = self.shims.times();
+        for (name, program) in &self.unix {
+            let attached = program.attach(&self.group);
+            let attached = attached
+                .map_err(|source| LoadError::System { what: "cannot attach what limits Unix sockets", source })?;
+            self.shims.keep_attached(name, attached, self.options.pins.as_deref())?;
+        }
         self.attach_to_devices()?;
         hooks::attach(&mut self.shims, &self.hooks, &self.group, self.options.pins.as_deref())?;
         self.attached = true;

@@ -9,12 +9,14 @@
 //! - [`enforcement`]: a compiled policy, enforced for a group;
 //! - [`replace`]: another policy in its place, while programs decide;
 //! - [`hooks`], [`image`], [`interfaces`]: the programs that it needs, and what they are told;
+//! - [`unix`]: the Unix sockets that the group may speak to;
 //! - [`links`]: the interfaces and addresses that the network namespace has;
 //! - [`events`], [`sockets`], [`totals`]: what comes back: events, sockets that have to be told, sums;
 //! - [`measure`]: the classifier in the kernel over given values, without any process to filter;
 //! - [`bpffs`], [`mounts`]: the file system that keeps what is pinned, and what else is mounted.
 
 pub mod applications;
+mod attach;
 mod authorizing;
 pub mod bpffs;
 pub mod btf;
@@ -41,3 +43,4 @@ mod records;
 pub mod replace;
 pub mod sockets;
 pub mod totals;
+pub mod unix;

@@ -4,6 +4,7 @@
 //! attached, programs keep their maps. [`bpffs::unpin`](crate::bpffs::unpin) takes it away again.
 
 use crate::{
+    attach,
     btf::{Btf, BtfError},
     flows::FlowLimits,
     group::Group,
@@ -17,7 +18,7 @@ use aya::{
         links::{FdLink, PinnedLink},
     },
 };
-use openwfp_abi::identity::GROUPS_NAMED;
+use openwfp_abi::{identity::GROUPS_NAMED, unix::UNIX_ENTRIES};
 use std::{
     fs, io,
     path::Path,
@@ -27,7 +28,7 @@ use std::{
 use thiserror::Error;
 
 /// The compiled programs. `crates/shims/build.sh` makes the file and the manifest beside it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../shims/openwfp.bpf.o");
+pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!("../shims/openwfp.bpf.o");
 
 /// (program, tracepoint). The exit of a process is seen before its start can be: nothing leaks.
 const LABEL_PROGRAMS: [(&str, &str); 3] = [
@@ -72,6 +73,32 @@ pub enum LoadError {
     TooManyGroups {
         /// How many it names.
         count: usize,
+    },
+    /// More sockets are named than the programs can tell apart.
+    #[error("{count} Unix sockets are named; at most {UNIX_ENTRIES} can be told apart")]
+    TooManySockets {
+        /// How many are named.
+        count: usize,
+    },
+    /// The kernel has no such function to stand before.
+    #[error(
+        "this kernel cannot limit Unix sockets: it has no {function} that programs can stand before (it wants \
+         CONFIG_SECURITY_NETWORK)"
+    )]
+    NoFunction {
+        /// Its name.
+        function: &'static str,
+    },
+    /// No program can limit Unix sockets here.
+    #[error(
+        "this kernel cannot limit Unix sockets (that needs Linux 6.7, or CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS): {source}{}{said}",
+        if said.is_empty() { "" } else { ": " }
+    )]
+    UnixSockets {
+        /// What the kernel says of the program.
+        said: String,
+        /// What the system says.
+        source: io::Error,
     },
     /// A map could not be written.
     #[error("cannot write the map {name}: {}", chain(.source))]
@@ -147,6 +174,7 @@ pub struct Shims {
     links: Vec<(String, FdLink)>,
     /// What is pinned is held too: others can take pins away, with their mount even unawares.
     pinned: Vec<(String, PinnedLink)>,
+    attached: Vec<attach::Attached>,
     times: Times,
 }
 
@@ -194,7 +222,8 @@ impl Shims {
             .map_max_entries("FLOWS", settings.flows.entries.max(1))
             .allow_unsupported_maps();
         let ebpf = loader.load(OBJECT).map_err(|error| LoadError::Object(Box::new(error)))?;
-        let mut shims = Self { ebpf, types, hash_key, links: Vec::new(), pinned: Vec::new(), times: Times::default() };
+        let (links, pinned, attached) = (Vec::new(), Vec::new(), Vec::new());
+        let mut shims = Self { ebpf, types, hash_key, links, pinned, attached, times: Times::default() };
         shims.name_groups(settings.groups_named)?;
         shims.times.offsets = offsets_time;
         shims.times.object = started.elapsed();
@@ -254,6 +283,22 @@ impl Shims {
         let pinned = link.pin(folder.join(format!("link_{name}")));
         let pinned = pinned.map_err(|source| LoadError::Pin { name: name.into(), source: Box::new(source) })?;
         self.pinned.push((name.into(), pinned));
+        Ok(())
+    }
+
+    /// The same for a program that stands before a function.
+    pub(crate) fn keep_attached(
+        &mut self,
+        name: &str,
+        attached: attach::Attached,
+        folder: Option<&Path>,
+    ) -> Result<(), LoadError> {
+        if let Some(folder) = folder {
+            attached
+                .pin(&folder.join(format!("link_{name}")))
+                .map_err(|source| LoadError::System { what: "cannot pin what limits Unix sockets", source })?;
+        }
+        self.attached.push(attached);
         Ok(())
     }
 

@@ -13,6 +13,9 @@ const MEMBERS: &[(&str, &str)] = openwfp_abi::kernel_members!(table);
 /// (constant of the object file, member), for single bits.
 const BITS: &[(&str, &str)] = openwfp_abi::kernel_bits!(table);
 
+/// What kernels before 6.7 lack: hooks that read it cannot be attached there anyway.
+const LATER: [&str; 1] = ["CALL_ADDRESS_LENGTH"];
+
 /// The constants of the object file and their values on one kernel.
 #[derive(Clone, Debug)]
 pub struct Offsets(Vec<(&'static str, u32)>);
@@ -20,7 +23,10 @@ pub struct Offsets(Vec<(&'static str, u32)>);
 impl Offsets {
     /// Finds every member. The error names the structure or member that the kernel lacks.
     pub fn find(btf: &Btf) -> Result<Self, BtfError> {
-        let bytes = MEMBERS.iter().map(|&(name, member)| Ok((name, btf.offset(member)?)));
+        let bytes = MEMBERS.iter().filter_map(|&(name, member)| match btf.offset(member) {
+            Err(BtfError::NoMember { .. }) if LATER.contains(&name) => None,
+            offset => Some(offset.map(|offset| (name, offset))),
+        });
         let bits = BITS.iter().map(|&(name, member)| Ok((name, btf.bit(member)?)));
         bytes.chain(bits).collect::<Result<_, _>>().map(Self)
     }

@@ -1,6 +1,6 @@
 //! How a policy is to be enforced.
 
-use crate::flows::FlowLimits;
+use crate::{flows::FlowLimits, unix::UnixSockets};
 use openwfp_model::LayerId;
 use std::path::PathBuf;
 
@@ -19,6 +19,9 @@ pub struct Options {
     /// Other policies will take the place of this one: every program is attached and the owners of all sockets are kept from the
     /// start, so that sockets of before mean the same to a later policy as those that are made under it.
     pub replaceable: bool,
+    /// The Unix sockets that the group may connect and send to. This is no matter of policies, and stays as it is when
+    /// another policy takes the place of the first.
+    pub unix: UnixSockets,
     /// How flows of datagrams are remembered.
     pub flows: FlowLimits,
 }

@@ -8,6 +8,7 @@ use openwfp_abi::{
     label::Label,
     measure::Measurement,
     process::ProcessKey,
+    unix::{AbstractName, SocketFile},
 };
 
 /// A record, as the map has it.
@@ -21,4 +22,17 @@ macro_rules! records {
         unsafe impl Pod for Record<$record> {}
     )* };
 }
-records!(ProcessKey, Label, FileKey, PathRecord, Config, Totals, Interface, Flow, FlowKey, Measurement);
+records!(
+    ProcessKey,
+    Label,
+    FileKey,
+    PathRecord,
+    Config,
+    Totals,
+    Interface,
+    Flow,
+    FlowKey,
+    Measurement,
+    SocketFile,
+    AbstractName
+);

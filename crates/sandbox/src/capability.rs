@@ -84,6 +84,8 @@ impl Capability {
     pub const SETGID: Self = Self(6);
     /// `CAP_SETUID`
     pub const SETUID: Self = Self(7);
+    /// `CAP_SYS_CHROOT`
+    pub const SYS_CHROOT: Self = Self(18);
     /// `CAP_SETPCAP`
     pub const SETPCAP: Self = Self(8);
     /// `CAP_NET_ADMIN`

@@ -47,6 +47,11 @@ pub enum Error {
         std::env::consts::ARCH
     )]
     Architecture,
+    /// Unix sockets cannot be kept apart.
+    #[error(
+        "this machine lets no program look at the socket that a process speaks to, and without that --unix cannot be had {0}"
+    )]
+    PrivateSockets(String),
     /// The current folder would be reachable although hidden.
     #[error(
         "the current folder, {0}, lies in a file system that the command shall not see: change to another folder first"

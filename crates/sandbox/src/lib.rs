@@ -42,10 +42,14 @@
 //! - Files that others execute later: shell start-up files, cron tables, authorized keys. Root can write all of them, and raw
 //!   disks besides: run what is not trusted as an ordinary user.
 //! - Devices that the user may open: a modem, a network adapter on USB.
+//!   (`wfp run --unix` keeps the command from them; where that takes folders and names of its own, [`Isolation::private_sockets`] is
+//!   the half that belongs here.)
 //! - With `--user-namespaces`, `--keep-cap`, `--family`, `--io-uring`, `--keep-fd`: what was asked for.
 //!
 //! Everything is inherited by all that the command starts and cannot be taken off from inside. It does not depend on the process
 //! that started it: when that is killed, the command goes on, in its group, isolated as before.
+
+use std::path::PathBuf;
 
 mod capability;
 mod cgroup;
@@ -97,6 +101,10 @@ pub struct Isolation {
     pub keep_descriptors: Vec<i32>,
     /// Leaves `/dev/net` and `/dev/infiniband` to be seen (`--network-devices`).
     pub network_devices: bool,
+    /// Keeps Unix sockets apart from those outside, together with a program that sees paths alone: this folder becomes a file
+    /// system of the command's own in which no links are followed, abstract names that were taken outside cannot be connected or
+    /// sent to (a Landlock scope: Linux 6.12), and nobody changes his root. Cannot be had together with the right to mount.
+    pub private_sockets: Option<PathBuf>,
 }
 
 impl Default for Isolation {
@@ -110,6 +118,7 @@ impl Default for Isolation {
             user_namespaces: false,
             keep_descriptors: Vec::new(),
             network_devices: false,
+            private_sockets: None,
         }
     }
 }

@@ -45,6 +45,8 @@ enum Change {
     MakeReadOnly,
     /// A folder or file within a mount becomes a read-only mount.
     MakePartReadOnly,
+    /// An empty folder for everybody, in which no links are followed.
+    OwnFolder,
 }
 
 impl MountPlan {
@@ -94,6 +96,11 @@ impl MountPlan {
         Ok(())
     }
 
+    /// Gives the command a folder of its own, whatever is there outside.
+    pub(crate) fn own(&mut self, folder: &Path) -> io::Result<()> {
+        self.push(Change::OwnFolder, folder)
+    }
+
     /// Where the changes are made, in order, to speak about them.
     pub(crate) fn targets(&self) -> Vec<String> {
         self.changes.iter().map(|(_, target)| target.to_string_lossy().into_owned()).collect()
@@ -118,6 +125,10 @@ impl Change {
             Self::CoverFile => {
                 mount_bind(c"/dev/null", target)?;
                 sys::make_mount_read_only(target)
+            }
+            Self::OwnFolder => {
+                let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOSYMFOLLOW;
+                mount(c"wfp", target, c"tmpfs", flags, c"mode=1777")
             }
             Self::MakeReadOnly => sys::make_mount_read_only(target),
             Self::MakePartReadOnly => {

@@ -31,6 +31,9 @@ impl Sandbox {
     pub fn new(isolation: &Isolation) -> Result<Self, Error> {
         let caller = Caller::of_this_process().map_err(system("read the groups of this process"))?;
         if !isolation.enabled {
+            if isolation.private_sockets.is_some() {
+                return Err(Error::PrivateSockets("without isolation (--no-isolation)".into()));
+            }
             let user = RunUser::find(None, &Caller { sudo_uid: None, ..caller })?;
             return Ok(Self { user, isolation: None, descriptors: Vec::new(), shortfalls: Vec::new() });
         }
@@ -80,7 +83,18 @@ impl IsolationPlan {
             groups: user.groups.iter().copied().map(Gid::from_raw).collect(),
         });
 
-        let refused = capability::refused(keep, last_capability()?);
+        let mut refused = capability::refused(keep, last_capability()?);
+        let private = isolation.private_sockets.is_some();
+        if private {
+            if let Some(&kept) = keep.iter().find(|kept| [Capability::SYS_ADMIN, Capability::SYS_CHROOT].contains(kept))
+            {
+                return Err(Error::PrivateSockets(format!("while {kept} is kept (--keep-cap)")));
+            }
+            if isolation.user_namespaces {
+                return Err(Error::PrivateSockets("with user namespaces (--user-namespaces)".into()));
+            }
+            refused.push(Capability::SYS_CHROOT);
+        }
         let taken = refused.iter().fold(CapabilitySet::empty(), |set, capability| set | capability.as_set());
         let kept = keep.iter().fold(CapabilitySet::empty(), |set, capability| set | capability.as_set());
         // Root has all that is left; others what was asked for, and that only if it is ambient.
@@ -91,8 +105,9 @@ impl IsolationPlan {
         let bounding = if has(Capability::SETPCAP) { refused } else { Vec::new() };
 
         let may_mount = isolation.user_namespaces || keep.contains(&Capability::SYS_ADMIN);
-        let trace = match trace::rules(may_mount) {
+        let trace = match trace::rules(may_mount, private) {
             Ok(rules) => Some(rules),
+            Err(reason) if private => return Err(Error::PrivateSockets(format!("here: {reason}"))),
             Err(reason) => {
                 // Yama stops taking over another process, but not looking through `/proc/PID/root` as uid 0 could.
                 if root || !trace::yama_limits_tracing() {
@@ -126,7 +141,12 @@ fn mount_plan(isolation: &Isolation, root: bool) -> Result<MountPlan, Error> {
     }
     let settings = root && !keeps(Capability::SYS_ADMIN);
     let devices = isolation.network_devices || keeps(Capability::NET_ADMIN);
-    MountPlan::new(&list, settings, devices).map_err(system("look at the mounts"))
+    let mut plan = MountPlan::new(&list, settings, devices).map_err(system("look at the mounts"))?;
+    if let Some(folder) = &isolation.private_sockets {
+        // the last, over all that lies there
+        plan.own(folder).map_err(system("name the folder for its sockets"))?;
+    }
+    Ok(plan)
 }
 
 /// The highest capability that the kernel knows.

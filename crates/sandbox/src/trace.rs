@@ -18,17 +18,18 @@ use crate::sys::{self, LandlockRuleset};
 // about something. So the domain handles that right alone, and grants it everywhere.
 const REFER: u64 = 1 << 13;
 const SCOPE_SIGNAL: u64 = 1 << 1;
+const SCOPE_ABSTRACT_UNIX_SOCKET: u64 = 1 << 0;
 const VERSION_WITH_REFER: i64 = 2;
 const VERSION_WITH_SCOPES: i64 = 6;
 
-/// The rules, or why there are none.
-pub(crate) fn rules(may_mount: bool) -> Result<OwnedFd, String> {
+/// The rules, or why there are none. `own_names`: abstract names of Unix sockets that were taken outside are out of reach too.
+pub(crate) fn rules(may_mount: bool, own_names: bool) -> Result<OwnedFd, String> {
     let version = sys::landlock_version().map_err(|errno| match errno {
         Errno::NOSYS => "this kernel has no Landlock (CONFIG_SECURITY_LANDLOCK)".to_owned(),
         Errno::OPNOTSUPP => "Landlock is switched off (add landlock to the boot parameter lsm=)".to_owned(),
         other => format!("Landlock does not answer: {other}"),
     })?;
-    let needed = if may_mount { VERSION_WITH_SCOPES } else { VERSION_WITH_REFER };
+    let needed = if may_mount || own_names { VERSION_WITH_SCOPES } else { VERSION_WITH_REFER };
     if version < needed {
         return Err(format!("this kernel's Landlock has version {version}, where {needed} is needed"));
     }
@@ -37,8 +38,10 @@ pub(crate) fn rules(may_mount: bool) -> Result<OwnedFd, String> {
             let scope = LandlockRuleset { handled_access_fs: 0, handled_access_net: 0, scoped: SCOPE_SIGNAL };
             return Ok(sys::landlock_create(&scope, size_of::<LandlockRuleset>())?);
         }
-        let files = LandlockRuleset { handled_access_fs: REFER, handled_access_net: 0, scoped: 0 };
-        let rules = sys::landlock_create(&files, size_of_val(&files.handled_access_fs))?;
+        let scoped = if own_names { SCOPE_ABSTRACT_UNIX_SOCKET } else { 0 };
+        let files = LandlockRuleset { handled_access_fs: REFER, handled_access_net: 0, scoped };
+        let length = if own_names { size_of_val(&files) } else { size_of_val(&files.handled_access_fs) };
+        let rules = sys::landlock_create(&files, length)?;
         sys::landlock_allow(&rules, REFER, File::open("/")?.as_fd())?;
         Ok(rules)
     };

@@ -13,6 +13,7 @@
 //! - [`bind`], [`connect`], [`stream`], [`packets`], [`release`]: the hooks, each with the layers that it serves;
 //! - [`device`]: the frames and packets of a network namespace;
 //! - [`resource`]: a local endpoint is asked for; [`endpoint`]: what is kept with a socket;
+//! - [`unix`]: Unix sockets, which the group may use among itself;
 //! - [`flows`]: what was authorized, until when, and by which policy;
 //! - [`address`], [`header`], [`socket`], [`layers`], [`protocol`]: what the hooks read and name;
 //! - [`report`], [`refuse`]: what comes of it: an event, an errno, a dropped packet;
@@ -52,6 +53,7 @@ mod socket;
 mod storage;
 mod stream;
 mod task;
+mod unix;
 mod words;
 mod work;
 

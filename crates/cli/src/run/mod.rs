@@ -15,10 +15,11 @@ use crate::{
 use anyhow::{Context, Result, anyhow, bail};
 use events::Recorder;
 use openwfp_engine::CompiledPolicy;
+use openwfp_kernel::unix::{NamedSocket, PRIVATE_FOLDER, UnixSockets, peers_are_seen};
 use openwfp_model::{Layer, LayerId};
 use openwfp_sandbox::Isolation;
 use reload::Reload;
-use std::{process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 pub(crate) use session::{Ended, Plan, Watcher, run as run_session};
 
@@ -48,7 +49,11 @@ fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
     }
     let policy = Arc::new(policy);
     warn_of_layers(&policy, globals);
-    let isolation = isolation(args)?;
+    let mut isolation = isolation(args)?;
+    let unix = unix(&args.unix)?;
+    if matches!(unix, UnixSockets::Paths(_)) {
+        isolation.private_sockets = Some(PRIVATE_FOLDER.into());
+    }
     // before the file of events is made anew
     let recorded = recorded(args, &policy)?;
     let mut recorder = Recorder::new(policy.clone(), args.trace, args.events.as_deref(), globals)?;
@@ -58,6 +63,7 @@ fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
         isolation: &isolation,
         recorded,
         dry_run: args.dry_run,
+        unix,
         replaceable: args.watch,
         command: &args.command,
         notice: &notice,
@@ -91,7 +97,31 @@ fn isolation(args: &RunArgs) -> Result<Isolation> {
         user_namespaces: args.user_namespaces,
         keep_descriptors: args.keep_fd.clone(),
         network_devices: args.network_devices,
+        private_sockets: None,
     })
+}
+
+/// What `--unix` asks for, in the way that this machine knows.
+fn unix(places: &[PathBuf]) -> Result<UnixSockets> {
+    let is = |place: &PathBuf, word: &str| place.as_os_str() == word;
+    match places {
+        [all] if is(all, "all") => return Ok(UnixSockets::All),
+        _ if places.iter().any(|place| is(place, "all")) => bail!("--unix: all leaves nothing to name besides"),
+        _ => {}
+    }
+    let named = places.iter().filter(|place| !is(place, "run")).map(|place| NamedSocket::find(place));
+    let named: Vec<NamedSocket> = named.collect::<Result<_, _>>().context("--unix")?;
+    if peers_are_seen()? {
+        return Ok(UnixSockets::Run(named));
+    }
+    if let Some(socket) = named.iter().find(|socket| !socket.is_fixed()) {
+        bail!(
+            "--unix: this machine lets no program look at the socket that a process speaks to, so a socket can be named only by \
+             a path that nobody but root can change, and {} is none",
+            socket.place().display()
+        );
+    }
+    Ok(UnixSockets::Paths(named))
 }
 
 /// The layers to record: those that were named, else the ALE layers (without _DISCARD, which tell nothing new); and those that

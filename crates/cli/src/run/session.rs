@@ -11,6 +11,7 @@ use openwfp_kernel::{
     group::{self, Group},
     options::Options,
     replace::Replaced,
+    unix::UnixSockets,
 };
 use openwfp_model::LayerId;
 use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, RunUser, Sandbox};
@@ -35,6 +36,8 @@ pub(crate) struct Plan<'a> {
     /// The layers whose classifications are reported.
     pub recorded: Vec<LayerId>,
     pub dry_run: bool,
+    /// The Unix sockets that the command may speak to.
+    pub unix: UnixSockets,
     /// Whether to prepare for policies that will take the place of this one.
     pub replaceable: bool,
     pub command: &'a [OsString],
@@ -251,6 +254,7 @@ fn start(
         pins: Some(folder.to_path_buf()),
         devices: false,
         replaceable: plan.replaceable,
+        unix: plan.unix.clone(),
         ..Options::default()
     };
     let mut enforcement = Enforcement::prepare(plan.policy, &place, options)?;
@@ -258,10 +262,21 @@ fn start(
         (plan.notice)(&warning.to_string());
     }
     let (program, arguments) = plan.command.split_first().context("no command was given")?;
-    let held = sandbox.spawn(group, program, arguments, std::env::vars_os())?;
+    let held = sandbox.spawn(group, program, arguments, environment(plan.isolation))?;
     enforcement.attach()?;
     let child = held.release()?;
     Ok((enforcement, child))
+}
+
+/// The environment of the command. Where it has a folder of its own for sockets, programs are told to make them there.
+fn environment(isolation: &Isolation) -> Vec<(OsString, OsString)> {
+    let mut variables: Vec<(OsString, OsString)> = std::env::vars_os().collect();
+    if let Some(folder) = &isolation.private_sockets {
+        variables.retain(|(name, _)| name != "TMPDIR" && name != "XDG_RUNTIME_DIR");
+        let folder = OsString::from(folder.as_os_str().to_string_lossy().trim_end_matches('/'));
+        variables.extend(["TMPDIR", "XDG_RUNTIME_DIR"].map(|name| (name.into(), folder.clone())));
+    }
+    variables
 }
 
 /// Takes everything away when nobody is left in the group; else leaves it enforced.

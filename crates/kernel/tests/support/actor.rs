@@ -1,7 +1,7 @@
 //! A process that does what a script says, to be run in a control group: this test program once more, told by a variable of
 //! its environment.
 
-use super::odd;
+use super::{odd, unix};
 use std::{
     cell::RefCell,
     env,
@@ -72,7 +72,7 @@ thread_local! {
     static SENDER: RefCell<Option<UdpSocket>> = const { RefCell::new(None) };
 }
 
-fn hold(socket: impl Into<OwnedFd>) {
+pub fn hold(socket: impl Into<OwnedFd>) {
     HELD.with_borrow_mut(|held| held.push(socket.into()));
 }
 
@@ -105,6 +105,8 @@ fn perform(line: &str) -> io::Result<()> {
         // connected datagrams until the standard input is closed: from sockets that live for eight of them each
         "send-storm" => send_storm(address()?),
         "on-cpu" => on_cpu(words[1].parse().map_err(io::Error::other)?),
+        // Unix sockets, by a path or `@` and an abstract name: what is asked for, then where
+        "unix" => unix::act(words[1], words[2]),
         // all from one socket that is not connected
         "send" => SENDER.with_borrow_mut(|sender| {
             if sender.is_none() {

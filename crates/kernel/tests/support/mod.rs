@@ -9,6 +9,7 @@ pub mod net;
 pub mod obedient;
 pub mod odd;
 pub mod router;
+pub mod unix;
 
 use openwfp_abi::label::Label;
 use openwfp_kernel::{

@@ -10,8 +10,9 @@ use std::{
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
         linux::net::SocketAddrExt,
-        unix::net::{SocketAddr, UnixStream},
+        unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream},
     },
+    path::{Path, PathBuf},
 };
 
 /// The attacks of this file. The first word is where the helper listens: a path, or `@` and an abstract name.
@@ -42,6 +43,22 @@ pub fn act(name: &str, target: &Target) -> Option<io::Result<()>> {
         }),
         // the same by loopback, as ssh to this machine
         "helper-by-loopback" => by_loopback(target),
+        // the same, by ways to the socket that look like others
+        "helper-by-link" => another_way(target, |place, own| {
+            let link = own.join("link");
+            let _ = std::fs::remove_file(&link);
+            std::os::unix::fs::symlink(place, &link).map(|()| link)
+        }),
+        "helper-by-parent" => {
+            another_way(target, |place, own| Ok(own.join("../..").join(place.strip_prefix("/").unwrap_or(place))))
+        }
+        "helper-by-slashes" => another_way(target, |place, _| Ok(Path::new("/").join(format!("/{}", place.display())))),
+        "helper-from-its-folder" => another_way(target, |place, _| {
+            std::env::set_current_dir(place.parent().unwrap_or(place))?;
+            Ok(place.file_name().unwrap_or_default().into())
+        }),
+        // sockets of this process alone
+        "own-sockets" => own_sockets(),
         // the helper does it all
         "helper" => ask(target, "act").and_then(|mut helper| finished(&mut helper)),
         _ => return None,
@@ -66,6 +83,27 @@ fn ask(target: &Target, what: &str) -> io::Result<UnixStream> {
     };
     writeln!(helper, "{what} {}", target.peer)?;
     Ok(helper)
+}
+
+/// Asks the helper through another path to its socket, which is made from the path and a folder of this process.
+fn another_way(target: &Target, way: impl Fn(&Path, &Path) -> io::Result<PathBuf>) -> io::Result<()> {
+    let path = way(Path::new(target.word(0)?), &std::env::temp_dir())?;
+    let words = vec![path.to_str().ok_or(io::ErrorKind::InvalidInput)?.to_owned()];
+    ask(&Target { words, ..target.clone() }, "act").and_then(|mut helper| finished(&mut helper))
+}
+
+fn own_sockets() -> io::Result<()> {
+    let path = std::env::temp_dir().join(format!("own-{}", std::process::id()));
+    for address in [SocketAddr::from_pathname(&path)?, SocketAddr::from_abstract_name("wfp-own")?] {
+        let _listener = UnixListener::bind_addr(&address)?;
+        UnixStream::connect_addr(&address)?;
+    }
+    std::fs::remove_file(&path)?;
+    for address in [SocketAddr::from_pathname(&path)?, SocketAddr::from_abstract_name("wfp-own-d")?] {
+        let _receiver = UnixDatagram::bind_addr(&address)?;
+        UnixDatagram::unbound()?.send_to_addr(b".", &address)?;
+    }
+    std::fs::remove_file(&path)
 }
 
 fn by_loopback(target: &Target) -> io::Result<()> {

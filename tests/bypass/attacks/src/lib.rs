@@ -160,6 +160,7 @@ fn errno(error: &io::Error) -> String {
         Some(libc::EPERM) => "EPERM",
         Some(libc::EACCES) => "EACCES",
         Some(libc::EBADF) => "EBADF",
+        Some(libc::ELOOP) => "ELOOP",
         Some(libc::EINVAL) => "EINVAL",
         Some(libc::ENOENT) => "ENOENT",
         Some(libc::ENODEV) => "ENODEV",
