@@ -109,6 +109,7 @@ const REQUIRES_ALE_CLASSIFY: u64 = 256;
 /// Whether a field of a live classification may differ from the replayed one.
 pub fn field(met: Met, live: &Step, replayed: &Step, field: FieldId) -> bool {
     let family = live.family();
+    let in_a_call = family.starts_with("ALE_AUTH_CONNECT") || family.starts_with("ALE_FLOW_ESTABLISHED");
     if PROCESS.contains(&field) || EMBEDDED.contains(&field) && live.field(field) == all_empty(live, field) {
         return true;
     }
@@ -119,15 +120,12 @@ pub fn field(met: Met, live: &Step, replayed: &Step, field: FieldId) -> bool {
             Met::AtDevices => true,
             // What a call does not know yet: where a policy tests it, the first packet is asked instead. A flow that is
             // established by its authorization is so in that call. What is closed is remembered without its interface in a replay.
-            Met::AtSockets => {
-                let in_a_call = family.starts_with("ALE_AUTH_CONNECT") || family.starts_with("ALE_FLOW_ESTABLISHED");
-                in_a_call && unknown || family == CLOSURE
-            }
+            Met::AtSockets => in_a_call && unknown || family == CLOSURE,
         };
     }
-    // As the interface.
+    // So is the source of a socket that is bound to nothing.
     let local = [FieldId::IP_LOCAL_ADDRESS, FieldId::IP_LOCAL_PORT].contains(&field);
-    if local && family.starts_with("ALE_AUTH_CONNECT") {
+    if local && in_a_call {
         return live.field(field).is_some_and(|words| words.contains(&UNKNOWN));
     }
     // A device does not know which packets belong to an authorized flow.

@@ -90,6 +90,12 @@ impl Address {
         }
     }
 
+    /// The address type of a destination; `broadcast`: the frame was sent to everybody, so an IPv4 address is a subnet's.
+    #[inline(always)]
+    pub fn kind_in_frame(&self, broadcast: bool) -> u32 {
+        if broadcast && !self.is_v6() && self.is_unicast() { BROADCAST } else { self.kind() }
+    }
+
     /// Whether it is neither multicast nor IPv4's address of everybody.
     #[inline(always)]
     pub fn is_unicast(&self) -> bool {

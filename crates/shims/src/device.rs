@@ -17,7 +17,7 @@ use crate::{
         OUTBOUND_TRANSPORT, forward, mac,
     },
     maps::INTERFACES,
-    packets::{Kept, write_packet},
+    packets::{Kept, way, write_packet},
     refuse::is_dry_run,
     report::About,
     route::stays_here,
@@ -104,7 +104,7 @@ impl Frame {
         self.identify(work);
         let kept = Kept::of_namespace(work.namespace());
         // SAFETY: memory that is claimed, and our own.
-        unsafe { write_packet(work, &header, &kept, interface, self.inbound as u32) };
+        unsafe { write_packet(work, &header, &kept, interface, way(self.inbound, kind)) };
         let v6 = header.source.is_v6();
         if self.inbound {
             let outcome = self.meets(work, INBOUND_IPPACKET, v6);

@@ -542,8 +542,11 @@ impl Packet {
     #[inline(always)]
     fn write(&self, work: &mut Work, header: &Header, kept: &Kept) {
         work.identify_owner(self.socket());
-        // SAFETY: the context is valid; the verifier checks the member. Memory that is claimed, and our own.
-        unsafe { write_packet(work, header, kept, (*self.context).ifindex, self.inbound as u32) };
+        // SAFETY: the context is valid; the verifier checks the members. Memory that is claimed, and our own.
+        unsafe {
+            let way = way(self.inbound, (*self.context).pkt_type);
+            write_packet(work, header, kept, (*self.context).ifindex, way)
+        };
     }
 }
 
@@ -572,7 +575,23 @@ pub unsafe extern "C" fn goes_by_way(work: *mut Work, key: *const FlowKey) -> u3
     outcome.number()
 }
 
-/// The incoming values of a packet, with the owner's identity in `work`. Verified once.
+/// The packet arrives.
+const ARRIVES: u32 = 1;
+/// It arrives in a frame that was sent to everybody.
+const ARRIVES_FOR_ALL: u32 = 2;
+
+/// Which way a packet goes, for [`write_packet`].
+#[inline(always)]
+pub fn way(inbound: bool, packet_type: u32) -> u32 {
+    const PACKET_BROADCAST: u32 = 1;
+    match inbound {
+        true if packet_type == PACKET_BROADCAST => ARRIVES | ARRIVES_FOR_ALL,
+        true => ARRIVES,
+        false => 0,
+    }
+}
+
+/// The incoming values of a packet, with the owner's identity in `work`; its [`way`]. Verified once.
 ///
 /// # Safety
 /// `work` is claimed memory; the others are valid.
@@ -583,14 +602,14 @@ pub unsafe extern "C" fn write_packet(
     header: *const Header,
     kept: *const Kept,
     interface: u32,
-    inbound: u32,
+    way: u32,
 ) -> u32 {
     if work.is_null() || header.is_null() || kept.is_null() {
         return 0;
     }
     // SAFETY: the caller's.
     let (work, header, kept) = unsafe { (&mut *work, &*header, &*kept) };
-    let inbound = inbound != 0;
+    let inbound = way & ARRIVES != 0;
     let (local, remote) = match inbound {
         true => (&header.destination, &header.source),
         false => (&header.source, &header.destination),
@@ -600,8 +619,9 @@ pub unsafe extern "C" fn write_packet(
     work.values.set(words::IP_PROTOCOL, header.protocol as u32);
     local.write(work, words::IP_LOCAL_ADDRESS);
     remote.write(work, words::IP_REMOTE_ADDRESS);
-    work.values.set(words::IP_LOCAL_ADDRESS_TYPE, local.kind());
-    work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, header.destination.kind());
+    let destination = header.destination.kind_in_frame(way & ARRIVES_FOR_ALL != 0);
+    work.values.set(words::IP_LOCAL_ADDRESS_TYPE, if inbound { destination } else { local.kind() });
+    work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, destination);
     header.write_ports(work, inbound);
     work.write_interface(words::INTERFACE_INDEX, interface, kept.compartment);
     work.values.copy(words::INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);

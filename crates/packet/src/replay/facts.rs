@@ -101,7 +101,7 @@ pub(super) const FIELDS: [(FieldId, usize); 48] = [
     (FieldId::MAC_REMOTE_ADDRESS, fact::REMOTE_STATION),
     (FieldId::INTERFACE_MAC_ADDRESS, fact::INTERFACE_STATION),
     (FieldId::MAC_LOCAL_ADDRESS_TYPE, fact::LOCAL_STATION_TYPE),
-    (FieldId::MAC_DESTINATION_ADDRESS_TYPE, fact::REMOTE_STATION_TYPE),
+    (FieldId::MAC_REMOTE_ADDRESS_TYPE, fact::REMOTE_STATION_TYPE),
     (FieldId::ETHER_TYPE, fact::ETHER_TYPE),
     (FieldId::VLAN_ID, fact::VLAN),
     (FieldId::L2_FLAGS, fact::L2_FLAGS),
