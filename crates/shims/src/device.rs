@@ -221,7 +221,7 @@ impl Frame {
     fn identify(&self, work: &mut Work) {
         // SAFETY: the context is valid; the verifier checks the member.
         let socket: *mut bpf_sock = unsafe { (*self.context).__bindgen_anon_2.sk };
-        work.identify_owner(if socket.is_null() { None } else { Some(socket) });
+        work.identify_sender(if socket.is_null() { None } else { Some(socket) });
     }
 }
 

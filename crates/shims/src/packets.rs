@@ -20,7 +20,7 @@ use crate::{
     refuse::dropped,
     report::About,
     storage::bits,
-    work::{self, FAIL_SOCKET, OLD_FLOW, Outcome, Work, config, next_flow},
+    work::{self, FAIL_SOCKET, OLD_FLOW, Outcome, Work, bit, config, next_flow},
 };
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
@@ -31,7 +31,7 @@ use aya_ebpf::{
 use core::mem::MaybeUninit;
 use openwfp_abi::{
     config::{
-        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, DRY_RUN, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS,
+        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS,
     },
     flow::{
         BY_WAY, CONNECT_LATE, FLOW_REFUSED, FlowKey, INBOUND_ALONE, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED,
@@ -43,6 +43,17 @@ use openwfp_engine::words;
 /// The state of a socket that waits for connections.
 const LISTEN: u32 = 10;
 
+/// The words of interfaces that a packet's values hold.
+const INTERFACES: u64 = interface_words(words::INTERFACE_INDEX)
+    | bit(words::SUB_INTERFACE_INDEX)
+    | interface_words(words::ARRIVAL_INTERFACE_INDEX)
+    | interface_words(words::NEXTHOP_INTERFACE_INDEX)
+    | bit(words::NEXTHOP_SUB_INTERFACE_INDEX);
+
+const fn interface_words(first: usize) -> u64 {
+    (bit(words::INTERFACE_WORDS) - 1) << first
+}
+
 #[cgroup_skb(egress)]
 pub fn egress(context: SkBuffContext) -> i32 {
     let packet = Packet { context: context.skb.skb, inbound: false };
@@ -51,13 +62,13 @@ pub fn egress(context: SkBuffContext) -> i32 {
     if !watched && !may_be_routed(packet.context) {
         return 1;
     }
-    packet.leaves(config.flags)
+    packet.leaves(config)
 }
 
 #[cgroup_skb(ingress)]
 pub fn ingress(context: SkBuffContext) -> i32 {
     let Some(config) = config() else { return 0 };
-    Packet { context: context.skb.skb, inbound: true }.arrives(config.flags)
+    Packet { context: context.skb.skb, inbound: true }.arrives(config)
 }
 
 impl Kept {
@@ -141,7 +152,8 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn leaves(&self, settings: u64) -> i32 {
+    fn leaves(&self, config: &Config) -> i32 {
+        let settings = config.flags;
         let kept = self.kept();
         if kept.flags & FLOW_REFUSED != 0 {
             return 0;
@@ -168,10 +180,16 @@ impl Packet {
         } else if asked || settings & CHANGED != 0 {
             (need, flow) = self.standing(&header, &key);
         }
-        if need == Need::Nothing && settings & PACKET_LAYERS == 0 && !header.routed {
+        let data = self.data_layer(&header, stream, OUTBOUND_ICMP_ERROR);
+        let meets = settings & PACKET_LAYERS != 0
+            && self.meets_any(config, &header, [data, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET]);
+        if need == Need::Nothing && !meets && !header.routed {
             return 1;
         }
         dropped(work::with(|work| {
+            if need != Need::Nothing || header.routed {
+                work.ask_everything();
+            }
             self.write(work, &header, &kept);
             if header.routed {
                 // SAFETY: memory that is claimed, and our own.
@@ -196,14 +214,13 @@ impl Packet {
                     }
                 }
             }
-            if settings & PACKET_LAYERS == 0 {
+            if !meets {
                 return Outcome::Permitted;
             }
             if flow == 0 && !stream && settings & (CHANGED | LATE) == 0 && !asked {
                 // it was authorized by its call
                 flow = self.standing(&header, &key).1;
             }
-            let data = self.data_layer(&header, stream, OUTBOUND_ICMP_ERROR);
             let outcome = self.meets(work, &header, &[data], flow);
             if outcome != Outcome::Permitted || settings & AT_DEVICES != 0 {
                 return outcome;
@@ -213,7 +230,8 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn arrives(&self, settings: u64) -> i32 {
+    fn arrives(&self, config: &Config) -> i32 {
+        let settings = config.flags;
         let Some(header) = read(self.context) else { return 0 };
         let opens = header.opens_connection();
         let tcp = header.protocol == protocol::TCP;
@@ -250,12 +268,18 @@ impl Packet {
         } else {
             (need, flow) = self.standing(&header, &key);
         }
-        if need == Need::Nothing && settings & PACKET_LAYERS == 0 {
+        let data = self.data_layer(&header, stream, INBOUND_ICMP_ERROR);
+        let meets = settings & PACKET_LAYERS != 0
+            && self.meets_any(config, &header, [INBOUND_IPPACKET, INBOUND_TRANSPORT, data]);
+        if need == Need::Nothing && !meets {
             return 1;
         }
         dropped(work::with(|work| {
+            if need != Need::Nothing {
+                work.ask_everything();
+            }
             self.write(work, &header, &kept);
-            if settings & (PACKET_LAYERS | AT_DEVICES) == PACKET_LAYERS {
+            if meets && settings & AT_DEVICES == 0 {
                 let outcome = self.meets(work, &header, &[INBOUND_IPPACKET, INBOUND_TRANSPORT], flow);
                 if outcome != Outcome::Permitted {
                     return outcome;
@@ -277,10 +301,9 @@ impl Packet {
                     }
                 }
             }
-            if settings & PACKET_LAYERS == 0 {
+            if !meets {
                 return Outcome::Permitted;
             }
-            let data = self.data_layer(&header, stream, INBOUND_ICMP_ERROR);
             self.meets(work, &header, &[data], flow)
         }))
     }
@@ -317,6 +340,13 @@ impl Packet {
         } else {
             DATAGRAM_DATA
         }
+    }
+
+    /// Whether somebody would look at the packet at one of these layers.
+    #[inline(always)]
+    fn meets_any(&self, config: &Config, header: &Header, layers: [Layers; 3]) -> bool {
+        let v6 = header.source.is_v6();
+        work::is_any_active(config, &layers.map(|layers| layers.of(v6)))
     }
 
     /// The packet meets layers, one after the other, until one blocks it.
@@ -447,7 +477,7 @@ impl Packet {
     /// The incoming values of a packet, at every layer that it meets.
     #[inline(always)]
     fn write(&self, work: &mut Work, header: &Header, kept: &Kept) {
-        work.identify_owner(self.socket());
+        work.identify_sender(self.socket());
         // SAFETY: the context is valid; the verifier checks the member. Memory that is claimed, and our own.
         unsafe { write_packet(work, header, kept, (*self.context).ifindex, self.inbound as u32) };
     }
@@ -509,16 +539,19 @@ pub unsafe extern "C" fn write_packet(
     work.values.set(words::IP_LOCAL_ADDRESS_TYPE, local.kind());
     work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, header.destination.kind());
     header.write_ports(work, inbound);
-    work.write_interface(words::INTERFACE_INDEX, interface, kept.compartment);
-    work.values.copy(words::INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
-    if inbound {
-        work.copy_interface(words::INTERFACE_INDEX, words::ARRIVAL_INTERFACE_INDEX);
-    } else {
-        work.copy_interface(words::INTERFACE_INDEX, words::NEXTHOP_INTERFACE_INDEX);
-        work.values.copy(words::INTERFACE_INDEX, words::NEXTHOP_SUB_INTERFACE_INDEX);
+    if work.asks(INTERFACES) {
+        work.write_interface(words::INTERFACE_INDEX, interface, kept.compartment);
+        work.values.copy(words::INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
+        if inbound {
+            work.copy_interface(words::INTERFACE_INDEX, words::ARRIVAL_INTERFACE_INDEX);
+        } else {
+            work.copy_interface(words::INTERFACE_INDEX, words::NEXTHOP_INTERFACE_INDEX);
+            work.values.copy(words::INTERFACE_INDEX, words::NEXTHOP_SUB_INTERFACE_INDEX);
+        }
     }
     let mut flags = 0;
-    if interface == LOOPBACK_INTERFACE || remote.is_local(work, kept.compartment) {
+    let ask_flags = work.asks(bit(words::FLAGS));
+    if interface == LOOPBACK_INTERFACE || ask_flags && remote.is_local(work, kept.compartment) {
         flags |= IS_LOOPBACK;
     }
     if kept.flags & RAW != 0 {
