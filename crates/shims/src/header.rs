@@ -125,10 +125,9 @@ fn parse(packet: *mut __sk_buff, header: &mut Header) -> Option<()> {
     // what the kernel takes it for, which the first byte of a packet from a raw socket need not say
     // SAFETY: the context is valid; the verifier checks the members.
     let (kind, length) = unsafe { ((*packet).protocol, (*packet).len) };
-    let version = load::<u8>(packet, 0)? >> 4;
     let transport = match u16::from_be(kind as u16) {
-        IPV4 if version == 4 => v4(packet, header)?,
-        IPV6 if version == 6 => v6(packet, header)?,
+        IPV4 => v4(packet, header)?,
+        IPV6 => v6(packet, header)?,
         _ => return None,
     };
     if !header.first {
@@ -158,6 +157,9 @@ fn parse(packet: *mut __sk_buff, header: &mut Header) -> Option<()> {
 #[inline(always)]
 fn v4(packet: *mut __sk_buff, header: &mut Header) -> Option<u32> {
     let fixed: [u32; 5] = load(packet, 0)?;
+    if u32::from_be(fixed[0]) >> 28 != 4 {
+        return None;
+    }
     let transport = (u32::from_be(fixed[0]) >> 24 & 15) * 4;
     header.source = Address::v4(u32::from_be(fixed[3]));
     header.destination = Address::v4(u32::from_be(fixed[4]));
@@ -173,6 +175,9 @@ fn v4(packet: *mut __sk_buff, header: &mut Header) -> Option<u32> {
 fn v6(packet: *mut __sk_buff, header: &mut Header) -> Option<u32> {
     const SOURCE: u32 = 8;
     const DESTINATION: u32 = 24;
+    if load::<u8>(packet, 0)? >> 4 != 6 {
+        return None;
+    }
     header.source = Address::v6(load(packet, SOURCE)?);
     header.destination = Address::v6(load(packet, DESTINATION)?);
     let mut walk = Extensions {

@@ -496,8 +496,10 @@ pub unsafe extern "C" fn decide(work: *mut Work, layer: u32, socket: u64, flow: 
     let told = if blocked { flags } else { flags & !FAIL_SOCKET };
     // what was blocked has no flow, unless it had one before
     let flow = if blocked && flags & OLD_FLOW == 0 { 0 } else { flow };
-    // SAFETY: as above.
-    unsafe { report_event(work, layer as u32, socket, flow, told) };
+    if this.is_recorded(layer) || told & FAIL_SOCKET != 0 {
+        // SAFETY: as above.
+        unsafe { report_event(work, layer as u32, socket, flow, told) };
+    }
     if blocked
         && let Some(discard) = discard(layer)
         && this.is_active(discard)
