@@ -41,6 +41,9 @@ pub struct Config {
     pub recorded: [u64; LAYERS / 64],
     /// A bit for each layer that has filters or is recorded. At the others everything is permitted.
     pub active: [u64; LAYERS / 64],
+    /// A bit for each word of the values that a filter at a layer of packets or frames tests, each bit where one of those
+    /// layers is recorded: the others need not be found out for a packet that only meets such layers.
+    pub packet_words: u64,
     /// The cookie of the network namespace whose interfaces and addresses the programs know.
     pub namespace: u64,
     /// For each of [`AUTHORIZATIONS`]: the generation in which the filters there changed last. Flows that were authorized

@@ -124,7 +124,8 @@ impl State {
             return Step::Done;
         }
         let mut sublayer = 0;
-        while sublayer < MAX_SUBLAYERS {
+        // the others are not looked at
+        while sublayer < MAX_SUBLAYERS && sublayer < self.sublayers as usize {
             self.best[sublayer] = NO_RANK;
             sublayer += 1;
         }
@@ -198,7 +199,7 @@ impl State {
     #[inline(always)]
     fn ends_run(&self, rank: u32) -> bool {
         let sublayer = rank >> RANK_SUBLAYER_SHIFT;
-        sublayer + 1 >= self.sublayers && rank >= self.best[sublayer as usize % MAX_SUBLAYERS]
+        sublayer + 1 == self.sublayers && rank >= self.best[sublayer as usize % MAX_SUBLAYERS]
     }
 }
 
@@ -285,7 +286,7 @@ where
     let rank = state.candidate();
     if rank == NO_RANK {
         state.sublayer += 1;
-        return Step::Again;
+        return if state.sublayer < state.sublayers { Step::Again } else { Step::Done };
     }
     let Some(filter) = state.callout(image) else {
         return state.close(Reason::BadCell);

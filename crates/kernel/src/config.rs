@@ -11,7 +11,7 @@ use openwfp_abi::config::{
     AT_DEVICES, AUTHORIZATIONS, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, FLOWS_RECORDED, INBOUND_ASKED, LATE,
     LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS,
 };
-use openwfp_engine::{CompiledPolicy, Unknown};
+use openwfp_engine::{CompiledPolicy, Schema, Unknown, words};
 use openwfp_model::{FieldId, Layer, LayerId};
 use std::time::Duration;
 
@@ -60,6 +60,25 @@ fn tests(policy: &CompiledPolicy, fields: &[FieldId]) -> bool {
     conditions.any(|condition| fields.contains(&condition.field))
 }
 
+/// Whether a layer is one of packets or frames, at sockets or at devices.
+fn is_of_packets(layer: LayerId) -> bool {
+    Hook::is_packet_layer(layer) || Hook::of_device_layer(layer).is_some()
+}
+
+/// A bit for each word that filters at the layers of packets and frames test: [`Config::packet_words`].
+fn packet_words(policy: &CompiledPolicy) -> u64 {
+    let filters = policy.filters().iter().map(|filter| &filter.filter);
+    let words = filters.filter(|filter| is_of_packets(filter.layer)).flat_map(|filter| {
+        let schema = Schema::of(filter.layer);
+        filter.conditions.iter().filter_map(|condition| schema.field(condition.field)).flat_map(|field| {
+            // a user is its groups too
+            let groups = if field.first == words::ALE_USER_ID { words::GROUPS..words::GROUPS + 2 } else { 0..0 };
+            (field.first..field.first + field.count).chain(groups)
+        })
+    });
+    words.fold(0, |bits, word| bits | 1 << word)
+}
+
 /// The settings for a policy whose image is at `base`.
 pub(crate) fn of_policy(
     policy: &CompiledPolicy,
@@ -104,6 +123,8 @@ pub(crate) fn of_policy(
     if tests(policy, &INTERFACES) {
         config.flags |= BY_INTERFACE;
     }
+    let recorded_packets = recorded.iter().any(|layer| is_of_packets(*layer));
+    config.packet_words = if recorded_packets { u64::MAX } else { packet_words(policy) };
     let at_socket = |layer: LayerId| !options.devices || Hook::of_device_layer(layer).is_none();
     if layers.iter().any(|layer| Hook::is_packet_layer(*layer) && at_socket(*layer)) {
         config.flags |= PACKET_LAYERS;
@@ -147,6 +168,7 @@ pub(crate) fn both(now: &Config, next: &Config) -> Config {
         flags: now.flags | next.flags,
         recorded: union(now.recorded, next.recorded),
         active: union(now.active, next.active),
+        packet_words: now.packet_words | next.packet_words,
         ..*next
     }
 }

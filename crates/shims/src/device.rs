@@ -100,11 +100,12 @@ impl Frame {
         if protocol != IPV4 && protocol != IPV6 {
             return Outcome::Permitted;
         }
-        let Some(header) = read(self.context) else { return self.unreadable(work, protocol == IPV6) };
+        let mut memory = MaybeUninit::uninit();
+        let Some(header) = read(self.context, &mut memory) else { return self.unreadable(work, protocol == IPV6) };
         self.identify(work);
         let kept = Kept::of_namespace(work.namespace());
         // SAFETY: memory that is claimed, and our own.
-        unsafe { write_packet(work, &header, &kept, interface, way(self.inbound, kind)) };
+        unsafe { write_packet(work, header, &kept, interface, way(self.inbound, kind)) };
         let v6 = header.source.is_v6();
         if self.inbound {
             let outcome = self.meets(work, INBOUND_IPPACKET, v6);
@@ -112,7 +113,7 @@ impl Frame {
             let own = kind != TO_THIS_HOST
                 || header.destination.is_local(work, work.namespace())
                 // SAFETY: the context is valid; a header of our own.
-                || unsafe { stays_here(self.context, &raw const header, interface) } != 0;
+                || unsafe { stays_here(self.context, header, interface) } != 0;
             if outcome != Outcome::Permitted || !own || !header.first {
                 return outcome;
             }
@@ -125,12 +126,12 @@ impl Frame {
             return self.meets(work, INBOUND_ICMP_ERROR, v6);
         }
         if from != 0 {
-            let outcome = self.forwarded(work, &header, from, v6);
+            let outcome = self.forwarded(work, header, from, v6);
             if outcome != Outcome::Permitted || !header.source.is_local(work, work.namespace()) {
                 return outcome;
             }
             // SAFETY: as above.
-            unsafe { write_packet(work, &header, &kept, interface, 0) };
+            unsafe { write_packet(work, header, &kept, interface, 0) };
         }
         if header.first {
             let outcome =
@@ -251,7 +252,7 @@ impl Frame {
     fn identify(&self, work: &mut Work) {
         // SAFETY: the context is valid; the verifier checks the member.
         let socket: *mut bpf_sock = unsafe { (*self.context).__bindgen_anon_2.sk };
-        work.identify_owner(if socket.is_null() { None } else { Some(socket) });
+        work.identify_sender(if socket.is_null() { None } else { Some(socket) });
     }
 }
 

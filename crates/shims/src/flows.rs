@@ -123,9 +123,10 @@ pub unsafe extern "C" fn adopt_flow(key: *const FlowKey, local: *const Address, 
     if key.is_null() || local.is_null() {
         return 0;
     }
-    let (mut new, mut old) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+    // one after the other in the same memory: the stack is short
+    let mut copy = MaybeUninit::uninit();
     // SAFETY: the caller's.
-    let (new, old) = unsafe { (copy_key(key, &mut new), copy_key(key, &mut old)) };
+    let old = unsafe { copy_key(key, &mut copy) };
     // LLVM would make a call to `memset` of zeros that it knows
     let zero = core::hint::black_box(0u32);
     for sides in 0..4 {
@@ -141,10 +142,11 @@ pub unsafe extern "C" fn adopt_flow(key: *const FlowKey, local: *const Address, 
         let Some(flow) = FLOWS.get_ptr(&*old) else { continue };
         // SAFETY: a valid map value; as good as it was at some time.
         let flow = unsafe { *flow };
-        if FLOWS.insert(&*new, &flow, 0).is_ok() {
-            let _ = FLOWS.remove(&*old);
-            return 1;
-        }
+        let _ = FLOWS.remove(&*old);
+        // SAFETY: the caller's.
+        let new = unsafe { copy_key(key, &mut copy) };
+        // one that finds no room is asked for again
+        return FLOWS.insert(&*new, &flow, 0).is_ok() as u32;
     }
     0
 }
@@ -214,10 +216,31 @@ pub fn remember_refused(work: &Work, key: &FlowKey, id: u64, authorization: u32)
 
 #[inline(always)]
 fn insert(work: &Work, key: &FlowKey, id: u64, authorization: u32, refused: u32) {
-    // SAFETY: the helper takes no arguments.
-    let used = unsafe { bpf_ktime_get_coarse_ns() };
+    // SAFETY: memory that is claimed, and our own.
+    unsafe { insert_flow(work, key, id, authorization, refused) };
+}
+
+/// [`insert`], verified once, with a copy of the key on a stack of its own.
+///
+/// # Safety
+/// `work` is claimed memory; `key` is valid.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn insert_flow(
+    work: *const Work,
+    key: *const FlowKey,
+    id: u64,
+    authorization: u32,
+    refused: u32,
+) -> u32 {
+    if work.is_null() || key.is_null() {
+        return 0;
+    }
+    let mut copy = MaybeUninit::uninit();
+    // SAFETY: the caller's; the helper takes no arguments.
+    let (work, key, used) = unsafe { (&*work, copy_key(key, &mut copy), bpf_ktime_get_coarse_ns()) };
     let (generation, network) = (work.generation(), work.network());
-    let _ = FLOWS.insert(key, &Flow { id, generation, authorization, used, network, refused }, 0);
+    FLOWS.insert(&*key, &Flow { id, generation, authorization, used, network, refused }, 0).is_ok() as u32
 }
 
 /// ALE_FLOW_ESTABLISHED of a flow that was just authorized, with the values of the authorization; then it is remembered.
@@ -243,9 +266,8 @@ pub unsafe extern "C" fn establish_flow(
     if work.is_null() || key.is_null() {
         return work::CLOSED.number();
     }
-    let mut copy = MaybeUninit::uninit();
     // SAFETY: the caller's.
-    let (work, key) = unsafe { (&mut *work, &*copy_key(key, &mut copy)) };
+    let (work, key) = unsafe { (&mut *work, &*key) };
     let direction = if authorization & 2 != 0 { INBOUND } else { OUTBOUND };
     work.values.set(words::DIRECTION, direction);
     let layer = FLOW_ESTABLISHED.of(key.version == 6);

@@ -76,14 +76,13 @@ pub fn load<T: Copy>(packet: *mut __sk_buff, offset: u32) -> Option<T> {
     if result == 0 { Some(unsafe { value.assume_init() }) } else { None }
 }
 
-/// Reads the headers. `None`: they are cut, or nest too deep.
+/// Reads the headers into memory of the caller's, whose stack holds no second copy. `None`: they are cut, or nest too deep.
 #[inline(always)]
-pub fn read(packet: *mut __sk_buff) -> Option<Header> {
-    let mut header = MaybeUninit::<Header>::uninit();
+pub fn read(packet: *mut __sk_buff, to: &mut MaybeUninit<Header>) -> Option<&Header> {
     // SAFETY: zeros are a header; the context is valid.
     unsafe {
-        words::zero(header.as_mut_ptr());
-        if read_headers(packet, header.as_mut_ptr()) == 0 { None } else { Some(header.assume_init()) }
+        words::zero(to.as_mut_ptr());
+        if read_headers(packet, to.as_mut_ptr()) == 0 { None } else { Some(to.assume_init_ref()) }
     }
 }
 
@@ -126,14 +125,13 @@ fn parse(packet: *mut __sk_buff, header: &mut Header) -> Option<()> {
     // what the kernel takes it for, which the first byte of a packet from a raw socket need not say
     // SAFETY: the context is valid; the verifier checks the members.
     let (kind, length) = unsafe { ((*packet).protocol, (*packet).len) };
-    let version = load::<u8>(packet, 0)? >> 4;
     let transport = match u16::from_be(kind as u16) {
-        IPV4 if version == 4 => {
+        IPV4 => {
             let transport = v4(packet, 0, header)?;
             header.routed = transport > 20 && has_source_route(packet, transport);
             transport
         }
-        IPV6 if version == 6 => v6(packet, 0, header)?,
+        IPV6 => v6(packet, 0, header)?,
         _ => return None,
     };
     header.transport = transport as u16;
@@ -164,6 +162,9 @@ fn parse(packet: *mut __sk_buff, header: &mut Header) -> Option<()> {
 #[inline(always)]
 pub fn v4(packet: *mut __sk_buff, at: u32, header: &mut Header) -> Option<u32> {
     let fixed: [u32; 5] = load(packet, at)?;
+    if u32::from_be(fixed[0]) >> 28 != 4 {
+        return None;
+    }
     let transport = at + (u32::from_be(fixed[0]) >> 24 & 15) * 4;
     header.source = Address::v4(u32::from_be(fixed[3]));
     header.destination = Address::v4(u32::from_be(fixed[4]));
@@ -178,6 +179,9 @@ pub fn v4(packet: *mut __sk_buff, at: u32, header: &mut Header) -> Option<u32> {
 pub fn v6(packet: *mut __sk_buff, at: u32, header: &mut Header) -> Option<u32> {
     const SOURCE: u32 = 8;
     const DESTINATION: u32 = 24;
+    if load::<u8>(packet, at)? >> 4 != 6 {
+        return None;
+    }
     header.source = Address::v6(load(packet, at + SOURCE)?);
     header.destination = Address::v6(load(packet, at + DESTINATION)?);
     let mut walk = Extensions {

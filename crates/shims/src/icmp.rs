@@ -30,16 +30,14 @@ pub unsafe extern "C" fn write_embedded(packet: *mut __sk_buff, work: *mut Work,
 
 #[inline(always)]
 fn quoted(packet: *mut __sk_buff, work: &mut Work, at: u32, v6: bool) -> Option<()> {
-    if header::load::<u8>(packet, at)? >> 4 != if v6 { 6 } else { 4 } {
-        return None;
-    }
     let mut original = MaybeUninit::<Header>::uninit();
     // SAFETY: zeros are a header.
     let original = unsafe {
         zero(original.as_mut_ptr());
         original.assume_init_mut()
     };
-    let transport = if v6 { header::v6(packet, at, original) } else { header::v4(packet, at, original) };
+    // 0 for none: of an `Option` the verifier would see a register that was never written
+    let transport = if v6 { header::v6(packet, at, original) } else { header::v4(packet, at, original) }.unwrap_or(0);
     if original.destination.is_unspecified() {
         return None;
     }
@@ -47,7 +45,9 @@ fn quoted(packet: *mut __sk_buff, work: &mut Work, at: u32, v6: bool) -> Option<
     let behind = behind_address(v6);
     work.values.set(behind, original.source.kind());
     // without it the extension headers are not quoted to their end
-    let transport = transport?;
+    if transport == 0 {
+        return None;
+    }
     work.values.set(EMBEDDED_PROTOCOL, original.protocol as u32);
     if original.first
         && matches!(original.protocol, TCP | UDP | UDPLITE | SCTP | DCCP)

@@ -21,7 +21,7 @@ use crate::{
     refuse::dropped,
     report::About,
     storage::bits,
-    work::{self, FAIL_SOCKET, OLD_FLOW, Outcome, Work, config, next_flow},
+    work::{self, FAIL_SOCKET, OLD_FLOW, Outcome, Work, bit, config, next_flow},
 };
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
@@ -32,8 +32,8 @@ use aya_ebpf::{
 use core::mem::MaybeUninit;
 use openwfp_abi::{
     config::{
-        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, DRY_RUN, INBOUND_ASKED, LATE, LISTEN_FILTERS, PACKET_LAYERS,
-        REFUSED_FLOWS,
+        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, INBOUND_ASKED, LATE, LISTEN_FILTERS,
+        PACKET_LAYERS, REFUSED_FLOWS,
     },
     flow::{
         BY_WAY, CONNECT_LATE, FLOW_REFUSED, FlowKey, INBOUND_ALONE, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED,
@@ -45,6 +45,17 @@ use openwfp_engine::words;
 /// The state of a socket that waits for connections.
 const LISTEN: u32 = 10;
 
+/// The words of interfaces that a packet's values hold.
+const INTERFACES: u64 = interface_words(words::INTERFACE_INDEX)
+    | bit(words::SUB_INTERFACE_INDEX)
+    | interface_words(words::ARRIVAL_INTERFACE_INDEX)
+    | interface_words(words::NEXTHOP_INTERFACE_INDEX)
+    | bit(words::NEXTHOP_SUB_INTERFACE_INDEX);
+
+const fn interface_words(first: usize) -> u64 {
+    (bit(words::INTERFACE_WORDS) - 1) << first
+}
+
 #[cgroup_skb(egress)]
 pub fn egress(context: SkBuffContext) -> i32 {
     let packet = Packet { context: context.skb.skb, inbound: false };
@@ -53,13 +64,13 @@ pub fn egress(context: SkBuffContext) -> i32 {
     if !watched && !may_be_routed(packet.context) {
         return 1;
     }
-    packet.leaves(config.flags)
+    packet.leaves(config)
 }
 
 #[cgroup_skb(ingress)]
 pub fn ingress(context: SkBuffContext) -> i32 {
     let Some(config) = config() else { return 0 };
-    Packet { context: context.skb.skb, inbound: true }.arrives(config.flags)
+    Packet { context: context.skb.skb, inbound: true }.arrives(config)
 }
 
 impl Kept {
@@ -89,7 +100,7 @@ fn others() -> bool {
 
 /// Whether a packet is one of a TCP connection, not of a raw socket that merely carries TCP.
 #[inline(always)]
-fn is_stream(header: &Header, kept: Kept) -> bool {
+fn is_stream(header: &Header, kept: &Kept) -> bool {
     header.protocol == protocol::TCP && kept.flags & PACKET_AUTHORIZED == 0
 }
 
@@ -157,44 +168,52 @@ impl Packet {
     }
 
     #[inline(always)]
-    fn leaves(&self, settings: u64) -> i32 {
+    fn leaves(&self, config: &Config) -> i32 {
+        let settings = config.flags;
         let kept = self.kept();
         if kept.flags & FLOW_REFUSED != 0 {
             return 0;
         }
         let asked = kept.flags & (CONNECT_LATE | PACKET_AUTHORIZED) != 0;
-        let Some(header) = read(self.context) else {
+        let mut memory = MaybeUninit::uninit();
+        let Some(header) = read(self.context, &mut memory) else {
             // what cannot be read is let through only where nothing is left to be decided
             return if asked || settings & (PACKET_LAYERS | CHANGED) != 0 { 0 } else { 1 };
         };
-        let stream = is_stream(&header, kept);
+        let stream = is_stream(header, &kept);
         if stream && settings & REFUSED_FLOWS != 0 && header.opens_connection() && header.data {
             // Fast Open: no data before the flow is established. The kernel sends the SYN again without.
             return 0;
         }
         let mut need = Need::Nothing;
         let mut flow = kept.flow;
-        let key = self.key(&header, settings);
+        let mut key = self.key(header, settings);
         if stream {
             if kept.flags & CONNECT_LATE != 0 {
                 need = Need::Authorize;
-            } else if self.is_old(settings, kept) {
+            } else if self.is_old(settings, &kept) {
                 need = Need::Reauthorize;
             }
         } else if asked || settings & (CHANGED | INBOUND_ASKED) != 0 {
-            (need, flow) = self.standing(&header, &key, settings);
+            (need, flow) = self.standing(header, &key, settings);
         }
         if need == Need::Drop {
             return 0;
         }
-        if need == Need::Nothing && settings & PACKET_LAYERS == 0 && !header.routed {
+        let data = self.data_layer(header, stream, OUTBOUND_ICMP_ERROR);
+        let meets = settings & PACKET_LAYERS != 0
+            && self.meets_any(config, header, [data, OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET]);
+        if need == Need::Nothing && !meets && !header.routed {
             return 1;
         }
         dropped(work::with(|work| {
-            self.write(work, &header, &kept);
+            if need != Need::Nothing || header.routed {
+                work.ask_everything();
+            }
+            self.write(work, header, &kept);
             if header.routed {
                 // SAFETY: memory that is claimed, and our own.
-                let outcome = Outcome::of_number(unsafe { goes_by_way(work, &key) });
+                let outcome = Outcome::of_number(unsafe { goes_by_way(work, &mut key) });
                 if outcome != Outcome::Permitted {
                     return outcome;
                 }
@@ -202,48 +221,49 @@ impl Packet {
             match need {
                 Need::Nothing | Need::Drop => {}
                 Need::Authorize => {
-                    let (outcome, made) = self.connects(work, &header, &key, stream);
+                    let (outcome, made) = self.connects(work, header, &key, stream);
                     if outcome != Outcome::Permitted {
                         return outcome;
                     }
                     flow = made;
                 }
                 Need::Reauthorize => {
-                    let outcome = self.reauthorize(work, &key, stream, kept, flow);
+                    let outcome = self.reauthorize(work, &key, stream, &kept, flow);
                     if outcome != Outcome::Permitted {
                         return outcome;
                     }
                 }
             }
-            if settings & PACKET_LAYERS == 0 {
+            if !meets {
                 return Outcome::Permitted;
             }
             if flow == 0 && !stream && settings & (CHANGED | LATE) == 0 && !asked {
                 // it was authorized by its call
-                flow = self.standing(&header, &key, settings).1;
+                flow = self.standing(header, &key, settings).1;
             }
-            let data = self.data_layer(&header, stream, OUTBOUND_ICMP_ERROR);
-            let outcome = self.meets(work, &header, &[data], flow);
+            let outcome = self.meets(work, header, &[data], flow);
             if outcome != Outcome::Permitted || settings & AT_DEVICES != 0 {
                 return outcome;
             }
-            self.meets(work, &header, &[OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET], flow)
+            self.meets(work, header, &[OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET], flow)
         }))
     }
 
     #[inline(always)]
-    fn arrives(&self, settings: u64) -> i32 {
-        let Some(header) = read(self.context) else { return 0 };
+    fn arrives(&self, config: &Config) -> i32 {
+        let settings = config.flags;
+        let mut memory = MaybeUninit::uninit();
+        let Some(header) = read(self.context, &mut memory) else { return 0 };
         let opens = header.opens_connection();
         let tcp = header.protocol == protocol::TCP;
         if tcp && !opens && settings & (REFUSED_FLOWS | CHANGED | PACKET_LAYERS | BY_INTERFACE) == 0 && !others() {
             return 1;
         }
         let kept = self.kept();
-        let stream = tcp && is_stream(&header, kept);
+        let stream = tcp && is_stream(header, &kept);
         let mut need = Need::Nothing;
         let mut flow = kept.flow;
-        let key = self.key(&header, settings);
+        let key = self.key(header, settings);
         if stream {
             if kept.flags & FLOW_REFUSED != 0 {
                 return 0;
@@ -263,22 +283,28 @@ impl Packet {
                     }
                     need = Need::Authorize;
                 }
-            } else if self.is_old(settings, kept) || self.arrives_elsewhere(settings, kept) {
+            } else if self.is_old(settings, &kept) || self.arrives_elsewhere(settings, &kept) {
                 need = Need::Reauthorize;
             }
         } else {
-            (need, flow) = self.standing(&header, &key, settings);
+            (need, flow) = self.standing(header, &key, settings);
         }
         if need == Need::Drop {
             return 0;
         }
-        if need == Need::Nothing && settings & PACKET_LAYERS == 0 {
+        let data = self.data_layer(header, stream, INBOUND_ICMP_ERROR);
+        let meets = settings & PACKET_LAYERS != 0
+            && self.meets_any(config, header, [INBOUND_IPPACKET, INBOUND_TRANSPORT, data]);
+        if need == Need::Nothing && !meets {
             return 1;
         }
         dropped(work::with(|work| {
-            self.write(work, &header, &kept);
-            if settings & (PACKET_LAYERS | AT_DEVICES) == PACKET_LAYERS {
-                let outcome = self.enters(work, &header, need == Need::Authorize, flow);
+            if need != Need::Nothing {
+                work.ask_everything();
+            }
+            self.write(work, header, &kept);
+            if meets && settings & AT_DEVICES == 0 {
+                let outcome = self.enters(work, header, need == Need::Authorize, flow);
                 if outcome != Outcome::Permitted {
                     return outcome;
                 }
@@ -286,28 +312,27 @@ impl Packet {
             match need {
                 Need::Nothing | Need::Drop => {}
                 Need::Authorize => {
-                    let (outcome, made) = self.accepts(work, &header, &key, stream);
+                    let (outcome, made) = self.accepts(work, header, &key, stream);
                     if outcome != Outcome::Permitted {
                         return outcome;
                     }
                     flow = made;
                 }
                 Need::Reauthorize => {
-                    let outcome = self.reauthorize(work, &key, stream, kept, flow);
+                    let outcome = self.reauthorize(work, &key, stream, &kept, flow);
                     if outcome != Outcome::Permitted {
                         return outcome;
                     }
                 }
             }
-            if settings & PACKET_LAYERS == 0 {
+            if !meets {
                 return Outcome::Permitted;
             }
-            let data = self.data_layer(&header, stream, INBOUND_ICMP_ERROR);
             if header.is_icmp_error() {
                 // SAFETY: the context is valid; memory that is claimed.
                 unsafe { write_embedded(self.context, work, header.transport as u32, header.source.is_v6() as u32) };
             }
-            self.meets(work, &header, &[data], flow)
+            self.meets(work, header, &[data], flow)
         }))
     }
 
@@ -340,14 +365,14 @@ impl Packet {
 
     /// Whether the connection was authorized before a change.
     #[inline(always)]
-    fn is_old(&self, settings: u64, kept: Kept) -> bool {
+    fn is_old(&self, settings: u64, kept: &Kept) -> bool {
         settings & CHANGED != 0 && kept.flow != 0 && self.changes(kept) != 0
     }
 
     /// Whether a packet of a connection arrives by another interface than those before. The first takes the place of what the
     /// SYN came by, of which nothing is kept.
     #[inline(always)]
-    fn arrives_elsewhere(&self, settings: u64, kept: Kept) -> bool {
+    fn arrives_elsewhere(&self, settings: u64, kept: &Kept) -> bool {
         // SAFETY: the context is valid; the verifier checks the member.
         let interface = unsafe { (*self.context).ifindex };
         if settings & BY_INTERFACE == 0 || kept.flow == 0 || kept.arrival == interface {
@@ -370,7 +395,7 @@ impl Packet {
 
     /// What has changed since the connection was authorized; the interface of arrival aside.
     #[inline(always)]
-    fn changes(&self, kept: Kept) -> u32 {
+    fn changes(&self, kept: &Kept) -> u32 {
         flows::changes(kept.generation, kept.network, kept.authorization)
     }
 
@@ -398,6 +423,13 @@ impl Packet {
         let outcome = self.meets(work, header, &[INBOUND_TRANSPORT], flow);
         work.values.set(words::FLAGS, flags);
         outcome
+    }
+
+    /// Whether somebody would look at the packet at one of these layers.
+    #[inline(always)]
+    fn meets_any(&self, config: &Config, header: &Header, layers: [Layers; 3]) -> bool {
+        let v6 = header.source.is_v6();
+        work::is_any_active(config, &layers.map(|layers| layers.of(v6)))
     }
 
     /// The packet meets layers, one after the other, until one blocks it.
@@ -456,7 +488,7 @@ impl Packet {
 
     /// Asks again, at the layer that authorized the flow, whichever way the packet goes.
     #[inline(always)]
-    fn reauthorize(&self, work: &mut Work, key: &FlowKey, stream: bool, kept: Kept, flow: u64) -> Outcome {
+    fn reauthorize(&self, work: &mut Work, key: &FlowKey, stream: bool, kept: &Kept, flow: u64) -> Outcome {
         let (authorization, changes) = match FLOWS.get_ptr(key) {
             _ if stream => match self.changes(kept) {
                 0 => (kept.authorization, flows::NETWORK),
@@ -541,7 +573,7 @@ impl Packet {
     /// The incoming values of a packet, at every layer that it meets.
     #[inline(always)]
     fn write(&self, work: &mut Work, header: &Header, kept: &Kept) {
-        work.identify_owner(self.socket());
+        work.identify_sender(self.socket());
         // SAFETY: the context is valid; the verifier checks the members. Memory that is claimed, and our own.
         unsafe {
             let way = way(self.inbound, (*self.context).pkt_type);
@@ -553,25 +585,26 @@ impl Packet {
 /// ALE_AUTH_CONNECT of a hop by way of which a packet goes somewhere else. That was, or will be, asked for by itself.
 ///
 /// # Safety
-/// `work` is claimed memory, with the values of the packet; `key` is valid.
+/// `work` is claimed memory, with the values of the packet; `key` is valid, and as before when this returns.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C" fn goes_by_way(work: *mut Work, key: *const FlowKey) -> u32 {
+pub unsafe extern "C" fn goes_by_way(work: *mut Work, key: *mut FlowKey) -> u32 {
     if work.is_null() || key.is_null() {
         return work::CLOSED.number();
     }
-    let mut copy = MaybeUninit::uninit();
     // SAFETY: the caller's.
-    let (work, hop) = unsafe { (&mut *work, flows::copy_key(key, &mut copy)) };
+    let (work, hop) = unsafe { (&mut *work, &mut *key) };
+    let kind = hop.kind;
     hop.kind = BY_WAY;
-    if flows::standing(hop, &mut 0) == Standing::CURRENT {
-        return Outcome::Permitted.number();
+    let mut outcome = Outcome::Permitted;
+    if flows::standing(hop, &mut 0) != Standing::CURRENT {
+        let v6 = hop.version == 6;
+        outcome = work.decide(&About { layer: AUTH_CONNECT.of(v6), socket: hop.socket, flow: 0, flags: 0 });
+        if outcome == Outcome::Permitted {
+            flows::remember(work, hop, 0, authorization(false, v6));
+        }
     }
-    let v6 = hop.version == 6;
-    let outcome = work.decide(&About { layer: AUTH_CONNECT.of(v6), socket: hop.socket, flow: 0, flags: 0 });
-    if outcome == Outcome::Permitted {
-        flows::remember(work, hop, 0, authorization(false, v6));
-    }
+    hop.kind = kind;
     outcome.number()
 }
 
@@ -611,8 +644,8 @@ pub unsafe extern "C" fn write_packet(
     let (work, header, kept) = unsafe { (&mut *work, &*header, &*kept) };
     let inbound = way & ARRIVES != 0;
     let (local, remote) = match inbound {
-        true => (&header.destination, &header.source),
-        false => (&header.source, &header.destination),
+        true => (header.destination, header.source),
+        false => (header.source, header.destination),
     };
     work.clear();
     work.write_identity();
@@ -623,16 +656,19 @@ pub unsafe extern "C" fn write_packet(
     work.values.set(words::IP_LOCAL_ADDRESS_TYPE, if inbound { destination } else { local.kind() });
     work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, destination);
     header.write_ports(work, inbound);
-    work.write_interface(words::INTERFACE_INDEX, interface, kept.compartment);
-    work.values.copy(words::INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
-    if inbound {
-        work.copy_interface(words::INTERFACE_INDEX, words::ARRIVAL_INTERFACE_INDEX);
-    } else {
-        work.copy_interface(words::INTERFACE_INDEX, words::NEXTHOP_INTERFACE_INDEX);
-        work.values.copy(words::INTERFACE_INDEX, words::NEXTHOP_SUB_INTERFACE_INDEX);
+    if work.asks(INTERFACES) {
+        work.write_interface(words::INTERFACE_INDEX, interface, kept.compartment);
+        work.values.copy(words::INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
+        if inbound {
+            work.copy_interface(words::INTERFACE_INDEX, words::ARRIVAL_INTERFACE_INDEX);
+        } else {
+            work.copy_interface(words::INTERFACE_INDEX, words::NEXTHOP_INTERFACE_INDEX);
+            work.values.copy(words::INTERFACE_INDEX, words::NEXTHOP_SUB_INTERFACE_INDEX);
+        }
     }
     let mut flags = 0;
-    if interface == LOOPBACK_INTERFACE || remote.is_local(work, kept.compartment) {
+    let ask_flags = work.asks(bit(words::FLAGS));
+    if interface == LOOPBACK_INTERFACE || ask_flags && remote.is_local(work, kept.compartment) {
         flags |= IS_LOOPBACK;
     }
     if kept.flags & RAW != 0 {

@@ -43,6 +43,8 @@ pub struct Work {
     pub flags: u64,
     recorded: [u64; LAYERS / 64],
     active: [u64; LAYERS / 64],
+    /// A bit for each word of the values that somebody looks at.
+    asked: u64,
     /// The network namespace whose interfaces and addresses are known.
     namespace: u64,
     /// [`Config::network`].
@@ -52,6 +54,18 @@ pub struct Work {
 
 #[map]
 static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(SLOTS, 0);
+
+/// The bit of a word in [`Config::packet_words`].
+pub const fn bit(word: usize) -> u64 {
+    1 << word
+}
+
+/// The words of who owns a socket.
+const OWNER: u64 = bit(words::ALE_APP_ID)
+    | bit(words::ALE_ORIGINAL_APP_ID)
+    | bit(words::ALE_USER_ID)
+    | bit(words::GROUPS)
+    | bit(words::GROUPS + 1);
 
 /// The image in the `CELLS` map.
 struct MapImage {
@@ -118,6 +132,14 @@ pub fn config() -> Option<&'static Config> {
     CONFIG.get(0)
 }
 
+/// Whether one of several layers has filters or is recorded now.
+#[inline(always)]
+pub fn is_any_active(config: &Config, layers: &[u16]) -> bool {
+    // SAFETY: a valid map value; volatile, because the loader changes it while programs run.
+    let [low, high] = unsafe { (&raw const config.active).read_volatile() };
+    layers.iter().any(|layer| (if *layer < 64 { low } else { high }) >> (layer % 64) & 1 != 0)
+}
+
 /// The next flow id; 0 when there is none.
 #[inline(always)]
 pub fn next_flow() -> u64 {
@@ -170,6 +192,7 @@ pub fn begin() -> Option<&'static mut Work> {
         memory.recorded[1] = (&raw const config.recorded[1]).read_volatile();
         memory.active[0] = (&raw const config.active[0]).read_volatile();
         memory.active[1] = (&raw const config.active[1]).read_volatile();
+        memory.asked = (&raw const config.packet_words).read_volatile();
         memory.namespace = (&raw const config.namespace).read_volatile();
     }
     Some(memory)
@@ -198,6 +221,18 @@ impl Work {
         for word in 0..WORDS {
             self.values.set_empty(word);
         }
+    }
+
+    /// Every value is looked at: by a layer that authorizes.
+    #[inline(always)]
+    pub fn ask_everything(&mut self) {
+        self.asked = u64::MAX;
+    }
+
+    /// Whether one of the values with these bits is looked at.
+    #[inline(always)]
+    pub fn asks(&self, words: u64) -> bool {
+        self.asked & words != 0
     }
 
     /// The generation of the image that this classification reads.
@@ -264,6 +299,17 @@ impl Work {
         }
         // SAFETY: zeros are an identity: that of nobody.
         unsafe { record_words::zero(&raw mut self.identity) };
+    }
+
+    /// Takes the identity of the owner of a packet's socket where it is looked at, or shown.
+    #[inline(always)]
+    pub fn identify_sender(&mut self, socket: Option<*mut bpf_sock>) {
+        if self.asks(OWNER) {
+            self.identify_owner(socket);
+        } else {
+            // that makes it nobody's
+            self.identity.process.started = 0;
+        }
     }
 
     /// Takes an identity that was kept.
@@ -460,8 +506,10 @@ pub unsafe extern "C" fn decide(work: *mut Work, layer: u32, socket: u64, flow: 
     let told = if blocked { flags } else { flags & !FAIL_SOCKET };
     // what was blocked has no flow, unless it had one before
     let flow = if blocked && flags & OLD_FLOW == 0 { 0 } else { flow };
-    // SAFETY: as above.
-    unsafe { report_event(work, layer as u32, socket, flow, told) };
+    if this.is_recorded(layer) || told & FAIL_SOCKET != 0 {
+        // SAFETY: as above.
+        unsafe { report_event(work, layer as u32, socket, flow, told) };
+    }
     if blocked
         && let Some(discard) = discard(layer)
         && this.is_active(discard)
