@@ -54,7 +54,7 @@ fn ends(events: &[Json]) -> BTreeMap<u64, Vec<String>> {
             }
             Some("flow-deleted") => {
                 let causes = flows.get_mut(&flow.unwrap()).unwrap_or_else(|| panic!("never established: {event}"));
-                causes.push(event["cause"].as_str().unwrap().to_owned());
+                causes.push(event["reason"].as_str().unwrap().to_owned());
             }
             _ => {}
         }
