@@ -46,7 +46,7 @@ classify.rs|known && value as u32 & test.a == test.b|value as u32 & test.a == te
 classify.rs|known && value as u32 & test.a != 0|known && value as u32 & test.a == test.a
 classify.rs|rank > state.floor|rank >= state.floor
 classify.rs|(value > cell.c as u64) as u32|(value >= cell.c as u64) as u32
-classify.rs|sublayer + 1 >= self.sublayers && rank|rank
+classify.rs|sublayer + 1 == self.sublayers && rank|rank
 arbitrate.rs|self.write(BLOCK, true, Reason::None, filter, sublayer)|self.write(BLOCK, clears, Reason::None, filter, sublayer)
 arbitrate.rs|filter_action::UNREADABLE => self.write(BLOCK, true|filter_action::UNREADABLE => self.write(PERMIT, true
 arbitrate.rs|if !self.is_hard() {|if true {
