@@ -1,7 +1,7 @@
 //! What this machine or this user lacks, said before anything is tried.
 
-use crate::{btf, group};
-use std::{fs, io, path::Path};
+use crate::{btf, grace::smallest_map, group};
+use std::{fs, path::Path};
 use thiserror::Error;
 
 /// The oldest kernel that is known to work. (`bpf_loop` came with 5.17 and `bpf_set_retval` with 5.18, but nothing older
@@ -100,29 +100,14 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
 
 /// Makes the smallest map, to see whether the system call is let through.
 fn refused() -> Option<Missing> {
-    /// The first fields of `union bpf_attr` for `BPF_MAP_CREATE`.
-    #[repr(C)]
-    struct MapCreate {
-        kind: u32,
-        key_size: u32,
-        value_size: u32,
-        max_entries: u32,
-        flags: u32,
-    }
-    const BPF_MAP_CREATE: libc::c_long = 0;
-    let array = MapCreate { kind: 2, key_size: 4, value_size: 4, max_entries: 1, flags: 0 };
-    // SAFETY: the kernel reads as many bytes as it is told from our own structure.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, &raw const array, size_of::<MapCreate>()) };
-    if fd >= 0 {
-        // SAFETY: the descriptor is ours and used by nobody else.
-        unsafe { libc::close(fd as libc::c_int) };
-        // Under this lockdown maps can be made, but no program may read kernel structures.
-        let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-        return lockdown.contains("[confidentiality]").then_some(Missing::Refused { lockdown: true });
-    }
-    match io::Error::last_os_error().raw_os_error() {
-        Some(libc::ENOSYS) => Some(Missing::NoBpf),
-        _ => Some(Missing::Refused { lockdown: false }),
+    match smallest_map().map_err(|error| error.raw_os_error()) {
+        Ok(_) => {
+            // Under this lockdown maps can be made, but no program may read kernel structures.
+            let lockdown = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+            lockdown.contains("[confidentiality]").then_some(Missing::Refused { lockdown: true })
+        }
+        Err(Some(libc::ENOSYS)) => Some(Missing::NoBpf),
+        Err(_) => Some(Missing::Refused { lockdown: false }),
     }
 }
 

@@ -47,11 +47,9 @@ pub(crate) struct Grace {
 impl Grace {
     /// Makes the maps.
     pub(crate) fn new() -> io::Result<Self> {
-        let one =
-            MapCreate { kind: BPF_MAP_TYPE_ARRAY, key_size: 4, value_size: 4, max_entries: 1, flags: 0, inner_map: 0 };
-        let inner = create(&one)?;
-        let outer =
-            create(&MapCreate { kind: BPF_MAP_TYPE_ARRAY_OF_MAPS, inner_map: number(inner.as_raw_fd()), ..one })?;
+        let inner = smallest_map()?;
+        let inner_map = number(inner.as_raw_fd());
+        let outer = create(&MapCreate { kind: BPF_MAP_TYPE_ARRAY_OF_MAPS, inner_map, ..SMALLEST })?;
         Ok(Self { inner, outer })
     }
 
@@ -76,6 +74,14 @@ impl Grace {
 /// A descriptor as the kernel's structures have it.
 fn number(descriptor: RawFd) -> u32 {
     descriptor.cast_unsigned()
+}
+
+const SMALLEST: MapCreate =
+    MapCreate { kind: BPF_MAP_TYPE_ARRAY, key_size: 4, value_size: 4, max_entries: 1, flags: 0, inner_map: 0 };
+
+/// Makes the smallest map that there is.
+pub(crate) fn smallest_map() -> io::Result<OwnedFd> {
+    create(&SMALLEST)
 }
 
 fn create(map: &MapCreate) -> io::Result<OwnedFd> {
