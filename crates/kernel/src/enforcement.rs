@@ -22,7 +22,7 @@ use crate::{
 };
 use aya::maps::Map;
 use openwfp_abi::{
-    config::{Config, FLOWS_RECORDED},
+    config::{Config, FLOWS_RECORDED, FORGETS},
     counters::{NO_STORAGE, NO_WORK},
 };
 use openwfp_engine::{CompiledPolicy, words};
@@ -215,6 +215,9 @@ impl Enforcement {
         }
         if config.flags & FLOWS_RECORDED != 0 {
             hooks.push(Hook::Release);
+        }
+        if config.flags & FORGETS != 0 {
+            hooks.extend([Hook::Bound4, Hook::Bound6]);
         }
         hooks.sort_unstable();
         hooks.dedup();

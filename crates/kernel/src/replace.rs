@@ -30,7 +30,7 @@ use crate::{
     known::{Named, not_waited},
     load::LoadError,
 };
-use openwfp_abi::config::{Config, FLOWS_RECORDED};
+use openwfp_abi::config::{CHANGED, Config, FLOWS_RECORDED};
 use openwfp_engine::CompiledPolicy;
 use openwfp_model::{FieldId, LayerId};
 
@@ -81,14 +81,20 @@ impl Enforcement {
         self.cells.write(base, cells)?;
         let (named, missing) = Named::find(policy, self.shims.hash_key());
         let layers: Vec<LayerId> = config::used_layers(policy).chain(recorded.iter().copied()).collect();
-        let mut new = Hook::wanted(layers.iter().copied(), self.options.devices);
-        new.retain(|hook| !self.hooks.contains(hook));
         let next = config::of_policy(policy, base, &self.options, recorded, self.config.namespace);
-        if next.flags & FLOWS_RECORDED != 0 && !new.contains(&Hook::Release) && !self.hooks.contains(&Hook::Release) {
-            new.push(Hook::Release);
-        }
         let filters = AuthorizingFilters::of(policy);
         let next = config::changed(next, &self.config, self.filters.differ(&filters), events::monotonic());
+        let mut new = Hook::wanted(layers.iter().copied(), self.options.devices);
+        if next.flags & FLOWS_RECORDED != 0 {
+            new.push(Hook::Release);
+        }
+        if next.flags & CHANGED != 0 {
+            // whichever way the next packet of a flow goes, it is asked
+            new.extend([Hook::Egress, Hook::Ingress]);
+        }
+        new.sort_unstable();
+        new.dedup();
+        new.retain(|hook| !self.hooks.contains(hook));
         let before = self.config;
         if let Err(error) = self.switch(&next, &named, &new) {
             // as long as this fails, the flags of both stand, which is no harm
