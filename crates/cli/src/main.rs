@@ -6,8 +6,6 @@ mod check;
 mod demo;
 mod event_text;
 mod explain;
-mod explain_json;
-mod explain_text;
 mod export;
 mod filled;
 mod findings;
