@@ -165,8 +165,8 @@ pub(crate) struct ExplainArgs {
     /// What happened; values are written as in policy files, several flags as A|B
     #[arg(value_name = "FIELD=VALUE", conflicts_with = "from")]
     pub event: Vec<String>,
-    /// Classify the events of a file, one JSON object a line: {"FIELD":value,…}, or an event as run and replay write it;
-    /// `-`: standard input. One answer a line, in the same order
+    /// Classify the events of a file, one JSON object a line: {"FIELD":value,…}, or a log as run and replay write it, of which
+    /// other lines and other layers are passed over; `-`: standard input. One answer a line, in the same order
     #[arg(long, value_name = "EVENTS.jsonl")]
     pub from: Option<PathBuf>,
     /// Say only the action and the filter, without the explanation

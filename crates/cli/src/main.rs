@@ -4,6 +4,7 @@ mod args;
 mod bench;
 mod check;
 mod demo;
+mod event_line;
 mod event_text;
 mod explain;
 mod export;

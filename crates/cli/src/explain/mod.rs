@@ -7,6 +7,7 @@ mod json;
 
 use crate::{
     args::ExplainArgs,
+    event_line::{Counts, Line},
     event_text,
     output::{self, Globals},
     policies,
@@ -34,24 +35,34 @@ pub(crate) fn explain(args: &ExplainArgs, globals: Globals) -> Result<()> {
             let mut input = open(path)?;
             let mut line = String::new();
             let mut number = 0u64;
+            let mut counts = Counts::default();
             loop {
                 line.clear();
                 number += 1;
                 let read = input.read_line(&mut line);
                 if read.with_context(|| format!("cannot read line {number} of {}", name_of(path)))? == 0 {
+                    if let Some(told) = counts.told() {
+                        out.flush()?;
+                        globals.notice(&told);
+                    }
                     return Ok(());
                 }
                 if line.trim().is_empty() {
                     continue;
                 }
                 let event = match reader.line(&line) {
-                    Ok(event) => event,
+                    Ok(Line::Event(event)) => event,
+                    Ok(Line::PassedOver(other)) => {
+                        counts.passed_over(other);
+                        continue;
+                    }
                     Err(error) => {
                         // what was right before stands
                         out.flush()?;
                         return Err(error.context(format!("{}, line {number}", name_of(path))));
                     }
                 };
+                counts.event();
                 answer(out, &policy, &mut explainer, &event, args.brief, Globals { json: true, ..globals })?;
             }
         }
