@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::output::Globals;
+use crate::{output::Globals, policies::is_standard_input};
 use clap::{Parser, Subcommand};
 use std::{ffi::OsString, path::PathBuf};
 
@@ -61,6 +61,29 @@ Examples:
     },
 }
 
+impl Command {
+    /// What of the arguments does not go together, where standard input is meant.
+    pub fn conflict(&self) -> Option<&'static str> {
+        let (policies, other): (&[PathBuf], _) = match self {
+            Self::Run(args) => (&args.policy, None),
+            Self::Check(args) => (&args.policies, None),
+            Self::Explain(args) => (&args.policy, args.from.as_deref()),
+            Self::Replay(args) => (&args.policy, Some(&*args.capture)),
+            Self::Bench(args) => (&args.policy, None),
+            Self::Export(args) => (args.policy.as_slice(), None),
+            Self::Show(_) | Self::Demo | Self::Completions { .. } | Self::Man { .. } => return None,
+        };
+        let from_input = policies.iter().filter(|path| is_standard_input(path)).count();
+        let watched = matches!(self, Self::Run(args) if args.watch);
+        match from_input {
+            0 => None,
+            _ if watched => Some("--watch: standard input (-p -) does not change; name a file"),
+            1 if other.is_none_or(|other| !is_standard_input(other)) => None,
+            _ => Some("standard input can be read once: only one file can be `-`"),
+        }
+    }
+}
+
 /// `wfp run`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -78,7 +101,7 @@ Examples:
   sudo wfp run -p policy.toml --events log.jsonl -- ./ci
   sudo wfp run -p policy.toml --watch -- ./server        edit policy.toml meanwhile")]
 pub(crate) struct RunArgs {
-    /// A policy file; several live side by side as those of independent providers do
+    /// A policy file (`-`: standard input, then the command's is empty); several live side by side as those of independent providers do
     #[arg(short, long, value_name = "POLICY")]
     pub policy: Vec<PathBuf>,
     /// Take policy files anew when they change (SIGHUP does so once)
@@ -139,7 +162,7 @@ Examples:
   wfp check policy.toml
   wfp check --json web.toml base.toml | jq -r .message")]
 pub(crate) struct CheckArgs {
-    /// The policy files, which are checked together
+    /// The policy files, which are checked together (`-`: standard input)
     #[arg(required = true, value_name = "POLICY")]
     pub policies: Vec<PathBuf>,
 }
@@ -157,7 +180,7 @@ Examples:
   wfp explain -p policy.toml ALE_AUTH_CONNECT IP_REMOTE_ADDRESS=192.0.2.1 IP_REMOTE_PORT=80 ALE_APP_ID=/usr/bin/curl
   wfp explain -p policy.toml ALE_AUTH_CONNECT_V4 --from events.jsonl --brief")]
 pub(crate) struct ExplainArgs {
-    /// A policy file; several live side by side
+    /// A policy file (`-`: standard input); several live side by side
     #[arg(short, long, required = true, value_name = "POLICY")]
     pub policy: Vec<PathBuf>,
     /// The layer; a family name (without _V4 or _V6) means the layer for the addresses of the event
@@ -187,7 +210,7 @@ Examples:
   wfp replay -p policy.toml capture.pcapng
   wfp replay -p policy.toml --local 192.0.2.0/24 capture.pcap --json | jq 'select(.action == \"block\")'")]
 pub(crate) struct ReplayArgs {
-    /// A policy file; several live side by side. None: everything is permitted and shown
+    /// A policy file (`-`: standard input); several live side by side. None: everything is permitted and shown
     #[arg(short, long, value_name = "POLICY")]
     pub policy: Vec<PathBuf>,
     /// Which addresses are local. Absent: inferred from who opens connections
@@ -212,7 +235,7 @@ Examples:
   wfp bench -p policy.toml
   wfp bench -p policy.toml --layer ALE_AUTH_CONNECT --from events.jsonl --json")]
 pub(crate) struct BenchArgs {
-    /// A policy file; several live side by side
+    /// A policy file (`-`: standard input); several live side by side
     #[arg(short, long, required = true, value_name = "POLICY")]
     pub policy: Vec<PathBuf>,
     /// Only this layer, or the layers of this family
@@ -254,7 +277,7 @@ Examples:
   wfp export --format schema > policy.schema.json
   wfp export -p policy.toml --format json")]
 pub(crate) struct ExportArgs {
-    /// The policy file; not needed for the schema
+    /// The policy file (`-`: standard input); not needed for the schema
     #[arg(short, long, value_name = "POLICY", required_if_eq_any([("format", "toml"), ("format", "json")]))]
     pub policy: Option<PathBuf>,
     /// The form

@@ -9,8 +9,22 @@ use openwfp_engine::{CompiledPolicy, compile, compile_after};
 use openwfp_model::{Policy, policy_file};
 use std::{
     fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
+
+/// Stands for standard input where a policy is named.
+const STANDARD_INPUT: &str = "-";
+
+/// Whether a policy is to be read from standard input.
+pub(crate) fn is_standard_input(path: &Path) -> bool {
+    path == Path::new(STANDARD_INPUT)
+}
+
+/// The name of a policy file in what is said of it.
+pub(crate) fn shown(path: &Path) -> &Path {
+    if is_standard_input(path) { Path::new("<stdin>") } else { path }
+}
 
 /// A file's mistakes were printed already.
 #[derive(Debug)]
@@ -27,14 +41,23 @@ impl std::error::Error for Reported {}
 /// A policy file as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
+    /// The file, as it is told.
     pub path: PathBuf,
     pub bytes: Vec<u8>,
 }
 
 impl Source {
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).with_context(|| format!("cannot read the policy {}", path.display()))?;
-        Ok(Self { path: path.to_path_buf(), bytes })
+        let bytes = match is_standard_input(path) {
+            true => {
+                let mut bytes = vec![];
+                io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+            }
+            false => fs::read(path),
+        };
+        let path = shown(path).to_path_buf();
+        let bytes = bytes.with_context(|| format!("cannot read the policy {}", path.display()))?;
+        Ok(Self { path, bytes })
     }
 
     fn parse(&self) -> Result<policy_file::Read, policy_file::Diagnostics> {
