@@ -84,6 +84,8 @@ pub(crate) struct Next {
 /// What a run came to.
 pub(crate) struct Ended {
     pub outcome: Outcome,
+    /// Packets that were looked at; `None` where no layer saw them.
+    pub packets: Option<u64>,
     pub permitted: u64,
     pub blocked: u64,
     /// How many events each CPU has made.
@@ -133,6 +135,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
     drop(starting);
     let watched = watch(&group, &mut enforcement, &mut child, watcher, source);
     let totals = enforcement.totals().unwrap_or_default();
+    let packets = enforcement.packets().ok().flatten();
     let failures = enforcement.failures();
     if failures.sockets_not_ended > 0 {
         (plan.notice)(&format!("{} refused connections could not be ended and time out", failures.sockets_not_ended));
@@ -150,6 +153,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
     let (outcome, sequences) = watched?;
     Ok(Ended {
         outcome,
+        packets,
         permitted: totals.iter().map(|layer| layer.permitted).sum(),
         blocked: totals.iter().map(|layer| layer.blocked).sum(),
         sequences,
