@@ -31,42 +31,50 @@ pub(crate) fn explain(args: &ExplainArgs, globals: Globals) -> Result<()> {
     let mut explainer = policy.explainer();
     output::write_out(|out| match &args.from {
         None => answer(out, &policy, &mut explainer, &reader.words(&args.event)?, args.brief, globals),
-        Some(path) => {
-            let mut input = open(path)?;
-            let mut line = String::new();
-            let mut number = 0u64;
-            let mut counts = Counts::default();
-            loop {
-                line.clear();
-                number += 1;
-                let read = input.read_line(&mut line);
-                if read.with_context(|| format!("cannot read line {number} of {}", name_of(path)))? == 0 {
-                    if let Some(told) = counts.told() {
-                        out.flush()?;
-                        globals.notice(&told);
-                    }
-                    return Ok(());
-                }
-                if line.trim().is_empty() {
-                    continue;
-                }
-                let event = match reader.line(&line) {
-                    Ok(Line::Event(event)) => event,
-                    Ok(Line::PassedOver(other)) => {
-                        counts.passed_over(other);
-                        continue;
-                    }
-                    Err(error) => {
-                        // what was right before stands
-                        out.flush()?;
-                        return Err(error.context(format!("{}, line {number}", name_of(path))));
-                    }
-                };
+        Some(path) => many(out, path, &mut reader, globals, |out, event| {
+            answer(out, &policy, &mut explainer, event, args.brief, Globals { json: true, ..globals })
+        }),
+    })
+}
+
+/// Answers each event of a file, and says what else there was.
+fn many(
+    out: &mut dyn Write,
+    path: &Path,
+    reader: &mut event_text::EventReader,
+    globals: Globals,
+    mut answer: impl FnMut(&mut dyn Write, &Event) -> Result<()>,
+) -> Result<()> {
+    let mut input = open(path)?;
+    let mut counts = Counts::default();
+    let mut line = String::new();
+    for number in 1u64.. {
+        line.clear();
+        let read = input.read_line(&mut line);
+        if read.with_context(|| format!("cannot read line {number} of {}", name_of(path)))? == 0 {
+            break;
+        }
+        if line.trim().is_empty() {
+            continue;
+        }
+        match reader.line(&line) {
+            Ok(Line::Event(event)) => {
                 counts.event();
-                answer(out, &policy, &mut explainer, &event, args.brief, Globals { json: true, ..globals })?;
+                answer(out, &event)?;
+            }
+            Ok(Line::PassedOver(other)) => counts.passed_over(other),
+            Err(error) => {
+                // what was right before stands
+                out.flush()?;
+                return Err(error.context(format!("{}, line {number}", name_of(path))));
             }
         }
-    })
+    }
+    if let Some(told) = counts.told() {
+        out.flush()?;
+        globals.notice(&told);
+    }
+    Ok(())
 }
 
 fn name_of(path: &Path) -> String {
