@@ -4,7 +4,7 @@ use crate::{
     machine::Machine,
     output::{self, Globals},
 };
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use openwfp_engine::{CompiledPolicy, compile, compile_after};
 use openwfp_model::{Policy, policy_file};
 use std::{
@@ -48,7 +48,8 @@ pub(crate) struct Source {
 
 impl Source {
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = match is_standard_input(path) {
+        let from_input = is_standard_input(path);
+        let bytes = match from_input {
             true => {
                 let mut bytes = vec![];
                 io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
@@ -57,6 +58,10 @@ impl Source {
         };
         let path = shown(path).to_path_buf();
         let bytes = bytes.with_context(|| format!("cannot read the policy {}", path.display()))?;
+        // whoever should have written it may have failed, and no policy permits everything
+        if from_input && bytes.trim_ascii().is_empty() {
+            bail!("{} is empty: a comment in it says that no filters are meant", path.display());
+        }
         Ok(Self { path, bytes })
     }
 

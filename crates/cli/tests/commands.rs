@@ -206,6 +206,9 @@ fn a_policy_from_standard_input() {
     let wrong = wfp_reading(&["check", "-"], "[[filter]]\nname = 'x'\nlayer = 'NO_SUCH'\naction = 'block'\n");
     assert_eq!(wrong.status.code(), Some(1));
     assert!(stderr(&wrong).contains("<stdin>:3:9"), "{}", stderr(&wrong));
+    let empty = wfp_reading(&["explain", "-p", "-", "ALE_AUTH_CONNECT_V4"], " \n");
+    assert_eq!(empty.status.code(), Some(1), "a policy that could not be made permits nothing");
+    assert!(stderr(&empty).contains("<stdin> is empty: a comment"), "{}", stderr(&empty));
     // without the right to load programs too: nothing is begun
     for words in [
         &["run", "--watch", "-p", "-", "--", "true"][..],
