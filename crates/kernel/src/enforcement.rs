@@ -23,7 +23,7 @@ use crate::{
 use aya::maps::Map;
 use openwfp_abi::{
     config::{Config, FLOWS_RECORDED, FORGETS},
-    counters::{NO_STORAGE, NO_WORK},
+    counters::{NO_STORAGE, NO_WORK, UNREADABLE_PACKETS},
 };
 use openwfp_engine::{CompiledPolicy, words};
 use openwfp_model::{FieldId, LayerId};
@@ -123,6 +123,9 @@ pub struct Failures {
     pub decisions_without_memory: u64,
     /// Sockets that had no room for what has to be kept with them. What needed it was refused or dropped.
     pub sockets_without_memory: u64,
+    /// Packets whose headers could not be read, where a layer would have had to look at them. Each was dropped (in a dry run:
+    /// would have been), without an event and in no total.
+    pub packets_unreadable: u64,
 }
 
 /// How long the parts of a start took.
@@ -402,6 +405,7 @@ impl Enforcement {
             sockets_not_ended: self.sockets_not_ended,
             decisions_without_memory: self.labels.counter(NO_WORK),
             sockets_without_memory: self.labels.counter(NO_STORAGE),
+            packets_unreadable: self.labels.counter(UNREADABLE_PACKETS),
         }
     }
 

@@ -147,6 +147,11 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
     if without > 0 {
         (plan.notice)(&format!("{without} calls or packets were blocked for want of memory to decide them"));
     }
+    if failures.packets_unreadable > 0 {
+        let count = failures.packets_unreadable;
+        let what = if plan.dry_run { "would have been dropped" } else { "were dropped" };
+        (plan.notice)(&format!("{count} packets {what} because their headers cannot be read"));
+    }
     if let Err(error) = leave(enforcement, group, plan.notice) {
         (plan.notice)(&format!("the command has ended, but not all could be cleared up: {}", told(&error)));
     }
