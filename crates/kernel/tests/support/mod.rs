@@ -12,6 +12,7 @@ pub mod odd;
 pub mod pins;
 pub mod router;
 pub mod storm;
+pub mod talk;
 pub mod unix;
 pub mod wire;
 
