@@ -12,6 +12,8 @@ pub const WALK_FAILED: u32 = 3;
 pub const NO_WORK: u32 = 4;
 /// A socket could not be given memory: what needed it is closed.
 pub const NO_STORAGE: u32 = 5;
+/// The headers of a packet could not be read where somebody would have looked at it: closed.
+pub const UNREADABLE_PACKETS: u32 = 6;
 
 /// How many counters there are.
 pub const COUNTERS: u32 = 16;

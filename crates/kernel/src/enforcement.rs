@@ -15,6 +15,7 @@ use crate::{
     known::{Known, Named},
     labels::Labels,
     load::{LoadError, Settings, Shims, Times},
+    network::News,
     options::Options,
     sockets,
     totals::{self, LayerTotals, TotalsMap},
@@ -23,7 +24,7 @@ use crate::{
 use aya::maps::Map;
 use openwfp_abi::{
     config::{Config, FLOWS_RECORDED, FORGETS},
-    counters::{NO_STORAGE, NO_WORK},
+    counters::{NO_STORAGE, NO_WORK, UNREADABLE_PACKETS},
 };
 use openwfp_engine::{CompiledPolicy, words};
 use openwfp_model::{FieldId, LayerId};
@@ -123,6 +124,12 @@ pub struct Failures {
     pub decisions_without_memory: u64,
     /// Sockets that had no room for what has to be kept with them. What needed it was refused or dropped.
     pub sockets_without_memory: u64,
+    /// How often interfaces or addresses had changed and that could not be followed at once: meanwhile they were unreadable to the
+    /// programs, or not known as local, and new devices without programs.
+    pub changes_not_followed: u64,
+    /// Packets whose headers could not be read, where a layer would have had to look at them. Each was dropped (in a dry run:
+    /// would have been), without an event and in no total.
+    pub packets_unreadable: u64,
 }
 
 /// How long the parts of a start took.
@@ -152,12 +159,16 @@ pub struct Enforcement {
     /// The layers that have, or have had, filters or were recorded.
     pub(crate) layers: Vec<LayerId>,
     events: Events,
+    pub(crate) news: News,
     flows: FlowTable,
     /// The devices to which programs are attached, by index.
     pub(crate) devices: BTreeSet<u32>,
     pub(crate) options: Options,
     warnings: Vec<Warning>,
     sockets_not_ended: u64,
+    pub(crate) changes_not_followed: u64,
+    /// When interfaces are to be looked at again although nothing was heard.
+    pub(crate) follow_again: Option<Instant>,
     phases: Phases,
     pub(crate) applications: Known,
     /// The bits of groups that the programs know.
@@ -192,6 +203,8 @@ impl Enforcement {
 
         let started = Instant::now();
         let mut warnings = vec![];
+        let system = |source| LoadError::System { what: "cannot listen for changes of network interfaces", source };
+        let news = News::listen().map_err(system)?;
         let mut memory = map_cells(&mut shims, room)?;
         memory.write(0, cells)?;
         let mut applications = Known::default();
@@ -199,7 +212,7 @@ impl Enforcement {
         warnings.extend(missing.into_iter().map(Warning::from));
         applications.write(&mut shims, &named, policy.generation(), None)?;
         applications.switched(named);
-        let written = interfaces::write(shims.ebpf())?;
+        let written = interfaces::write(shims.ebpf(), &interfaces::of_namespace()?)?;
         if written.refused > 0 {
             warnings.push(Warning::Interfaces(written.refused));
         }
@@ -235,6 +248,7 @@ impl Enforcement {
         let totals = TotalsMap::new(take(&mut shims, "TOTALS")?)?;
         let flows = FlowTable::new(take(&mut shims, "FLOWS")?, options.flows)?;
         let events = Events::new(take(&mut shims, "EVENTS")?, take(&mut shims, "SEQUENCE")?)?;
+        news.wake_for(events.as_fd()).map_err(system)?;
         Ok(Self {
             shims,
             hooks,
@@ -245,11 +259,14 @@ impl Enforcement {
             totals,
             layers,
             events,
+            news,
             flows,
             devices: BTreeSet::new(),
             options,
             warnings,
             sockets_not_ended: 0,
+            changes_not_followed: 0,
+            follow_again: None,
             phases,
             applications,
             groups: policy.groups().given().collect(),
@@ -274,26 +291,10 @@ impl Enforcement {
                 .map_err(|source| LoadError::System { what: "cannot attach what limits Unix sockets", source })?;
             self.shims.keep_attached(name, attached, self.options.pins.as_deref())?;
         }
-        self.attach_to_devices()?;
+        self.attach_to_devices(&interfaces::of_namespace()?)?;
         hooks::attach(&mut self.shims, &self.hooks, &self.group, self.options.pins.as_deref())?;
         self.attached = true;
         self.phases.attach = started.elapsed().saturating_sub(self.phases.load.programs);
-        Ok(())
-    }
-
-    /// Attaches to the devices to which nothing is attached yet.
-    pub(crate) fn attach_to_devices(&mut self) -> Result<(), LoadError> {
-        if !self.hooks.iter().any(|hook| hook.is_of_devices()) {
-            return Ok(());
-        }
-        let devices = interfaces::of_namespace()?;
-        // the number of one that is gone may be given out again
-        self.devices.retain(|index| devices.iter().any(|device| device.index == *index));
-        for device in devices {
-            if self.devices.insert(device.index) {
-                hooks::attach_to_device(&mut self.shims, &self.hooks, &device, self.options.pins.as_deref())?;
-            }
-        }
         Ok(())
     }
 
@@ -312,14 +313,17 @@ impl Enforcement {
         self.phases
     }
 
-    /// Becomes readable when there are events.
+    /// Becomes readable when there are events, or interfaces or addresses have changed.
     pub fn poll_fd(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
+        self.news.as_fd()
     }
 
-    /// Reads the events that there are, in the order of time, and ends the sockets that wait for what was refused.
-    /// Call it whenever [`Self::poll_fd`] is readable, also when nothing is recorded.
+    /// Reads the events that there are, in the order of time, and ends the sockets that wait for what was refused; tells the
+    /// programs of interfaces and addresses that have changed, and attaches them to devices that have come, before.
+    /// Call it whenever [`Self::poll_fd`] is readable, also when nothing is recorded, and in the network namespace in which
+    /// the policy was loaded.
     pub fn events(&mut self, mut each: impl FnMut(Event)) {
+        self.follow_network();
         let events = self.events.drain(&self.labels);
         for event in events.iter().filter(|event| event.fail_socket && event.enforced) {
             match sockets::end(event) {
@@ -402,6 +406,8 @@ impl Enforcement {
             sockets_not_ended: self.sockets_not_ended,
             decisions_without_memory: self.labels.counter(NO_WORK),
             sockets_without_memory: self.labels.counter(NO_STORAGE),
+            changes_not_followed: self.changes_not_followed,
+            packets_unreadable: self.labels.counter(UNREADABLE_PACKETS),
         }
     }
 
@@ -418,25 +424,6 @@ impl Enforcement {
     /// How many flows of datagrams are remembered, and hops by way of which packets go elsewhere.
     pub fn flows_remembered(&self) -> usize {
         self.flows.count()
-    }
-
-    /// Network interfaces or addresses may have changed: tells the programs. Where one has come, gone or become another, each
-    /// flow is authorized again at its next packet.
-    pub fn refresh_interfaces(&mut self) -> Result<(), EnforceError> {
-        // the maps first: what is authorized under the new number has seen what is in them
-        let written = interfaces::write(self.shims.ebpf());
-        if written.as_ref().map_or(true, |written| written.changed) {
-            let at = events::monotonic();
-            let next = config::network_changed(&self.config, at);
-            config::write(&mut self.shims, next)?;
-            self.config = next;
-            if let Some(unsettled) = &mut self.unsettled {
-                *unsettled = config::network_changed(unsettled, at);
-            }
-        }
-        written?;
-        self.attach_to_devices()?;
-        Ok(())
     }
 
     /// The loaded object, for those who look at its programs.

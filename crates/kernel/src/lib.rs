@@ -37,6 +37,7 @@ pub mod load;
 pub mod measure;
 pub mod mounts;
 mod netlink;
+mod network;
 pub mod offsets;
 pub mod options;
 mod records;

@@ -9,7 +9,8 @@
 //! first one stands. What passes several devices (VLANs, bridges, tunnels) meets the layers at each.
 
 use crate::{
-    header::{Header, read},
+    counters::count,
+    header::{self, Header, read_network},
     icmp::write_embedded,
     layers::{
         INBOUND_ICMP_ERROR, INBOUND_IPPACKET, INBOUND_MAC_FRAME_ETHERNET, INBOUND_TRANSPORT, IPFORWARD,
@@ -30,6 +31,7 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use core::mem::MaybeUninit;
+use openwfp_abi::counters::UNREADABLE_PACKETS;
 use openwfp_engine::words;
 
 /// `TC_ACT_UNSPEC`: whoever else watches the device is asked next.
@@ -98,10 +100,16 @@ impl Frame {
         };
         let protocol = u16::from_be(protocol as u16) as u32;
         if protocol != IPV4 && protocol != IPV6 {
-            return Outcome::Permitted;
+            if !self.hides_a_packet(protocol) {
+                return Outcome::Permitted;
+            }
+            let outcome = self.unreadable(work, false);
+            return if outcome == Outcome::Permitted { self.unreadable(work, true) } else { outcome };
         }
         let mut memory = MaybeUninit::uninit();
-        let Some(header) = read(self.context, &mut memory) else { return self.unreadable(work, protocol == IPV6) };
+        let Some(header) = read_network(self.context, &mut memory) else {
+            return self.unreadable(work, protocol == IPV6);
+        };
         self.identify(work);
         let kept = Kept::of_namespace(work.namespace());
         // SAFETY: memory that is claimed, and our own.
@@ -116,6 +124,9 @@ impl Frame {
                 || unsafe { stays_here(self.context, header, interface) } != 0;
             if outcome != Outcome::Permitted || !own || !header.first {
                 return outcome;
+            }
+            if header.cut {
+                return self.cut(work, INBOUND_TRANSPORT, INBOUND_ICMP_ERROR, v6);
             }
             let outcome = self.meets(work, INBOUND_TRANSPORT, v6);
             if outcome != Outcome::Permitted || !header.is_icmp_error() {
@@ -133,7 +144,12 @@ impl Frame {
             // SAFETY: as above.
             unsafe { write_packet(work, header, &kept, interface, 0) };
         }
-        if header.first {
+        if header.cut {
+            let outcome = self.cut(work, OUTBOUND_TRANSPORT, OUTBOUND_ICMP_ERROR, v6);
+            if outcome != Outcome::Permitted {
+                return outcome;
+            }
+        } else if header.first {
             let outcome =
                 if header.is_icmp_error() { self.meets(work, OUTBOUND_ICMP_ERROR, v6) } else { Outcome::Permitted };
             if outcome != Outcome::Permitted {
@@ -163,7 +179,7 @@ impl Frame {
         self.meets(work, IPFORWARD, v6)
     }
 
-    /// A packet whose headers are cut, or nest too deep: dropped where a layer would have had to look at it.
+    /// A packet whose headers of IP are cut, or nest too deep: dropped where a layer would have had to look at it.
     #[inline(always)]
     fn unreadable(&self, work: &Work, v6: bool) -> Outcome {
         let layers = if self.inbound {
@@ -171,7 +187,37 @@ impl Frame {
         } else {
             [OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT, IPFORWARD]
         };
-        if layers.iter().any(|layers| work.is_active(layers.of(v6))) { work::CLOSED } else { Outcome::Permitted }
+        if layers.iter().any(|layers| work.is_active(layers.of(v6))) { self.closed() } else { Outcome::Permitted }
+    }
+
+    /// A packet whose transport header is cut: dropped where one of its layers would have had to look at it.
+    #[inline(always)]
+    fn cut(&self, work: &Work, transport: Layers, errors: Layers, v6: bool) -> Outcome {
+        let looks = work.is_active(transport.of(v6)) || work.is_active(errors.of(v6));
+        if looks { self.closed() } else { Outcome::Permitted }
+    }
+
+    /// Dropped, and counted: what it says cannot be read.
+    #[inline(always)]
+    fn closed(&self) -> Outcome {
+        count(UNREADABLE_PACKETS);
+        work::CLOSED
+    }
+
+    /// Whether a frame that comes in holds a packet that the kernel finds behind these programs, and no program would meet: where
+    /// two tags stand one behind the other that name no VLAN (but a priority alone), it takes out the second one too.
+    #[inline(always)]
+    fn hides_a_packet(&self, protocol: u32) -> bool {
+        const NAMES: u32 = 0xfff;
+        // SAFETY: the context is valid; the verifier checks the members.
+        let (tag, tagged) = unsafe { ((*self.context).vlan_tci, (*self.context).vlan_present) };
+        if !self.inbound || !is_tag(protocol) || tagged != 0 && tag & NAMES != 0 {
+            return false;
+        }
+        // cut: the kernel drops it
+        let Some([tag, inner]) = header::load::<[u16; 2]>(self.context, 0) else { return false };
+        let inner = u16::from_be(inner) as u32;
+        u16::from_be(tag) as u32 & NAMES == 0 && (inner == IPV4 || inner == IPV6 || is_tag(inner))
     }
 
     #[inline(always)]
@@ -195,7 +241,7 @@ impl Frame {
         if known.is_some_and(|(kind, _)| kind != ETHERNET) {
             return Outcome::Permitted;
         }
-        let Some(addresses) = self.addresses() else { return work::CLOSED };
+        let Some(addresses) = self.addresses() else { return self.closed() };
         work.clear();
         self.identify(work);
         work.write_interface(words::INTERFACE_INDEX, interface, work.namespace());
@@ -213,10 +259,10 @@ impl Frame {
         // with its priority, as the field has it
         if tagged != 0 {
             work.values.set(mac::VLAN_ID, tag & 0xffff);
-        } else if kind == VLAN || kind == PROVIDER_VLAN {
+        } else if is_tag(kind) {
             // the kernel takes it out of what comes in, and puts it into what goes out only behind these programs: whoever
             // sends frames by himself has put it there
-            let Some([tag, inner]) = self.load::<[u16; 2]>(14) else { return work::CLOSED };
+            let Some([tag, inner]) = self.load::<[u16; 2]>(14) else { return self.closed() };
             work.values.set(mac::VLAN_ID, u16::from_be(tag) as u32);
             kind = u16::from_be(inner) as u32;
         }
@@ -254,6 +300,12 @@ impl Frame {
         let socket: *mut bpf_sock = unsafe { (*self.context).__bindgen_anon_2.sk };
         work.identify_sender(if socket.is_null() { None } else { Some(socket) });
     }
+}
+
+/// Whether it is the type of a frame with a tag.
+#[inline(always)]
+fn is_tag(kind: u32) -> bool {
+    kind == VLAN || kind == PROVIDER_VLAN
 }
 
 /// The type of a MAC address: `DlUnicast`, `DlMulticast` or `DlBroadcast`.

@@ -16,8 +16,8 @@ use openwfp_engine::words as word;
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
-/// No packet has more extension headers than this; one that claims to is not read.
-const EXTENSIONS: u32 = 9;
+/// A packet with more extension headers than 16 is not read (in replay neither); one turn more finds their end.
+const EXTENSIONS: u32 = 16 + 1;
 
 /// `ETH_P_IP`, `ETH_P_IPV6`.
 const IPV4: u16 = 0x0800;
@@ -52,7 +52,9 @@ pub struct Header {
     pub data: bool,
     /// Where the transport header begins, from the network header on.
     pub transport: u16,
-    spare: u32,
+    /// Whether it ends before the transport header does: of that nothing is known.
+    pub cut: bool,
+    spare: [u8; 3],
 }
 
 /// `BPF_HDR_START_NET`: offsets count from the network header, whatever stands before it.
@@ -82,9 +84,24 @@ pub fn read(packet: *mut __sk_buff, to: &mut MaybeUninit<Header>) -> Option<&Hea
     // SAFETY: zeros are a header; the context is valid.
     unsafe {
         words::zero(to.as_mut_ptr());
-        if read_headers(packet, to.as_mut_ptr()) == 0 { None } else { Some(to.assume_init_ref()) }
+        if read_headers(packet, to.as_mut_ptr()) == WHOLE { Some(to.assume_init_ref()) } else { None }
     }
 }
+
+/// As [`read`], but the transport header may be [cut](Header::cut).
+#[inline(always)]
+pub fn read_network(packet: *mut __sk_buff, to: &mut MaybeUninit<Header>) -> Option<&Header> {
+    // SAFETY: as above.
+    unsafe {
+        words::zero(to.as_mut_ptr());
+        if read_headers(packet, to.as_mut_ptr()) == UNREADABLE { None } else { Some(to.assume_init_ref()) }
+    }
+}
+
+/// What [`read_headers`] answers: nothing could be read; the headers of IP alone; all of them.
+const UNREADABLE: u32 = 0;
+const NETWORK_ALONE: u32 = 1;
+const WHOLE: u32 = 2;
 
 /// Whether a packet of a socket may go by way of somebody else than its destination: it has options, or extension headers.
 ///
@@ -105,7 +122,7 @@ pub fn may_be_routed(packet: *mut __sk_buff) -> bool {
     }
 }
 
-/// [`read`], verified once and not at each call; 0: they cannot be read.
+/// [`read`], verified once and not at each call.
 ///
 /// # Safety
 /// `packet` is the context of a program, `to` is valid.
@@ -113,31 +130,47 @@ pub fn may_be_routed(packet: *mut __sk_buff) -> bool {
 #[inline(never)]
 pub unsafe extern "C" fn read_headers(packet: *mut __sk_buff, to: *mut Header) -> u32 {
     if to.is_null() {
-        return 0;
+        return UNREADABLE;
     }
     // SAFETY: the caller's.
-    parse(packet, unsafe { &mut *to }).is_some() as u32
+    let header = unsafe { &mut *to };
+    // writes each part where it belongs: a header of this function's own would take too much of the stack
+    if parse_network(packet, header).is_none() {
+        return UNREADABLE;
+    }
+    if header.first && parse_transport(packet, header).is_none() {
+        header.cut = true;
+        return NETWORK_ALONE;
+    }
+    WHOLE
 }
 
-/// Writes each part where it belongs: a header of this function's own would take too much of the stack.
+/// The headers of IP.
 #[inline(always)]
-fn parse(packet: *mut __sk_buff, header: &mut Header) -> Option<()> {
+fn parse_network(packet: *mut __sk_buff, header: &mut Header) -> Option<()> {
     // what the kernel takes it for, which the first byte of a packet from a raw socket need not say
-    // SAFETY: the context is valid; the verifier checks the members.
-    let (kind, length) = unsafe { ((*packet).protocol, (*packet).len) };
-    let transport = match u16::from_be(kind as u16) {
+    // SAFETY: the context is valid; the verifier checks the member.
+    let transport = match u16::from_be(unsafe { (*packet).protocol } as u16) {
         IPV4 => {
             let transport = v4(packet, 0, header)?;
-            header.routed = transport > 20 && has_source_route(packet, transport);
+            if transport > 20 {
+                // the options are there to their end
+                load::<u8>(packet, transport - 1)?;
+                header.routed = has_source_route(packet, transport);
+            }
             transport
         }
         IPV6 => v6(packet, 0, header)?,
         _ => return None,
     };
     header.transport = transport as u16;
-    if !header.first {
-        return Some(());
-    }
+    Some(())
+}
+
+/// What is read of the transport header.
+#[inline(always)]
+fn parse_transport(packet: *mut __sk_buff, header: &mut Header) -> Option<()> {
+    let transport = header.transport as u32;
     match header.protocol {
         TCP | UDP | UDPLITE | SCTP | DCCP => {
             let [a, b]: [u16; 2] = load(packet, transport)?;
@@ -146,7 +179,8 @@ fn parse(packet: *mut __sk_buff, header: &mut Header) -> Option<()> {
                 let [offset, flags]: [u8; 2] = load(packet, transport + 12)?;
                 header.tcp_flags = flags;
                 // at the devices the length counts the frame's header too, but there nobody asks
-                header.data = length > transport + (offset >> 4) as u32 * 4;
+                // SAFETY: the context is valid; the verifier checks the member.
+                header.data = unsafe { (*packet).len } > transport + (offset >> 4) as u32 * 4;
             }
         }
         ICMP | ICMPV6 => {
@@ -162,10 +196,11 @@ fn parse(packet: *mut __sk_buff, header: &mut Header) -> Option<()> {
 #[inline(always)]
 pub fn v4(packet: *mut __sk_buff, at: u32, header: &mut Header) -> Option<u32> {
     let fixed: [u32; 5] = load(packet, at)?;
-    if u32::from_be(fixed[0]) >> 28 != 4 {
+    let words = u32::from_be(fixed[0]) >> 24 & 15;
+    if u32::from_be(fixed[0]) >> 28 != 4 || words < 5 {
         return None;
     }
-    let transport = at + (u32::from_be(fixed[0]) >> 24 & 15) * 4;
+    let transport = at + words * 4;
     header.source = Address::v4(u32::from_be(fixed[3]));
     header.destination = Address::v4(u32::from_be(fixed[4]));
     header.protocol = (u32::from_be(fixed[2]) >> 16) as u8;
@@ -377,7 +412,7 @@ impl Header {
             (_, true) => (destination, source),
         };
         match self.protocol {
-            TCP | UDP | UDPLITE | SCTP | DCCP | ICMP | ICMPV6 if !self.first => {
+            TCP | UDP | UDPLITE | SCTP | DCCP | ICMP | ICMPV6 if !self.first || self.cut => {
                 work.values.set_unknown(word::IP_LOCAL_PORT);
                 work.values.set_unknown(word::IP_REMOTE_PORT);
             }
@@ -389,7 +424,7 @@ impl Header {
         }
         if matches!(self.protocol, ICMP | ICMPV6) {
             // an answer belongs to the flow that its request has begun
-            match self.first {
+            match self.first && !self.cut {
                 true => work.values.set(word::ORIGINAL_ICMP_TYPE, self.request().unwrap_or(source) as u32),
                 false => work.values.set_unknown(word::ORIGINAL_ICMP_TYPE),
             }

@@ -7,6 +7,7 @@
 
 use crate::{
     address::LOOPBACK_INTERFACE,
+    counters::count,
     flows::{self, Standing},
     header::{Header, may_be_routed, read},
     icmp::write_embedded,
@@ -36,6 +37,7 @@ use openwfp_abi::{
         AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, FORGOTTEN, INBOUND_ASKED, LATE, LISTEN_FILTERS,
         PACKET_LAYERS, REFUSED_FLOWS,
     },
+    counters::UNREADABLE_PACKETS,
     flow::{
         BY_WAY, CONNECT_LATE, FLOW_REFUSED, FlowKey, INBOUND_ALONE, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED,
         RAW,
@@ -82,6 +84,13 @@ impl Kept {
             compartment,
         }
     }
+}
+
+/// What becomes of a packet whose headers cannot be read.
+#[inline(always)]
+fn unreadable(settings: u64) -> i32 {
+    count(UNREADABLE_PACKETS);
+    (settings & DRY_RUN != 0) as i32
 }
 
 /// Whether there were sockets whose packets meet the layers whatever the policy asks for.
@@ -173,7 +182,7 @@ impl Packet {
         let mut memory = MaybeUninit::uninit();
         let Some(header) = read(self.context, &mut memory) else {
             // what cannot be read is let through only where nothing is left to be decided
-            return if asked || settings & (PACKET_LAYERS | CHANGED) != 0 { 0 } else { 1 };
+            return if asked || settings & (PACKET_LAYERS | CHANGED) != 0 { unreadable(settings) } else { 1 };
         };
         let stream = is_stream(header, &kept);
         if stream && settings & REFUSED_FLOWS != 0 && header.opens_connection() && header.data {
@@ -251,7 +260,7 @@ impl Packet {
     fn arrives(&self, config: &Config) -> i32 {
         let settings = config.flags;
         let mut memory = MaybeUninit::uninit();
-        let Some(header) = read(self.context, &mut memory) else { return 0 };
+        let Some(header) = read(self.context, &mut memory) else { return unreadable(settings) };
         let opens = header.opens_connection();
         let tcp = header.protocol == protocol::TCP;
         if tcp && !opens && settings & (REFUSED_FLOWS | CHANGED | PACKET_LAYERS | BY_INTERFACE) == 0 && !others() {

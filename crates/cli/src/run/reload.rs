@@ -168,6 +168,9 @@ impl Source for Reload<'_> {
                 };
                 self.globals.notice(&format!("policy reloaded: generation {}, {filters}", replaced.generation));
             }
+            Err(error @ EnforceError::UnknownGroup { .. }) if !self.args.watch => {
+                self.refused(&anyhow!("{error} (under --watch, later policies may name all groups of this machine)"));
+            }
             Err(error) => self.refused(&anyhow!("{error}")),
         }
     }

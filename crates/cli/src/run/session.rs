@@ -18,12 +18,11 @@ use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, RunUser, Sandbox, en
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::FlockOperation,
-    net::{AddressFamily, SocketFlags, SocketType, bind, netlink, socket_with},
 };
 use std::{
     ffi::OsString,
     fs::{self, File},
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::BorrowedFd,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -147,6 +146,14 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
     if without > 0 {
         (plan.notice)(&format!("{without} calls or packets were blocked for want of memory to decide them"));
     }
+    if failures.changes_not_followed > 0 {
+        (plan.notice)("a change of network interfaces or addresses could not be followed at once");
+    }
+    if failures.packets_unreadable > 0 {
+        let count = failures.packets_unreadable;
+        let what = if plan.dry_run { "would have been dropped" } else { "were dropped" };
+        (plan.notice)(&format!("{count} packets {what} because their headers cannot be read"));
+    }
     if let Err(error) = leave(enforcement, group, plan.notice) {
         (plan.notice)(&format!("the command has ended, but not all could be cleared up: {}", told(&error)));
     }
@@ -160,26 +167,6 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
     })
 }
 
-/// A socket on which the kernel tells that network interfaces or addresses have changed.
-fn network_changes() -> Option<OwnedFd> {
-    // protocol 0 is NETLINK_ROUTE; the groups RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
-    const GROUPS: u32 = 0x1 | 0x10 | 0x100;
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None).ok()?;
-    bind(&socket, &netlink::SocketAddrNetlink::new(0, GROUPS)).ok()?;
-    Some(socket)
-}
-
-/// Whether the socket had something to tell; what it was does not matter, since everything is read anew.
-fn has_changed(socket: &OwnedFd) -> bool {
-    let mut changed = false;
-    // an overflow is a change too
-    while let Ok(1..) | Err(rustix::io::Errno::NOBUFS) = rustix::io::read(socket, &mut [0; 8192]) {
-        changed = true;
-    }
-    changed
-}
-
 /// Hands on events and signals until the command has ended.
 fn watch(
     group: &RunGroup,
@@ -188,7 +175,6 @@ fn watch(
     watcher: &mut dyn Watcher,
     mut source: Option<&mut dyn Source>,
 ) -> Result<(Outcome, Vec<u64>)> {
-    let changes = network_changes();
     if source.is_some() {
         child.keep_hangups();
     }
@@ -198,7 +184,6 @@ fn watch(
             PollFd::from_borrowed_fd(child.signals(), PollFlags::IN),
             PollFd::from_borrowed_fd(enforcement.poll_fd(), PollFlags::IN),
         ];
-        ready.extend(changes.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
         let watched = source.as_ref().and_then(|source| source.descriptor());
         ready.extend(watched.map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN)));
         let limit = rustix::event::Timespec::try_from(LOOK_AGAIN).ok();
@@ -207,10 +192,6 @@ fn watch(
             Err(errno) => return Err(anyhow!("cannot wait for the command: {errno}")),
         }
         let asked = child.hand_on_signals()?;
-        if changes.as_ref().is_some_and(has_changed) {
-            // what cannot be told now is unreadable to the programs, and so closed
-            let _ = enforcement.refresh_interfaces();
-        }
         enforcement.events(|event| watcher.event(&event));
         watcher.looked();
         if let Some(source) = &mut source

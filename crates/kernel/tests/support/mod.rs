@@ -4,13 +4,17 @@
 #![allow(dead_code)]
 
 pub mod actor;
+pub mod frames;
 pub mod live;
 pub mod net;
 pub mod obedient;
 pub mod odd;
 pub mod pins;
 pub mod router;
+pub mod storm;
+pub mod talk;
 pub mod unix;
+pub mod wire;
 
 use openwfp_abi::label::Label;
 use openwfp_kernel::{
