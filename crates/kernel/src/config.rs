@@ -140,6 +140,7 @@ pub(crate) fn of_policy(
     if !options.replaceable
         && !options.devices
         && !late
+        && !layers.is_empty()
         && layers.iter().all(|layer| CALLS.contains(layer))
         && recorded.is_empty()
         && config.call_words & owner == 0
