@@ -372,7 +372,7 @@ pub unsafe extern "C" fn write_call(work: *mut Work, ends: *const Ends) -> u32 {
     }
     let loopback = if remote.is_local(work, ends.namespace) { IS_LOOPBACK } else { 0 };
     work.values.set(words::FLAGS, ends.flags | loopback);
-    work.values.set(words::COMPARTMENT_ID, ends.namespace as u32);
+    work.write_compartment(ends.namespace);
     work.values.set(words::REAUTHORIZE_REASON, 0);
     if ends.device != 0 {
         work.write_interface(words::INTERFACE_INDEX, ends.device, ends.namespace);
