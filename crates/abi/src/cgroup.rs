@@ -23,6 +23,8 @@ pub const NAMESPACES_ENTRIES: u32 = 1024;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct GroupNames {
+    /// The group's id once more. It is written first, so that a reader can tell when another group has been given the memory.
+    pub id: u64,
     /// How deep the group stands below the root, which has 0.
     pub depth: u64,
     /// The hash of the unit's name; 0: it is in none.

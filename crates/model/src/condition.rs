@@ -247,7 +247,7 @@ pub enum ConditionError {
         path: String,
     },
     /// The field is one of ours, and cannot have that value.
-    #[error("`{text}` on {field}: {problem}")]
+    #[error("{field} cannot be `{text}` ({problem})")]
     Extension {
         /// The field.
         field: FieldId,

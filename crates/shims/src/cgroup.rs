@@ -109,6 +109,10 @@ pub unsafe extern "C" fn name_group(wanted: u64) -> u32 {
         return 0;
     }
     let Some(group) = Task::current().cgroup() else { return 0 };
+    // the task may have been moved meanwhile: then it is unreadable this time
+    if pointer(group, at::GROUP_NODE()).map_or(0, |node| load(node, at::NODE_ID())) != wanted {
+        return 0;
+    }
     let named = scratch::with(|scratch| read_names(group, wanted, Scratch::path(scratch).cast()).is_some());
     if named != Some(true) {
         count(WALK_FAILED);
@@ -121,6 +125,7 @@ fn read_names(group: Pointer, wanted: u64, room: *mut Room) -> Option<()> {
     let mut step = Step { room, group };
     // SAFETY: the room is ours; the callbacks take what the context points to.
     unsafe {
+        (&raw mut (*room).record.id).write_volatile(wanted);
         (&raw mut (*room).depth).write_volatile(0);
         (&raw mut (*room).ended).write_volatile(0);
         (&raw mut (*room).unit_sought).write_volatile(u64::MAX);
@@ -318,14 +323,16 @@ pub unsafe extern "C" fn write_group(work: *mut Work) -> u32 {
     let id = work.identity.cgroup;
     let names = if work.identity.process.started == 0 { None } else { GROUP_NAMES.get_ptr(&id) };
     let Some(names) = names else {
-        for word in [words::LINUX_CGROUP, words::LINUX_SYSTEMD_UNIT, words::LINUX_CONTAINER] {
-            work.values.set_unknown(word);
-        }
+        unknown_group(work);
         return 1;
     };
     let generation = work.generation();
-    // SAFETY: a valid map value, which is never changed into that of another group while it is found.
-    let (depth, unit, container) = unsafe { ((*names).depth, (*names).unit, (*names).container) };
+    // SAFETY: a valid map value.
+    let (depth, unit, container) = unsafe {
+        let [depth, unit, container] =
+            [&raw const (*names).depth, &raw const (*names).unit, &raw const (*names).container];
+        (depth.read_volatile(), unit.read_volatile(), container.read_volatile())
+    };
     let mut path = 0;
     for level in (0..LEVELS).rev() {
         if level as u64 > depth {
@@ -346,7 +353,19 @@ pub unsafe extern "C" fn write_group(work: *mut Work) -> u32 {
     if container != 0 {
         work.values.set(words::LINUX_CONTAINER, class(kind::CONTAINER, container, generation).unwrap_or(0));
     }
+    // the memory of a group that had to make room may have been given to another one while it was read
+    // SAFETY: a valid map value.
+    if unsafe { (&raw const (*names).id).read_volatile() } != id {
+        unknown_group(work);
+    }
     1
+}
+
+#[inline(always)]
+fn unknown_group(work: &mut Work) {
+    for word in [words::LINUX_CGROUP, words::LINUX_SYSTEMD_UNIT, words::LINUX_CONTAINER] {
+        work.values.set_unknown(word);
+    }
 }
 
 #[inline(always)]
