@@ -45,6 +45,8 @@ macro_rules! kernel_members {
             SOCK_REMOTE_V4 = "sock_common.skc_daddr";
             SOCK_REMOTE_V6 = "sock_common.skc_v6_daddr";
             SOCK_REMOTE_PORT = "sock_common.skc_dport";
+            SOCK_NAMESPACE = "sock_common.skc_net.net";
+            NAMESPACE_COOKIE = "net.net_cookie";
             SOCK_ROUTE = "sock.sk_dst_cache";
             ROUTE_DEVICE = "dst_entry.dev";
             DEVICE_INDEX = "net_device.ifindex";

@@ -3,7 +3,7 @@
 use crate::{
     args::{ShowArgs, Shown},
     event_text,
-    explain::match_name,
+    explain::words::match_name,
     filled,
     output::{self, Globals},
 };

@@ -156,3 +156,26 @@ fn a_trace_for_programs_has_the_lines_of_the_file() {
     assert_eq!(status(&output), 0);
     assert_eq!(String::from_utf8_lossy(&output.stderr), fs::read_to_string(&log).unwrap());
 }
+
+/// Datagrams over loopback: each leaves, and none arrives in the group, since nobody in it listens.
+#[test]
+fn the_packets_of_the_summary_are_counted_where_a_layer_sees_them() {
+    needs!("python3");
+    let folder = Folder::new("packets");
+    let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = receiver.local_addr().unwrap().port();
+    let script = format!(
+        "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\nfor _ in range(7): s.sendto(b'x',('127.0.0.1',{port}))"
+    );
+    let log = folder.path("events.jsonl");
+    let packets = |layers: &[&str]| {
+        let words = [layers, &["--events", &log, "--", "python3", "-c", &script]].concat();
+        assert_eq!(status(&run(&words)), 0);
+        lines(&fs::read_to_string(&log).unwrap()).pop().unwrap()["packets"].clone()
+    };
+    assert_eq!(packets(&["--layers", "OUTBOUND_IPPACKET"]), 7);
+    assert_eq!(packets(&["--layers", "OUTBOUND_TRANSPORT_V4"]), 7);
+    assert_eq!(packets(&["--layers", "OUTBOUND_TRANSPORT,OUTBOUND_IPPACKET"]), 7, "each once");
+    assert_eq!(packets(&["--layers", "INBOUND_IPPACKET_V6"]), 0);
+    assert_eq!(packets(&["--layers", "ALE_AUTH_CONNECT"]), serde_json::Value::Null, "nobody looks at packets");
+}

@@ -37,6 +37,17 @@ pub mod words {
     pub const ALE_USER_ID: usize = 13;
     /// Which of the groups that the policy names the user is in: two words of bits.
     pub const GROUPS: usize = 14;
+    /// Who acts, or owns the endpoint.
+    pub const OWNER: [usize; 8] = [
+        ALE_APP_ID,
+        ALE_ORIGINAL_APP_ID,
+        ALE_USER_ID,
+        GROUPS,
+        GROUPS + 1,
+        LINUX_CGROUP,
+        LINUX_SYSTEMD_UNIT,
+        LINUX_CONTAINER,
+    ];
     /// `INTERFACE_INDEX`.
     pub const INTERFACE_INDEX: usize = 16;
     /// `INTERFACE_TYPE`: the IANA ifType.

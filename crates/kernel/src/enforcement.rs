@@ -18,13 +18,13 @@ use crate::{
     namespaces::{Asked, Namespaces},
     options::Options,
     sockets,
-    totals::{LayerTotals, TotalsMap},
+    totals::{self, LayerTotals, TotalsMap},
     unix::{self, UnixSockets},
 };
 use aya::maps::Map;
 use openwfp_abi::{
     cgroup::GroupKey,
-    config::{Config, FLOWS_RECORDED},
+    config::{Config, FLOWS_RECORDED, FORGETS},
     counters::{NO_STORAGE, NO_WORK},
     file::FileKey,
 };
@@ -244,6 +244,9 @@ impl Enforcement {
         if config.flags & FLOWS_RECORDED != 0 {
             hooks.push(Hook::Release);
         }
+        if config.flags & FORGETS != 0 {
+            hooks.extend([Hook::Bound4, Hook::Bound6]);
+        }
         hooks.sort_unstable();
         hooks.dedup();
         hooks::load(shims.ebpf(), &hooks)?;
@@ -413,6 +416,19 @@ impl Enforcement {
         let mut all = self.totals.read()?;
         all.retain(|totals| self.layers.contains(&totals.layer));
         Ok(all)
+    }
+
+    /// How many packets were looked at, each once: at the IP packet layers, or of a direction and version of IP where those have
+    /// no filters and are not recorded, at the transport layers. `None` where that holds of these too: nobody counts packets then.
+    pub fn packets(&self) -> Result<Option<u64>, EnforceError> {
+        let totals = self.totals.read()?;
+        let counted =
+            totals::PACKETS.into_iter().filter_map(|layers| layers.into_iter().find(|at| self.layers.contains(at)));
+        let of_layer = |layer: LayerId| -> u64 {
+            let found = totals.iter().filter(|totals| totals.layer == layer);
+            found.map(|totals| totals.permitted + totals.blocked).sum()
+        };
+        Ok(counted.map(of_layer).reduce(|all, more| all + more))
     }
 
     /// What could not be done so far.

@@ -31,6 +31,10 @@ pub enum Hook {
     Bind4,
     /// `bind()` of an IPv6 socket.
     Bind6,
+    /// The memory of an IPv4 socket that is bound.
+    Bound4,
+    /// The same for IPv6 sockets.
+    Bound6,
     /// `bind()` of an IPv4 socket, before anything is chosen.
     Redirect4,
     /// The same for IPv6 sockets.
@@ -52,8 +56,8 @@ pub enum Hook {
 }
 
 use Hook::{
-    Bind4, Bind6, Connect4, Connect6, Create, DeviceIn, DeviceOut, Egress, Ingress, Redirect4, Redirect6, Release,
-    Sendmsg4, Sendmsg6, Stream,
+    Bind4, Bind6, Bound4, Bound6, Connect4, Connect6, Create, DeviceIn, DeviceOut, Egress, Ingress, Redirect4,
+    Redirect6, Release, Sendmsg4, Sendmsg6, Stream,
 };
 
 /// The programs that see connects. Both versions of IP, because an IPv6 socket can connect to a mapped IPv4 endpoint.
@@ -72,6 +76,8 @@ impl Hook {
             Sendmsg6 => "sendmsg6",
             Bind4 => "bind4",
             Bind6 => "bind6",
+            Bound4 => "bound4",
+            Bound6 => "bound6",
             Redirect4 => "redirect4",
             Redirect6 => "redirect6",
             Create => "create",

@@ -33,7 +33,7 @@ use crate::{
 };
 use openwfp_abi::{
     cgroup::GroupKey,
-    config::{Config, FLOWS_RECORDED},
+    config::{CHANGED, Config, FLOWS_RECORDED},
     file::FileKey,
 };
 use openwfp_engine::CompiledPolicy;
@@ -92,14 +92,20 @@ impl Enforcement {
         // an entry is true whatever policy holds
         let without = self.namespaces.write(&mut self.shims, policy)?;
         let layers: Vec<LayerId> = config::used_layers(policy).chain(recorded.iter().copied()).collect();
-        let mut new = Hook::wanted(layers.iter().copied(), self.options.devices);
-        new.retain(|hook| !self.hooks.contains(hook));
         let next = config::of_policy(policy, base, &self.options, recorded, self.config.namespace);
-        if next.flags & FLOWS_RECORDED != 0 && !new.contains(&Hook::Release) && !self.hooks.contains(&Hook::Release) {
-            new.push(Hook::Release);
-        }
         let filters = AuthorizingFilters::of(policy);
         let next = config::changed(next, &self.config, self.filters.differ(&filters), events::monotonic());
+        let mut new = Hook::wanted(layers.iter().copied(), self.options.devices);
+        if next.flags & FLOWS_RECORDED != 0 {
+            new.push(Hook::Release);
+        }
+        if next.flags & CHANGED != 0 {
+            // whichever way the next packet of a flow goes, it is asked
+            new.extend([Hook::Egress, Hook::Ingress]);
+        }
+        new.sort_unstable();
+        new.dedup();
+        new.retain(|hook| !self.hooks.contains(hook));
         let before = self.config;
         if let Err(error) = self.switch(&next, (&named, &groups), &new) {
             // as long as this fails, the flags of both stand, which is no harm

@@ -20,8 +20,9 @@ use crate::{
     protocol,
     refuse::dropped,
     report::About,
+    socket,
     storage::bits,
-    work::{self, FAIL_SOCKET, OLD_FLOW, Outcome, Work, bit, config, next_flow},
+    work::{self, FAIL_SOCKET, OF_INTERFACES, OLD_FLOW, Outcome, Work, bit, config, next_flow},
 };
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
@@ -32,7 +33,7 @@ use aya_ebpf::{
 use core::mem::MaybeUninit;
 use openwfp_abi::{
     config::{
-        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, INBOUND_ASKED, LATE, LISTEN_FILTERS,
+        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, FORGOTTEN, INBOUND_ASKED, LATE, LISTEN_FILTERS,
         PACKET_LAYERS, REFUSED_FLOWS,
     },
     flow::{
@@ -45,16 +46,8 @@ use openwfp_engine::words;
 /// The state of a socket that waits for connections.
 const LISTEN: u32 = 10;
 
-/// The words of interfaces that a packet's values hold.
-const INTERFACES: u64 = interface_words(words::INTERFACE_INDEX)
-    | bit(words::SUB_INTERFACE_INDEX)
-    | interface_words(words::ARRIVAL_INTERFACE_INDEX)
-    | interface_words(words::NEXTHOP_INTERFACE_INDEX)
-    | bit(words::NEXTHOP_SUB_INTERFACE_INDEX);
-
-const fn interface_words(first: usize) -> u64 {
-    (bit(words::INTERFACE_WORDS) - 1) << first
-}
+/// A flag of [`Kept`]: there is nothing.
+const NOTHING: u64 = 1 << 63;
 
 #[cgroup_skb(egress)]
 pub fn egress(context: SkBuffContext) -> i32 {
@@ -163,6 +156,8 @@ impl Packet {
                 kept.arrival = (*endpoint).arrival;
                 kept.compartment = (*endpoint).compartment;
             }
+        } else {
+            kept.flags = NOTHING;
         }
         kept
     }
@@ -170,7 +165,7 @@ impl Packet {
     #[inline(always)]
     fn leaves(&self, config: &Config) -> i32 {
         let settings = config.flags;
-        let kept = self.kept();
+        let mut kept = self.kept();
         if kept.flags & FLOW_REFUSED != 0 {
             return 0;
         }
@@ -184,6 +179,9 @@ impl Packet {
         if stream && settings & REFUSED_FLOWS != 0 && header.opens_connection() && header.data {
             // Fast Open: no data before the flow is established. The kernel sends the SYN again without.
             return 0;
+        }
+        if stream {
+            self.recall(settings, header, &mut kept);
         }
         let mut need = Need::Nothing;
         let mut flow = kept.flow;
@@ -259,8 +257,11 @@ impl Packet {
         if tcp && !opens && settings & (REFUSED_FLOWS | CHANGED | PACKET_LAYERS | BY_INTERFACE) == 0 && !others() {
             return 1;
         }
-        let kept = self.kept();
+        let mut kept = self.kept();
         let stream = tcp && is_stream(header, &kept);
+        if stream {
+            self.recall(settings, header, &mut kept);
+        }
         let mut need = Need::Nothing;
         let mut flow = kept.flow;
         let key = self.key(header, settings);
@@ -361,6 +362,16 @@ impl Packet {
             _ => Need::Authorize,
         };
         (need, flow)
+    }
+
+    /// What there would be to know of a connection whose connect left nothing.
+    #[inline(always)]
+    fn recall(&self, settings: u64, header: &Header, kept: &mut Kept) {
+        const MAY_BE: u64 = CHANGED | FORGOTTEN;
+        if settings & MAY_BE == MAY_BE && kept.flags & NOTHING != 0 {
+            // SAFETY: the context is valid, and our own memory.
+            unsafe { recall(self.context, header.source.is_v6() as u32, kept) };
+        }
     }
 
     /// Whether the connection was authorized before a change.
@@ -520,9 +531,19 @@ impl Packet {
             }
             return outcome;
         }
-        if let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
+        let socket = self.socket();
+        let endpoint = match kept.flags & NOTHING {
+            0 => socket.and_then(|socket| ENDPOINTS.get(socket)),
+            _ => socket.and_then(|socket| ENDPOINTS.get_or_insert(socket)),
+        };
+        if let Some(endpoint) = endpoint {
             // SAFETY: a valid map value.
             unsafe {
+                if kept.flags & NOTHING != 0 {
+                    (*endpoint).flow = flow;
+                    (*endpoint).compartment = kept.compartment;
+                    (*endpoint).authorization = authorization;
+                }
                 if goes_on {
                     (*endpoint).generation = work.generation();
                     (*endpoint).network = work.network();
@@ -540,11 +561,17 @@ impl Packet {
     /// Whether the packet's socket waits for connections.
     #[inline(always)]
     fn is_listening(&self) -> bool {
-        let Some(socket) = self.socket() else { return false };
+        self.state() == LISTEN
+    }
+
+    /// The state of the packet's socket; 0: it has none, or stands for a connection that is asked for, or is over.
+    #[inline(always)]
+    fn state(&self) -> u32 {
+        let Some(socket) = self.socket() else { return 0 };
         // SAFETY: the verifier checks that it is a socket; null when it is not a full one.
         let full = unsafe { bpf_sk_fullsock(socket) };
         // SAFETY: not null, so a full socket.
-        !full.is_null() && unsafe { (*full).state } == LISTEN
+        if full.is_null() { 0 } else { unsafe { (*full).state } }
     }
 
     #[inline(always)]
@@ -580,6 +607,32 @@ impl Packet {
             write_packet(work, header, kept, (*self.context).ifindex, way)
         };
     }
+}
+
+/// A connection whose connect left nothing, and was authorized before a change, as it would be known if it had not. Who made it
+/// is not known any more. Verified once.
+///
+/// # Safety
+/// `packet` is the context of a program of packets; `kept` is valid.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn recall(packet: *mut __sk_buff, v6: u32, kept: *mut Kept) -> u32 {
+    if kept.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's.
+    let kept = unsafe { &mut *kept };
+    let packet = Packet { context: packet, inbound: false };
+    let authorization = authorization(false, v6 != 0);
+    // a request has no memory either, and belongs to what listens
+    if matches!(packet.state(), 0 | LISTEN) || flows::changes(0, 0, authorization) == 0 {
+        return 0;
+    }
+    let Some(socket) = packet.socket() else { return 0 };
+    kept.authorization = authorization;
+    kept.flow = next_flow();
+    kept.compartment = socket::namespace(socket);
+    1
 }
 
 /// ALE_AUTH_CONNECT of a hop by way of which a packet goes somewhere else. That was, or will be, asked for by itself.
@@ -656,7 +709,7 @@ pub unsafe extern "C" fn write_packet(
     work.values.set(words::IP_LOCAL_ADDRESS_TYPE, if inbound { destination } else { local.kind() });
     work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, destination);
     header.write_ports(work, inbound);
-    if work.asks(INTERFACES) {
+    if work.asks(OF_INTERFACES) {
         work.write_interface(words::INTERFACE_INDEX, interface, kept.compartment);
         work.values.copy(words::INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
         if inbound {

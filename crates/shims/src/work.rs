@@ -63,14 +63,25 @@ pub const fn bit(word: usize) -> u64 {
 }
 
 /// The words of who owns a socket.
-const OWNER: u64 = bit(words::ALE_APP_ID)
-    | bit(words::ALE_ORIGINAL_APP_ID)
-    | bit(words::ALE_USER_ID)
-    | bit(words::GROUPS)
-    | bit(words::GROUPS + 1)
-    | bit(words::LINUX_CGROUP)
-    | bit(words::LINUX_SYSTEMD_UNIT)
-    | bit(words::LINUX_CONTAINER);
+const OWNER: u64 = {
+    let (mut bits, mut at) = (0, 0);
+    while at < words::OWNER.len() {
+        bits |= bit(words::OWNER[at]);
+        at += 1;
+    }
+    bits
+};
+
+/// The words of interfaces that a packet's values hold.
+pub const OF_INTERFACES: u64 = interface_words(words::INTERFACE_INDEX)
+    | bit(words::SUB_INTERFACE_INDEX)
+    | interface_words(words::ARRIVAL_INTERFACE_INDEX)
+    | interface_words(words::NEXTHOP_INTERFACE_INDEX)
+    | bit(words::NEXTHOP_SUB_INTERFACE_INDEX);
+
+const fn interface_words(first: usize) -> u64 {
+    (bit(words::INTERFACE_WORDS) - 1) << first
+}
 
 /// The image in the `CELLS` map.
 struct MapImage {
@@ -228,6 +239,13 @@ impl Work {
         }
     }
 
+    /// Those values are looked at that filters at the ALE layers test: for a call that is shown nowhere else.
+    #[inline(always)]
+    pub fn ask_of_call(&mut self) {
+        // SAFETY: a valid map value; volatile, because the loader changes it while programs run.
+        self.asked = config().map_or(u64::MAX, |config| unsafe { (&raw const config.call_words).read_volatile() });
+    }
+
     /// Every value is looked at: by a layer that authorizes.
     #[inline(always)]
     pub fn ask_everything(&mut self) {
@@ -314,9 +332,14 @@ impl Work {
         if self.asks(OWNER) {
             self.identify_owner(socket);
         } else {
-            // that makes it nobody's
-            self.identity.process.started = 0;
+            self.identify_nobody();
         }
+    }
+
+    /// Nobody's identity: not looked at, or not known.
+    #[inline(always)]
+    pub fn identify_nobody(&mut self) {
+        self.identity.process.started = 0;
     }
 
     /// Takes an identity that was kept.
@@ -335,9 +358,7 @@ impl Work {
         }
         let identity = &self.identity;
         if identity.process.started == 0 {
-            for word in
-                [words::ALE_APP_ID, words::ALE_ORIGINAL_APP_ID, words::ALE_USER_ID, words::GROUPS, words::GROUPS + 1]
-            {
+            for word in words::OWNER {
                 self.values.set_unknown(word);
             }
             return;

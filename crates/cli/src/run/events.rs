@@ -147,7 +147,7 @@ impl Recorder {
         }
         self.report_lost(0);
         let summary = json!({
-            "time": now(), "kind": "summary", "packets": Json::Null, "flows": self.flows_made,
+            "time": now(), "kind": "summary", "packets": ended.packets, "flows": self.flows_made,
             "permitted": ended.permitted, "blocked": ended.blocked, "lost": self.lost,
         });
         self.write(&summary);

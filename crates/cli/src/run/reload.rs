@@ -64,8 +64,8 @@ impl<'a> Reload<'a> {
         let mut sources = vec![];
         for path in &self.args.policy {
             // a pipe, as from <(…), was read to its end at the start: it is empty now, and nothing would be filtered
-            if path.metadata().is_ok_and(|found| !found.is_file()) {
-                bail!("{} is not a file that can be read again", path.display());
+            if policies::is_standard_input(path) || path.metadata().is_ok_and(|found| !found.is_file()) {
+                bail!("{} is not a file that can be read again", policies::shown(path).display());
             }
             sources.push(policies::Source::read(path)?);
         }

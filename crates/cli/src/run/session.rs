@@ -14,7 +14,7 @@ use openwfp_kernel::{
     unix::UnixSockets,
 };
 use openwfp_model::LayerId;
-use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, RunUser, Sandbox};
+use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, RunUser, Sandbox, end_with_descendants};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::FlockOperation,
@@ -84,6 +84,8 @@ pub(crate) struct Next {
 /// What a run came to.
 pub(crate) struct Ended {
     pub outcome: Outcome,
+    /// Packets that were looked at; `None` where no layer saw them.
+    pub packets: Option<u64>,
     pub permitted: u64,
     pub blocked: u64,
     /// How many events each CPU has made.
@@ -92,6 +94,9 @@ pub(crate) struct Ended {
 
 /// Events are looked for this often although the kernel has not called: it does not for each one.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Nanoseconds of a clock tick, in which user space is told when processes have started (`USER_HZ` is 100 everywhere).
+const TICK: u64 = 10_000_000;
 
 /// Runs the command; the watcher is told what happens meanwhile.
 pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option<&mut dyn Source>) -> Result<Ended> {
@@ -130,6 +135,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
     drop(starting);
     let watched = watch(&group, &mut enforcement, &mut child, watcher, source);
     let totals = enforcement.totals().unwrap_or_default();
+    let packets = enforcement.packets().ok().flatten();
     let failures = enforcement.failures();
     if failures.sockets_not_ended > 0 {
         (plan.notice)(&format!("{} refused connections could not be ended and time out", failures.sockets_not_ended));
@@ -147,6 +153,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
     let (outcome, sequences) = watched?;
     Ok(Ended {
         outcome,
+        packets,
         permitted: totals.iter().map(|layer| layer.permitted).sum(),
         blocked: totals.iter().map(|layer| layer.blocked).sum(),
         sequences,
@@ -212,9 +219,7 @@ fn watch(
             replace(enforcement, watcher, *source, next);
         }
         if group.is_gone() {
-            // whoever did that has moved the command out of it: nothing filters it any more
-            child.kill()?;
-            bail!("the control group {} has been removed under the command, which is ended", group.path().display());
+            return Err(end_all(group, enforcement, child));
         }
         if let Some(outcome) = child.try_wait()? {
             break outcome;
@@ -225,6 +230,26 @@ fn watch(
     enforcement.events(|event| watcher.event(&event));
     watcher.looked();
     Ok((outcome, sequences))
+}
+
+/// Ends the command and what it has started, when its group is gone. Only an empty group can be removed: whoever did that has moved
+/// them out of it, and nothing filters them any more.
+fn end_all(group: &RunGroup, enforcement: &Enforcement, child: &openwfp_sandbox::Child) -> anyhow::Error {
+    // the group may stand where its path does not lead any more
+    let _ = group.kill_all();
+    let executed = enforcement.labels().iter().map(|(process, _)| (process.tgid, Some(process.started / TICK)));
+    let roots: Vec<(u32, Option<u64>)> = executed.chain([(child.id(), None)]).collect();
+    let ended = end_with_descendants(&roots);
+    // it is one of them, unless it could not be found
+    let _ = child.kill();
+    let what = match ended {
+        0 | 1 => "the command is ended".to_owned(),
+        _ => format!("the command and all that it has started ({ended} processes) are ended"),
+    };
+    anyhow!(
+        "the control group {} has been removed under the command, so that nothing filters it any more: {what}",
+        group.path().display()
+    )
 }
 
 /// Takes a policy over, if it is one and can be.

@@ -8,6 +8,7 @@ pub mod live;
 pub mod net;
 pub mod obedient;
 pub mod odd;
+pub mod pins;
 pub mod router;
 pub mod unix;
 
