@@ -19,6 +19,8 @@ macro_rules! kernel_members {
             TASK_COMM = "task_struct.comm";
             TASK_CRED = "task_struct.cred";
             TASK_SIGNAL = "task_struct.signal";
+            TASK_GROUPS = "task_struct.cgroups";
+            GROUPS_DEFAULT = "css_set.dfl_cgrp";
             SIGNAL_LIVE = "signal_struct.live";
             CRED_EUID = "cred.euid";
             CRED_EGID = "cred.egid";
@@ -54,6 +56,7 @@ macro_rules! kernel_members {
             GROUP_PARENT = "cgroup.self.parent";
             STATE_GROUP = "cgroup_subsys_state.cgroup";
             NODE_ID = "kernfs_node.id";
+            NODE_NAME = "kernfs_node.name";
             UNIX_DENTRY = "unix_sock.path.dentry";
             UNIX_ADDRESS = "unix_sock.addr";
             UNIX_ADDRESS_LENGTH = "unix_address.len";
@@ -92,6 +95,10 @@ macro_rules! settings {
             HASH_KEY_HIGH: u64;
             /// 1 when the policy names groups, so that those of a task have to be looked up.
             GROUPS_ASKED: u32;
+            /// 1 when the policy asks for control groups, units or containers.
+            CGROUPS_ASKED: u32;
+            /// 1 when the policy asks for network namespaces.
+            NAMESPACES_ASKED: u32;
             /// A flow of datagrams that was not used for so many nanoseconds has ended.
             FLOW_IDLE: u64;
         }

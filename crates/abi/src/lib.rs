@@ -11,6 +11,7 @@
 //! - [`file`](mod@file): how a program's file is named, and the path to show for it;
 //! - [`label`]: which program a process runs, taken when it was executed;
 //! - [`identity`]: all that a hook knows about the task that it serves;
+//! - [`cgroup`]: how a control group is known;
 //! - [`hash`]: the keyed hash behind the name of a file;
 //! - [`constants`]: the read-only constants of the object, among them the offsets of kernel members;
 //! - [`config`]: what the programs are to do;
@@ -21,6 +22,7 @@
 //! - [`measure`]: classifications that are made to be measured.
 #![no_std]
 
+pub mod cgroup;
 pub mod config;
 pub mod constants;
 pub mod counters;

@@ -237,7 +237,7 @@ impl Judge<'_, '_> {
             seq,
             flow: step.flow.map(|flow| flow.get()),
             packet: step.packet,
-            values: json::values(policy, step.layer, step.values, None),
+            values: json::values(policy, step.layer, step.values, json::Told::default()),
             bytes: sees_data(step.layer).then_some(step.data.len()),
             process: None,
             reason,

@@ -299,3 +299,86 @@ fn of_many_filters_those_nearest_to_matching_are_shown() {
     assert!(text.contains("92 more filters"), "{text}");
     assert!(succeeds(&[&event[..], &["-v"]].concat()).contains("\"f50\""));
 }
+
+/// Control groups, units, containers and network namespaces.
+#[test]
+fn the_fields_of_linux_are_explained() {
+    let folder = Folder::new("linux");
+    let policy = folder.file(
+        "linux.toml",
+        r#"
+        [[filter]]
+        name = "no service but one"
+        layer = "ALE_AUTH_CONNECT"
+        action = "block"
+        weight = 1
+        when.LINUX_CGROUP = { prefix = "/system.slice" }
+        [[filter]]
+        name = "the one"
+        layer = "ALE_AUTH_CONNECT"
+        action = "permit"
+        weight = 2
+        when.LINUX_SYSTEMD_UNIT = "ssh.service"
+        [[filter]]
+        name = "no container"
+        layer = "ALE_AUTH_CONNECT"
+        action = "block"
+        weight = 3
+        when.LINUX_CONTAINER = "web"
+        [[filter]]
+        name = "another network"
+        layer = "ALE_AUTH_CONNECT"
+        action = "block"
+        weight = 4
+        when.LINUX_NETWORK_NAMESPACE = { not = "/proc/self/ns/net" }
+        "#,
+    );
+    let brief = |events: &str| -> Vec<String> {
+        let output = wfp_reading(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", "--from", "-", "--brief"], events);
+        let decided = lines(&stdout(&output)).into_iter().map(|answer| answer["filter"]["name"].clone());
+        decided.map(|name| name.as_str().unwrap_or("none").to_owned()).collect()
+    };
+    let events = [
+        (r#"{"LINUX_CGROUP":"/system.slice/cron.service","LINUX_SYSTEMD_UNIT":"cron.service"}"#, "no service but one"),
+        (r#"{"values":{"LINUX_CGROUP":"/system.slice","LINUX_CONTAINER":null}}"#, "no service but one"),
+        (r#"{"LINUX_CGROUP":"/system.slice/ssh.service","LINUX_SYSTEMD_UNIT":"ssh.service"}"#, "the one"),
+        (r#"{"LINUX_CGROUP":"/system.slicer"}"#, "none"),
+        (r#"{}"#, "none"),
+        (r#"{"LINUX_CONTAINER":"web"}"#, "no container"),
+        (r#"{"LINUX_NETWORK_NAMESPACE":1}"#, "another network"),
+        (r#"{"LINUX_NETWORK_NAMESPACE":"/proc/self/ns/net"}"#, "none"),
+        (r#"{"LINUX_CGROUP":"?"}"#, "no service but one"),
+    ];
+    let (given, expected): (Vec<&str>, Vec<&str>) = events.into_iter().unzip();
+    assert_eq!(brief(&given.join("\n")), expected);
+
+    let text = succeeds(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", "LINUX_CGROUP=/system.slice/a.service"]);
+    assert!(text.contains("/system.slice"), "{text}");
+    for (word, said) in [
+        ("LINUX_CGROUP=system.slice", "begins with `/`"),
+        ("LINUX_SYSTEMD_UNIT=ssh", "`ssh.service`"),
+        ("LINUX_NETWORK_NAMESPACE=no-such-namespace", "unknown network namespace"),
+        ("LINUX_NETWORK_NAMESPACE=0", "no namespace"),
+    ] {
+        let output = wfp(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", word]);
+        assert_eq!(output.status.code(), Some(1), "{word}");
+        assert!(stderr(&output).contains(said), "{word}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn the_fields_of_linux_are_shown_apart() {
+    let shown = &lines(&succeeds(&["show", "layers", "ALE_AUTH_CONNECT_V4", "--json"]))[0];
+    let names = |key: &str| -> Vec<String> {
+        let fields = shown[key].as_array().unwrap().iter();
+        fields.map(|field| field["field"].as_str().unwrap().to_owned()).collect()
+    };
+    let ours = ["LINUX_CGROUP", "LINUX_SYSTEMD_UNIT", "LINUX_CONTAINER", "LINUX_NETWORK_NAMESPACE"];
+    assert_eq!(names("extension_fields"), ours);
+    assert!(names("fields").iter().all(|name| !ours.contains(&name.as_str())));
+    let text = succeeds(&["show", "layers", "ALE_AUTH_CONNECT_V4"]);
+    let (public, extension) = text.split_once("fields of ours").unwrap();
+    for name in ours {
+        assert!(extension.contains(name) && !public.contains(name), "{name}");
+    }
+}

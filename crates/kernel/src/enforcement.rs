@@ -15,6 +15,7 @@ use crate::{
     known::{Known, Named},
     labels::Labels,
     load::{LoadError, Settings, Shims, Times},
+    namespaces::{Asked, Namespaces},
     network::News,
     options::Options,
     sockets,
@@ -23,8 +24,10 @@ use crate::{
 };
 use aya::maps::Map;
 use openwfp_abi::{
+    cgroup::GroupKey,
     config::{Config, FLOWS_RECORDED, FORGETS},
     counters::{NO_STORAGE, NO_WORK, UNREADABLE_PACKETS},
+    file::FileKey,
 };
 use openwfp_engine::{CompiledPolicy, words};
 use openwfp_model::{FieldId, LayerId};
@@ -87,6 +90,15 @@ pub enum EnforceError {
         /// The group.
         gid: u32,
     },
+    /// A policy that is to take the place of another asks for what the programs were not loaded to find out.
+    #[error(
+        "the policy tests {field}, and the run was not started to find that out: it is looked up when a socket is made; end the \
+         run and start it with this policy"
+    )]
+    NotAsked {
+        /// The field.
+        field: FieldId,
+    },
 }
 
 /// Something that was left undone, and does no harm.
@@ -95,6 +107,9 @@ pub enum Warning {
     /// The program of a condition does not exist now: the condition matches nothing.
     #[error("no program matches a condition on ALE_APP_ID: {0}")]
     Application(#[from] ApplicationError),
+    /// There is no network namespace of a number now: the condition matches nothing.
+    #[error("no network namespace matches a condition on LINUX_NETWORK_NAMESPACE: there is none with the number {0}")]
+    NetworkNamespace(u32),
     /// Not all network interfaces and addresses found room: those left out are unreadable, or not known as local.
     #[error("{0} network interfaces or addresses were left out")]
     Interfaces(usize),
@@ -170,7 +185,11 @@ pub struct Enforcement {
     /// When interfaces are to be looked at again although nothing was heard.
     pub(crate) follow_again: Option<Instant>,
     phases: Phases,
-    pub(crate) applications: Known,
+    pub(crate) applications: Known<FileKey>,
+    pub(crate) named_groups: Known<GroupKey>,
+    pub(crate) namespaces: Namespaces,
+    /// What of Linux's own the programs find out.
+    pub(crate) asked: Asked,
     /// The bits of groups that the programs know.
     pub(crate) groups: BTreeMap<u32, u32>,
     pub(crate) cells: Cells,
@@ -199,7 +218,9 @@ impl Enforcement {
         let mut groups: Vec<(u32, u32)> = policy.groups().given().map(|(gid, bit)| (bit, gid)).collect();
         groups.sort_unstable();
         let groups: Vec<u32> = groups.into_iter().map(|(_, gid)| gid).collect();
-        let mut shims = Shims::load(&Settings { group, groups_named: &groups, cells: room, flows: options.flows })?;
+        let asked = if options.replaceable { Asked::ALL } else { Asked::by(policy) };
+        let mut shims =
+            Shims::load(&Settings { group, groups_named: &groups, cells: room, flows: options.flows, asked })?;
 
         let started = Instant::now();
         let mut warnings = vec![];
@@ -212,6 +233,13 @@ impl Enforcement {
         warnings.extend(missing.into_iter().map(Warning::from));
         applications.write(&mut shims, &named, policy.generation(), None)?;
         applications.switched(named);
+        let mut named_groups = Known::default();
+        let named = Named::groups(policy, shims.hash_key());
+        named_groups.write(&mut shims, &named, policy.generation(), None)?;
+        named_groups.switched(named);
+        let mut namespaces = Namespaces::default();
+        let missing = namespaces.write(&mut shims, policy)?;
+        warnings.extend(missing.into_iter().map(Warning::NetworkNamespace));
         let written = interfaces::write(shims.ebpf(), &interfaces::of_namespace()?)?;
         if written.refused > 0 {
             warnings.push(Warning::Interfaces(written.refused));
@@ -269,6 +297,9 @@ impl Enforcement {
             follow_again: None,
             phases,
             applications,
+            named_groups,
+            namespaces,
+            asked,
             groups: policy.groups().given().collect(),
             cells: memory,
             place: 0..cells.len() as u32,
@@ -324,7 +355,13 @@ impl Enforcement {
     /// the policy was loaded.
     pub fn events(&mut self, mut each: impl FnMut(Event)) {
         self.follow_network();
-        let events = self.events.drain(&self.labels);
+        let mut events = self.events.drain(&self.labels);
+        for event in &mut events {
+            let cookie = u32::try_from(event.values.get(words::COMPARTMENT_ID)).ok();
+            if let Some(inode) = cookie.and_then(|cookie| self.namespaces.inode(cookie)) {
+                event.values.set(words::LINUX_NETWORK_NAMESPACE, inode);
+            }
+        }
         for event in events.iter().filter(|event| event.fail_socket && event.enforced) {
             match sockets::end(event) {
                 Ok(()) => {}

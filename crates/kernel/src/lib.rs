@@ -36,6 +36,7 @@ pub mod links;
 pub mod load;
 pub mod measure;
 pub mod mounts;
+pub mod namespaces;
 mod netlink;
 mod network;
 pub mod offsets;

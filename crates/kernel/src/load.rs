@@ -8,6 +8,7 @@ use crate::{
     btf::{Btf, BtfError},
     flows::FlowLimits,
     group::Group,
+    namespaces::Asked,
     offsets::Offsets,
 };
 use aya::{
@@ -143,12 +144,14 @@ pub struct Settings<'a> {
     pub cells: u32,
     /// How flows are remembered.
     pub flows: FlowLimits,
+    /// What of Linux's own is asked for.
+    pub asked: Asked,
 }
 
 impl<'a> Settings<'a> {
     /// For labels alone: no policy.
     pub fn labels(group: &'a Group) -> Self {
-        Self { group, groups_named: &[], cells: LEAST_CELLS, flows: FlowLimits::default() }
+        Self { group, groups_named: &[], cells: LEAST_CELLS, flows: FlowLimits::default(), asked: Asked::default() }
     }
 }
 
@@ -204,6 +207,8 @@ impl Shims {
             .map_err(|error| LoadError::Object(Box::new(error.into())))?;
         let hash_key = [random()?, random()?];
         let groups_asked = u32::from(count > 0);
+        let (cgroups_asked, namespaces_asked) =
+            (u32::from(settings.asked.groups), u32::from(settings.asked.namespaces));
         let idle = settings.flows.idle_nanoseconds();
         // not all need be there: a constant that no program reads is left out of the object
         offsets.iter().for_each(|(name, value)| {
@@ -215,12 +220,17 @@ impl Shims {
             .override_global("HASH_KEY_LOW", &hash_key[0], true)
             .override_global("HASH_KEY_HIGH", &hash_key[1], true)
             .override_global("GROUPS_ASKED", &groups_asked, false)
+            .override_global("CGROUPS_ASKED", &cgroups_asked, false)
+            .override_global("NAMESPACES_ASKED", &namespaces_asked, false)
             .override_global("FLOW_IDLE", &idle, true)
             // on failure the log is asked for anyway
             .verifier_log_level(VerifierLogLevel::STATS)
             .map_max_entries("CELLS", settings.cells.max(LEAST_CELLS))
             .map_max_entries("FLOWS", settings.flows.entries.max(1))
             .allow_unsupported_maps();
+        if !settings.asked.groups {
+            loader.map_max_entries("GROUP_NAMES", 1).map_max_entries("GROUP_CLASSES", 1);
+        }
         let ebpf = loader.load(OBJECT).map_err(|error| LoadError::Object(Box::new(error)))?;
         let (links, pinned, attached) = (Vec::new(), Vec::new(), Vec::new());
         let mut shims = Self { ebpf, types, hash_key, links, pinned, attached, times: Times::default() };

@@ -29,8 +29,13 @@ use crate::{
     image, interfaces,
     known::{Named, not_waited},
     load::LoadError,
+    namespaces::Asked,
 };
-use openwfp_abi::config::{CHANGED, Config, FLOWS_RECORDED};
+use openwfp_abi::{
+    cgroup::GroupKey,
+    config::{CHANGED, Config, FLOWS_RECORDED},
+    file::FileKey,
+};
 use openwfp_engine::CompiledPolicy;
 use openwfp_model::{FieldId, LayerId};
 
@@ -70,6 +75,9 @@ impl Enforcement {
         if let Some((gid, _)) = policy.groups().iter().find(|(gid, bit)| self.groups.get(gid) != Some(bit)) {
             return Err(EnforceError::UnknownGroup { gid });
         }
+        if let Some(field) = Asked::by(policy).beyond(self.asked) {
+            return Err(EnforceError::NotAsked { field });
+        }
         self.settle()?;
         let cells = policy.image().cells();
         let room = self.cells.count();
@@ -80,6 +88,9 @@ impl Enforcement {
 
         self.cells.write(base, cells)?;
         let (named, missing) = Named::find(policy, self.shims.hash_key());
+        let groups = Named::groups(policy, self.shims.hash_key());
+        // an entry is true whatever policy holds
+        let without = self.namespaces.write(&mut self.shims, policy)?;
         let layers: Vec<LayerId> = config::used_layers(policy).chain(recorded.iter().copied()).collect();
         let next = config::of_policy(policy, base, &self.options, recorded, self.config.namespace);
         let filters = AuthorizingFilters::of(policy);
@@ -96,12 +107,13 @@ impl Enforcement {
         new.dedup();
         new.retain(|hook| !self.hooks.contains(hook));
         let before = self.config;
-        if let Err(error) = self.switch(&next, &named, &new) {
+        if let Err(error) = self.switch(&next, (&named, &groups), &new) {
             // as long as this fails, the flags of both stand, which is no harm
             let _ = config::write(&mut self.shims, before);
             // nor is what was added, but it would take the room of the next
             if let Some(grace) = &self.grace {
                 let _ = self.applications.clear_up(&mut self.shims, grace);
+                let _ = self.named_groups.clear_up(&mut self.shims, grace);
             }
             return Err(error.into());
         }
@@ -109,11 +121,13 @@ impl Enforcement {
         self.filters = filters;
         self.place = base..base + cells.len() as u32;
         self.applications.switched(named);
+        self.named_groups.switched(groups);
         self.hooks.extend(&new);
         self.layers.extend(layers);
         // the new policy holds, whatever comes of this: the next one sees to it
         let _ = self.settle();
         let mut warnings: Vec<Warning> = missing.into_iter().map(Warning::from).collect();
+        warnings.extend(without.into_iter().map(Warning::NetworkNamespace));
         if !new.is_empty() {
             warnings.push(Warning::LaterHooks(new.clone()));
         }
@@ -122,10 +136,16 @@ impl Enforcement {
 
     /// Everything up to the switch, and the switch. On failure programs decide by the old policy; its flags are still to be
     /// written.
-    fn switch(&mut self, next: &Config, named: &Named, new: &[Hook]) -> Result<(), LoadError> {
+    fn switch(
+        &mut self,
+        next: &Config,
+        (named, groups): (&Named<FileKey>, &Named<GroupKey>),
+        new: &[Hook],
+    ) -> Result<(), LoadError> {
         let generation = (next.image >> 32) as u32;
         let grace = made(&mut self.grace)?;
         self.applications.write(&mut self.shims, named, generation, Some(grace))?;
+        self.named_groups.write(&mut self.shims, groups, generation, Some(grace))?;
         hooks::load(self.shims.ebpf(), new)?;
         let mut both = config::both(&self.config, next);
         config::write(&mut self.shims, both)?;
@@ -178,6 +198,7 @@ impl Enforcement {
         config::write(&mut self.shims, settled)?;
         self.config = settled;
         self.applications.clear_up(&mut self.shims, grace)?;
+        self.named_groups.clear_up(&mut self.shims, grace)?;
         self.unsettled = None;
         Ok(())
     }

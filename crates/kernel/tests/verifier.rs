@@ -6,6 +6,7 @@ use aya::programs::{Program, ProgramError};
 use openwfp_kernel::{
     features,
     load::{Settings, Shims},
+    namespaces::Asked,
 };
 use std::time::Instant;
 use support::{OwnGroup, actor};
@@ -37,13 +38,13 @@ fn kernel_is_at_least(major: u32, minor: u32) -> bool {
     (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
-fn every_program_is_accepted(groups_named: &[u32]) {
+fn every_program_is_accepted(groups_named: &[u32], asked: Asked) {
     if let Some(reason) = features::missing().first() {
         eprintln!("skipped: {reason}");
         return;
     }
     let group = OwnGroup::make();
-    let settings = Settings { groups_named, ..Settings::labels(&group.0) };
+    let settings = Settings { groups_named, asked, ..Settings::labels(&group.0) };
     let mut shims = Shims::load(&settings).unwrap_or_else(|error| panic!("{error}"));
     let mut refused = vec![];
     for (name, program) in shims.ebpf().programs_mut() {
@@ -73,10 +74,15 @@ fn every_program_is_accepted(groups_named: &[u32]) {
 
 #[test]
 fn every_program_is_accepted_for_a_policy_without_groups() {
-    every_program_is_accepted(&[]);
+    every_program_is_accepted(&[], Asked::default());
 }
 
 #[test]
 fn every_program_is_accepted_for_a_policy_that_names_groups() {
-    every_program_is_accepted(&[27]);
+    every_program_is_accepted(&[27], Asked::default());
+}
+
+#[test]
+fn every_program_is_accepted_for_a_policy_that_asks_for_control_groups_and_namespaces() {
+    every_program_is_accepted(&[27], Asked { groups: true, namespaces: true });
 }

@@ -403,7 +403,7 @@ pub unsafe extern "C" fn write_call(work: *mut Work, ends: *const Ends) -> u32 {
     }
     let loopback = work.asks(bit(words::FLAGS)) && remote.is_local(work, ends.namespace);
     work.values.set(words::FLAGS, ends.flags | if loopback { IS_LOOPBACK } else { 0 });
-    work.values.set(words::COMPARTMENT_ID, ends.namespace as u32);
+    work.write_compartment(ends.namespace);
     work.values.set(words::REAUTHORIZE_REASON, 0);
     if !work.asks(OF_INTERFACES) {
         return 1;

@@ -245,7 +245,7 @@ impl Frame {
         work.clear();
         self.identify(work);
         work.write_interface(words::INTERFACE_INDEX, interface, work.namespace());
-        work.values.set(words::COMPARTMENT_ID, work.namespace() as u32);
+        work.write_compartment(work.namespace());
         let [destination, source] = addresses;
         let (local, remote) = if self.inbound { (destination, source) } else { (source, destination) };
         if let Some((_, address)) = known {

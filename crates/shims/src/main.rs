@@ -27,6 +27,7 @@
 
 mod address;
 mod bind;
+mod cgroup;
 mod connect;
 mod counters;
 mod device;

@@ -741,6 +741,6 @@ pub unsafe extern "C" fn write_packet(
     }
     work.values.set(words::FLAGS, flags);
     work.values.set(words::REAUTHORIZE_REASON, 0);
-    work.values.set(words::COMPARTMENT_ID, kept.compartment as u32);
+    work.write_compartment(kept.compartment);
     1
 }

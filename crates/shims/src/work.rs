@@ -1,10 +1,12 @@
 //! The memory in which one classification is made, and the classification itself.
 
 use crate::{
+    cgroup,
     counters::count,
     identity,
     layers::discard,
     maps::{APPLICATIONS, CELLS, CONFIG, ENDPOINTS, INTERFACES, SHARED, TOTALS},
+    offsets as at,
     report::{About, report_event},
     scratch::claimed,
     task::current_is_ours,
@@ -292,6 +294,8 @@ impl Work {
     pub fn identify_task(&mut self) {
         // SAFETY: memory that is claimed.
         unsafe { identify_current(self) };
+        // not from there: the stack is short
+        cgroup::know(self.identity.cgroup);
     }
 
     /// Takes the identity of the calling task.
@@ -345,9 +349,13 @@ impl Work {
         unsafe { record_words::copy(owner, &raw mut self.identity) };
     }
 
-    /// Writes application, user and groups into the values.
+    /// Writes application, user and groups into the values, and the control group where the policy asks for it.
     #[inline(always)]
     pub fn write_identity(&mut self) {
+        if at::CGROUPS_ASKED() != 0 {
+            // SAFETY: memory that is claimed.
+            unsafe { cgroup::write_group(self) };
+        }
         let identity = &self.identity;
         if identity.process.started == 0 {
             for word in words::OWNER {
@@ -373,6 +381,16 @@ impl Work {
         } else {
             self.values.set(words::GROUPS, identity.groups[0]);
             self.values.set(words::GROUPS + 1, identity.groups[1]);
+        }
+    }
+
+    /// Writes the network namespace with this cookie.
+    #[inline(always)]
+    pub fn write_compartment(&mut self, namespace: u64) {
+        self.values.set(words::COMPARTMENT_ID, namespace as u32);
+        if at::NAMESPACES_ASKED() != 0 {
+            // SAFETY: memory that is claimed.
+            unsafe { cgroup::write_namespace(self, namespace) };
         }
     }
 

@@ -183,6 +183,7 @@ impl Recorder {
         let identity = &event.identity;
         let known = identity.process.started != 0;
         let application = (known && identity.label.state.is_known()).then_some(&*event.program);
+        let told = json::Told { application, cgroup: event.cgroup.as_deref().filter(|_| known) };
         let mut line = json!({
             "time": time(event),
             "kind": "classify",
@@ -194,7 +195,7 @@ impl Recorder {
             "cpu": event.cpu,
             "seq": event.sequence,
             "flow": if event.flow == 0 { Json::Null } else { json!(event.flow) },
-            "values": policy.map(|policy| json::values(policy, event.layer, &event.values, application)),
+            "values": policy.map(|policy| json::values(policy, event.layer, &event.values, told)),
             "process": Json::Null,
         });
         if known {
