@@ -147,19 +147,10 @@ impl Frame {
         self.meets(work, OUTBOUND_IPPACKET, v6)
     }
 
-    /// IPFORWARD. Source and destination stand where other layers have the local and the remote side.
+    /// IPFORWARD.
     #[inline(always)]
     fn forwarded(&self, work: &mut Work, header: &Header, from: u32, v6: bool) -> Outcome {
-        header.source.write(work, words::IP_LOCAL_ADDRESS);
-        header.destination.write(work, words::IP_REMOTE_ADDRESS);
-        work.write_interface(words::ARRIVAL_INTERFACE_INDEX, from, work.namespace());
-        for word in 0..2 {
-            work.values.copy(words::IP_NEXTHOP_INTERFACE + word, forward::IP_FORWARD_INTERFACE + word);
-        }
-        // the interface that forwards is the one it came by
-        work.values.copy(words::IP_ARRIVAL_INTERFACE, words::IP_LOCAL_INTERFACE);
-        work.values.copy(words::IP_ARRIVAL_INTERFACE + 1, words::IP_LOCAL_INTERFACE + 1);
-        work.values.copy(words::ARRIVAL_INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
+        write_forward(work, header, from);
         self.meets(work, IPFORWARD, v6)
     }
 
@@ -254,6 +245,22 @@ impl Frame {
         let socket: *mut bpf_sock = unsafe { (*self.context).__bindgen_anon_2.sk };
         work.identify_sender(if socket.is_null() { None } else { Some(socket) });
     }
+}
+
+/// The values of a forwarded packet, whose values as one that leaves stand there already; the interface that it came by. Source
+/// and destination stand where other layers have the local and the remote side.
+#[inline(always)]
+pub fn write_forward(work: &mut Work, header: &Header, from: u32) {
+    header.source.write(work, words::IP_LOCAL_ADDRESS);
+    header.destination.write(work, words::IP_REMOTE_ADDRESS);
+    work.write_interface(words::ARRIVAL_INTERFACE_INDEX, from, work.namespace());
+    for word in 0..2 {
+        work.values.copy(words::IP_NEXTHOP_INTERFACE + word, forward::IP_FORWARD_INTERFACE + word);
+    }
+    // the interface that forwards is the one it came by
+    work.values.copy(words::IP_ARRIVAL_INTERFACE, words::IP_LOCAL_INTERFACE);
+    work.values.copy(words::IP_ARRIVAL_INTERFACE + 1, words::IP_LOCAL_INTERFACE + 1);
+    work.values.copy(words::ARRIVAL_INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
 }
 
 /// The type of a MAC address: `DlUnicast`, `DlMulticast` or `DlBroadcast`.
