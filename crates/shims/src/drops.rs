@@ -84,7 +84,7 @@ fn dropped(packet: Pointer, reason: u32, receiver: Pointer) -> Option<()> {
     let inbound = load::<u32>(packet, at::PACKET_ARRIVAL()) != 0;
     let candidate = if receiver.is_null() { holder } else { receiver };
     let ours = !candidate.is_null()
-        && is_ours(candidate)
+        && is_ours(candidate, packet)
         // what comes in over a pair of devices may still have its sender's
         && (!inbound || !receiver.is_null() || is_for(candidate, packet));
     let socket = if ours { candidate } else { null() };
@@ -192,20 +192,31 @@ impl Drop {
 
 /// Whether a socket was made in the command's group.
 #[inline(always)]
-fn is_ours(socket: Pointer) -> bool {
+fn is_ours(socket: Pointer, packet: Pointer) -> bool {
     match load::<u8>(socket, at::SOCK_STATE()) {
         TIME_WAIT => false,
-        NEW_REQUEST => is_listener_ours(socket).unwrap_or(false),
+        // SAFETY: a number. Only what goes out has one.
+        NEW_REQUEST => unsafe { listener_is_ours(address(packet, at::PACKET_SOCK())) != 0 },
         _ => is_of_group(socket).unwrap_or(false),
     }
+}
+
+/// [`is_listener_ours`], verified once.
+///
+/// # Safety
+/// None: what cannot be read is nobody's.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn listener_is_ours(request: u64) -> u32 {
+    is_listener_ours(request).unwrap_or(false) as u32
 }
 
 /// Whether the socket that a connection was asked of was made in the command's group. Read without types: the member that points to
 /// it has others in its place.
 #[inline(always)]
-fn is_listener_ours(request: Pointer) -> Option<bool> {
+fn is_listener_ours(request: u64) -> Option<bool> {
     let follow = |address: u64, member: usize| probe::<u64>(address + member as u64).filter(|target| *target != 0);
-    let mut group = follow(follow(request as u64, at::SOCK_LISTENER())?, at::SOCK_GROUP())?;
+    let mut group = follow(follow(request, at::SOCK_LISTENER())?, at::SOCK_GROUP())?;
     for _ in 0..DEPTH {
         if follow(follow(group, at::GROUP_NODE())?, at::NODE_ID())? == at::GROUP_ID() {
             return Some(true);
