@@ -63,6 +63,21 @@ macro_rules! kernel_members {
             UNIX_ADDRESS_NAME = "unix_address.name";
             DENTRY_INODE = "dentry.d_inode";
             INODE_NUMBER = "inode.i_ino";
+            SOCK_STATE = "sock_common.skc_state";
+            SOCK_COOKIE = "sock_common.skc_cookie";
+            SOCK_LISTENER = "sock_common.skc_listener";
+            DEVICE_NAMESPACE = "net_device.nd_net.net";
+            PACKET_SOCK = "sk_buff.sk";
+            PACKET_DEVICE = "sk_buff.dev";
+            PACKET_ROUTE = "sk_buff._skb_refdst";
+            PACKET_TYPE = "sk_buff.__pkt_type_offset";
+            PACKET_ARRIVAL = "sk_buff.skb_iif";
+            PACKET_PROTOCOL = "sk_buff.protocol";
+            PACKET_TRANSPORT = "sk_buff.transport_header";
+            PACKET_NETWORK = "sk_buff.network_header";
+            PACKET_TAIL = "sk_buff.tail";
+            PACKET_HEAD = "sk_buff.head";
+            PACKET_DATA = "sk_buff.data";
             CALL_ADDRESS = "bpf_sock_addr_kern.uaddr";
             CALL_ADDRESS_LENGTH = "bpf_sock_addr_kern.uaddrlen";
         }
@@ -99,6 +114,8 @@ macro_rules! settings {
             CGROUPS_ASKED: u32;
             /// 1 when the policy asks for network namespaces.
             NAMESPACES_ASKED: u32;
+            /// 1 when the kernel says for which socket a packet was that it drops (from Linux 6.11 on).
+            DROP_RECEIVER: u32;
             /// A flow of datagrams that was not used for so many nanoseconds has ended.
             FLOW_IDLE: u64;
         }

@@ -16,6 +16,7 @@
 //! - [`constants`]: the read-only constants of the object, among them the offsets of kernel members;
 //! - [`config`]: what the programs are to do;
 //! - [`event`]: what the programs report;
+//! - [`drop`](mod@drop): why the kernel drops a packet, and what that says;
 //! - [`flow`]: flows, and what is kept with a socket;
 //! - [`counters`]: what went wrong, counted;
 //! - [`unix`]: Unix sockets outside that may be spoken to;
@@ -26,6 +27,7 @@ pub mod cgroup;
 pub mod config;
 pub mod constants;
 pub mod counters;
+pub mod drop;
 pub mod event;
 pub mod file;
 pub mod flow;

@@ -262,7 +262,7 @@ impl Enforcement {
         }
         hooks.sort_unstable();
         hooks.dedup();
-        hooks::load(shims.ebpf(), &hooks)?;
+        hooks::load(&mut shims, &hooks)?;
         let unix = match &options.unix {
             UnixSockets::All => vec![],
             UnixSockets::Run(named) => unix::load(&mut shims, named, false)?,
@@ -275,7 +275,7 @@ impl Enforcement {
         let labels = Labels::take(&mut shims)?;
         let totals = TotalsMap::new(take(&mut shims, "TOTALS")?)?;
         let flows = FlowTable::new(take(&mut shims, "FLOWS")?, options.flows)?;
-        let events = Events::new(take(&mut shims, "EVENTS")?, take(&mut shims, "SEQUENCE")?)?;
+        let events = Events::new(take(&mut shims, "EVENTS")?, take(&mut shims, "SEQUENCE")?, shims.reasons().clone())?;
         news.wake_for(events.as_fd()).map_err(system)?;
         Ok(Self {
             shims,

@@ -1,6 +1,6 @@
 //! Events: what the programs decided, from the ring buffer to typed records.
 
-use crate::{group::Paths, labels::Labels, load::LoadError, mounts};
+use crate::{drops::Reasons, group::Paths, labels::Labels, load::LoadError, mounts};
 use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
 use openwfp_abi::{
     event::{ENFORCED, EventRecord, FAIL_SOCKET, SHOWN, kind},
@@ -77,6 +77,9 @@ pub struct Event {
     pub enforced: bool,
     /// Why, where the filter's action does not say it.
     pub reason: Reason,
+    /// Why the kernel had dropped the packet by itself before it was asked about: the name of its `enum skb_drop_reason` without the
+    /// beginning that all have in common, as its tracepoint `skb:kfree_skb` shows it. `None`: it had not.
+    pub dropped: Option<Arc<str>>,
     /// The filter that decided; 0: none.
     pub filter: u64,
     /// The flow; 0: none.
@@ -106,6 +109,7 @@ const PATHS_KEPT: usize = 4096;
 pub(crate) struct Events {
     ring: RingBuf<MapData>,
     sequence: PerCpuArray<MapData, u64>,
+    reasons: Reasons,
     programs: HashMap<(FileKey, LabelState), Arc<str>>,
     /// Paths of control groups by id. Ids are not given out again.
     cgroups: HashMap<u64, Option<Arc<str>>>,
@@ -119,11 +123,12 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) fn new(ring: Map, sequence: Map) -> Result<Self, LoadError> {
+    pub(crate) fn new(ring: Map, sequence: Map, reasons: Reasons) -> Result<Self, LoadError> {
         let failed = |name| move |source: MapError| LoadError::Map { name, source: Box::new(source) };
         let mut events = Self {
             ring: ring.try_into().map_err(failed("EVENTS"))?,
             sequence: sequence.try_into().map_err(failed("SEQUENCE"))?,
+            reasons,
             programs: HashMap::new(),
             cgroups: HashMap::new(),
             paths: Paths::open(),
@@ -216,6 +221,7 @@ impl Events {
             blocked: record.action != 0,
             enforced: record.flags & ENFORCED != 0,
             reason: Reason::from_number(record.reason)?,
+            dropped: self.reasons.name(record.drop),
             filter: record.filter,
             flow: record.flow,
             socket: record.socket,
@@ -293,6 +299,7 @@ impl Event {
             blocked: false,
             enforced: true,
             reason: Reason::None,
+            dropped: None,
             filter: 0,
             flow: 0,
             socket: like.map_or(0, |event| event.socket),

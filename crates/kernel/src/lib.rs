@@ -21,6 +21,7 @@ mod authorizing;
 pub mod bpffs;
 pub mod btf;
 mod config;
+mod drops;
 pub mod enforcement;
 pub mod events;
 pub mod features;

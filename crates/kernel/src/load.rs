@@ -6,6 +6,7 @@
 use crate::{
     attach,
     btf::{Btf, BtfError},
+    drops::{self, Reasons},
     flows::FlowLimits,
     group::Group,
     namespaces::Asked,
@@ -173,6 +174,7 @@ pub struct Times {
 pub struct Shims {
     ebpf: Ebpf,
     types: aya::Btf,
+    reasons: Reasons,
     hash_key: [u64; 2],
     links: Vec<(String, FdLink)>,
     /// What is pinned is held too: others can take pins away, with their mount even unawares.
@@ -193,13 +195,14 @@ impl Shims {
         let (found, mut loader) = thread::scope(|scope| {
             let found = scope.spawn(|| -> Result<_, BtfError> {
                 let btf = Btf::of_kernel()?;
-                let tracepoints = LABEL_PROGRAMS.map(|(_, tracepoint)| format!("btf_trace_{tracepoint}"));
-                Ok((Offsets::find(&btf)?, btf.typedefs_alone(&tracepoints)?))
+                let tracepoints = LABEL_PROGRAMS.iter().map(|(_, tracepoint)| *tracepoint).chain([drops::TRACEPOINT]);
+                let tracepoints: Vec<String> = tracepoints.map(|name| format!("btf_trace_{name}")).collect();
+                Ok((Offsets::find(&btf)?, Reasons::of(&btf)?, btf.typedefs_alone(&tracepoints)?))
             });
             let loader = EbpfLoader::new();
             (found.join(), loader)
         });
-        let (offsets, typedefs) = found.map_err(|_| LoadError::ObjectLacks { name: "reader of types" })??;
+        let (offsets, reasons, typedefs) = found.map_err(|_| LoadError::ObjectLacks { name: "reader of types" })??;
         let offsets_time = started.elapsed();
 
         let started = Instant::now();
@@ -210,6 +213,7 @@ impl Shims {
         let (cgroups_asked, namespaces_asked) =
             (u32::from(settings.asked.groups), u32::from(settings.asked.namespaces));
         let idle = settings.flows.idle_nanoseconds();
+        let receiver = u32::from(reasons.tell_receiver());
         // not all need be there: a constant that no program reads is left out of the object
         offsets.iter().for_each(|(name, value)| {
             loader.override_global(name, value, false);
@@ -223,6 +227,7 @@ impl Shims {
             .override_global("CGROUPS_ASKED", &cgroups_asked, false)
             .override_global("NAMESPACES_ASKED", &namespaces_asked, false)
             .override_global("FLOW_IDLE", &idle, true)
+            .override_global("DROP_RECEIVER", &receiver, true)
             // on failure the log is asked for anyway
             .verifier_log_level(VerifierLogLevel::STATS)
             .map_max_entries("CELLS", settings.cells.max(LEAST_CELLS))
@@ -233,8 +238,9 @@ impl Shims {
         }
         let ebpf = loader.load(OBJECT).map_err(|error| LoadError::Object(Box::new(error)))?;
         let (links, pinned, attached) = (Vec::new(), Vec::new(), Vec::new());
-        let mut shims = Self { ebpf, types, hash_key, links, pinned, attached, times: Times::default() };
+        let mut shims = Self { ebpf, types, reasons, hash_key, links, pinned, attached, times: Times::default() };
         shims.name_groups(settings.groups_named)?;
+        shims.reasons.write(&mut shims.ebpf)?;
         shims.times.offsets = offsets_time;
         shims.times.object = started.elapsed();
         Ok(shims)
@@ -325,6 +331,16 @@ impl Shims {
     /// The loaded object, for further programs and maps.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+
+    /// The same, with the kernel's types that programs of tracepoints are loaded with.
+    pub fn ebpf_and_types(&mut self) -> (&mut Ebpf, &aya::Btf) {
+        (&mut self.ebpf, &self.types)
+    }
+
+    /// The kernel's reasons to drop a packet.
+    pub(crate) fn reasons(&self) -> &Reasons {
+        &self.reasons
     }
 
     /// The key of the path hash in this load; see [`Application::key`](crate::applications::Application::key).

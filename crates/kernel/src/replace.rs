@@ -128,8 +128,10 @@ impl Enforcement {
         let _ = self.settle();
         let mut warnings: Vec<Warning> = missing.into_iter().map(Warning::from).collect();
         warnings.extend(without.into_iter().map(Warning::NetworkNamespace));
-        if !new.is_empty() {
-            warnings.push(Warning::LaterHooks(new.clone()));
+        // what the kernel drops by itself is told without anything that was kept
+        let later: Vec<Hook> = new.iter().copied().filter(|hook| *hook != Hook::KernelDrop).collect();
+        if !later.is_empty() {
+            warnings.push(Warning::LaterHooks(later));
         }
         Ok(Replaced { generation: found, hooks: new, warnings })
     }
@@ -146,7 +148,7 @@ impl Enforcement {
         let grace = made(&mut self.grace)?;
         self.applications.write(&mut self.shims, named, generation, Some(grace))?;
         self.named_groups.write(&mut self.shims, groups, generation, Some(grace))?;
-        hooks::load(self.shims.ebpf(), new)?;
+        hooks::load(&mut self.shims, new)?;
         let mut both = config::both(&self.config, next);
         config::write(&mut self.shims, both)?;
         self.look_closer(new)?;

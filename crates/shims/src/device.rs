@@ -9,8 +9,9 @@
 //! first one stands. What passes several devices (VLANs, bridges, tunnels) meets the layers at each.
 
 use crate::{
+    bytes::Bytes,
     counters::count,
-    header::{self, Header, read_network},
+    header::{Header, read_network},
     icmp::write_embedded,
     layers::{
         INBOUND_ICMP_ERROR, INBOUND_IPPACKET, INBOUND_MAC_FRAME_ETHERNET, INBOUND_TRANSPORT, IPFORWARD,
@@ -163,19 +164,10 @@ impl Frame {
         self.meets(work, OUTBOUND_IPPACKET, v6)
     }
 
-    /// IPFORWARD. Source and destination stand where other layers have the local and the remote side.
+    /// IPFORWARD.
     #[inline(always)]
     fn forwarded(&self, work: &mut Work, header: &Header, from: u32, v6: bool) -> Outcome {
-        header.source.write(work, words::IP_LOCAL_ADDRESS);
-        header.destination.write(work, words::IP_REMOTE_ADDRESS);
-        work.write_interface(words::ARRIVAL_INTERFACE_INDEX, from, work.namespace());
-        for word in 0..2 {
-            work.values.copy(words::IP_NEXTHOP_INTERFACE + word, forward::IP_FORWARD_INTERFACE + word);
-        }
-        // the interface that forwards is the one it came by
-        work.values.copy(words::IP_ARRIVAL_INTERFACE, words::IP_LOCAL_INTERFACE);
-        work.values.copy(words::IP_ARRIVAL_INTERFACE + 1, words::IP_LOCAL_INTERFACE + 1);
-        work.values.copy(words::ARRIVAL_INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
+        write_forward(work, header, from);
         self.meets(work, IPFORWARD, v6)
     }
 
@@ -215,7 +207,7 @@ impl Frame {
             return false;
         }
         // cut: the kernel drops it
-        let Some([tag, inner]) = header::load::<[u16; 2]>(self.context, 0) else { return false };
+        let Some([tag, inner]) = self.context.load::<[u16; 2]>(0) else { return false };
         let inner = u16::from_be(inner) as u32;
         u16::from_be(tag) as u32 & NAMES == 0 && (inner == IPV4 || inner == IPV6 || is_tag(inner))
     }
@@ -306,6 +298,22 @@ impl Frame {
 #[inline(always)]
 fn is_tag(kind: u32) -> bool {
     kind == VLAN || kind == PROVIDER_VLAN
+}
+
+/// The values of a forwarded packet, whose values as one that leaves stand there already; the interface that it came by. Source
+/// and destination stand where other layers have the local and the remote side.
+#[inline(always)]
+pub fn write_forward(work: &mut Work, header: &Header, from: u32) {
+    header.source.write(work, words::IP_LOCAL_ADDRESS);
+    header.destination.write(work, words::IP_REMOTE_ADDRESS);
+    work.write_interface(words::ARRIVAL_INTERFACE_INDEX, from, work.namespace());
+    for word in 0..2 {
+        work.values.copy(words::IP_NEXTHOP_INTERFACE + word, forward::IP_FORWARD_INTERFACE + word);
+    }
+    // the interface that forwards is the one it came by
+    work.values.copy(words::IP_ARRIVAL_INTERFACE, words::IP_LOCAL_INTERFACE);
+    work.values.copy(words::IP_ARRIVAL_INTERFACE + 1, words::IP_LOCAL_INTERFACE + 1);
+    work.values.copy(words::ARRIVAL_INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
 }
 
 /// The type of a MAC address: `DlUnicast`, `DlMulticast` or `DlBroadcast`.

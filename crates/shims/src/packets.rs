@@ -84,6 +84,27 @@ impl Kept {
             compartment,
         }
     }
+
+    /// What is kept with a socket; [`NOTHING`] where nothing is.
+    #[inline(always)]
+    pub fn of_socket(socket: Option<*mut bpf_sock>) -> Self {
+        let mut kept = Self::of_namespace(core::hint::black_box(0));
+        if let Some(endpoint) = socket.and_then(|socket| ENDPOINTS.get(socket)) {
+            // SAFETY: a valid map value.
+            unsafe {
+                kept.flags = (*endpoint).flags;
+                kept.flow = (*endpoint).flow;
+                kept.generation = (*endpoint).generation;
+                kept.authorization = (*endpoint).authorization;
+                kept.network = (*endpoint).network;
+                kept.arrival = (*endpoint).arrival;
+                kept.compartment = (*endpoint).compartment;
+            }
+        } else {
+            kept.flags = NOTHING;
+        }
+        kept
+    }
 }
 
 /// What becomes of a packet whose headers cannot be read.
@@ -102,7 +123,7 @@ fn others() -> bool {
 
 /// Whether a packet is one of a TCP connection, not of a raw socket that merely carries TCP.
 #[inline(always)]
-fn is_stream(header: &Header, kept: &Kept) -> bool {
+pub fn is_stream(header: &Header, kept: &Kept) -> bool {
     header.protocol == protocol::TCP && kept.flags & PACKET_AUTHORIZED == 0
 }
 
@@ -129,12 +150,14 @@ struct Packet {
 #[derive(Clone, Copy)]
 pub struct Kept {
     flags: u64,
-    flow: u64,
+    /// The flow that a stream socket carries.
+    pub flow: u64,
     generation: u32,
     authorization: u32,
     network: u32,
     arrival: u32,
-    compartment: u64,
+    /// The cookie of the network namespace.
+    pub compartment: u64,
 }
 
 impl Packet {
@@ -153,22 +176,7 @@ impl Packet {
 
     #[inline(always)]
     fn kept(&self) -> Kept {
-        let mut kept = Kept::of_namespace(core::hint::black_box(0));
-        if let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
-            // SAFETY: a valid map value.
-            unsafe {
-                kept.flags = (*endpoint).flags;
-                kept.flow = (*endpoint).flow;
-                kept.generation = (*endpoint).generation;
-                kept.authorization = (*endpoint).authorization;
-                kept.network = (*endpoint).network;
-                kept.arrival = (*endpoint).arrival;
-                kept.compartment = (*endpoint).compartment;
-            }
-        } else {
-            kept.flags = NOTHING;
-        }
-        kept
+        Kept::of_socket(self.socket())
     }
 
     #[inline(always)]
@@ -585,25 +593,9 @@ impl Packet {
 
     #[inline(always)]
     fn key(&self, header: &Header, settings: u64) -> FlowKey {
-        let (local, remote) = match self.inbound {
-            true => (header.destination, header.source),
-            false => (header.source, header.destination),
-        };
-        let version = if remote.is_v6() { 6 } else { 4 };
-        let mut key = FlowKey { kind: 0, ..flows::key(self.cookie(), &remote, header.protocol, version) };
-        key.port = header.remote_port(self.inbound);
-        if self.inbound && header.is_unasked() {
-            key.kind = INBOUND_ALONE;
-        }
-        if settings & BY_LOCAL != 0 {
-            key.local = local.key();
-            key.local_port = header.local_port(self.inbound);
-        }
-        if settings & BY_INTERFACE != 0 {
-            // SAFETY: the context is valid; the verifier checks the member.
-            key.interface = unsafe { (*self.context).ifindex };
-        }
-        key
+        // SAFETY: the context is valid; the verifier checks the member.
+        let interface = unsafe { (*self.context).ifindex };
+        flow_key(self.cookie(), header, self.inbound, interface, settings)
     }
 
     /// The incoming values of a packet, at every layer that it meets.
@@ -642,6 +634,29 @@ pub unsafe extern "C" fn recall(packet: *mut __sk_buff, v6: u32, kept: *mut Kept
     kept.flow = next_flow();
     kept.compartment = socket::namespace(socket);
     1
+}
+
+/// The key of the flow that a packet of a socket belongs to.
+#[inline(always)]
+pub fn flow_key(socket: u64, header: &Header, inbound: bool, interface: u32, settings: u64) -> FlowKey {
+    let (local, remote) = match inbound {
+        true => (header.destination, header.source),
+        false => (header.source, header.destination),
+    };
+    let version = if remote.is_v6() { 6 } else { 4 };
+    let mut key = FlowKey { kind: 0, ..flows::key(socket, &remote, header.protocol, version) };
+    key.port = header.remote_port(inbound);
+    if inbound && header.is_unasked() {
+        key.kind = INBOUND_ALONE;
+    }
+    if settings & BY_LOCAL != 0 {
+        key.local = local.key();
+        key.local_port = header.local_port(inbound);
+    }
+    if settings & BY_INTERFACE != 0 {
+        key.interface = interface;
+    }
+    key
 }
 
 /// ALE_AUTH_CONNECT of a hop by way of which a packet goes somewhere else. That was, or will be, asked for by itself.

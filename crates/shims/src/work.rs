@@ -52,6 +52,8 @@ pub struct Work {
     /// [`Config::network`].
     network: u64,
     done: u64,
+    /// Why the kernel has dropped the packet, as its `enum skb_drop_reason` has it; 0: it has not.
+    pub drop: u64,
 }
 
 #[map]
@@ -210,6 +212,7 @@ pub fn begin() -> Option<&'static mut Work> {
         memory.active[1] = (&raw const config.active[1]).read_volatile();
         memory.asked = (&raw const config.packet_words).read_volatile();
         memory.namespace = (&raw const config.namespace).read_volatile();
+        memory.drop = 0;
     }
     Some(memory)
 }

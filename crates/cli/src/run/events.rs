@@ -209,6 +209,9 @@ impl Recorder {
         if !event.reason.name().is_empty() {
             line["reason"] = json!(event.reason.name());
         }
+        if let Some(reason) = &event.dropped {
+            line["drop_reason"] = json!(&**reason);
+        }
         if event.blocked && !event.enforced {
             line["dry_run"] = json!(true);
         }
@@ -263,6 +266,10 @@ impl Recorder {
             (Some(filter), reason) => format!("\"{}\" ({reason})", filter.filter.name),
             (None, "") => "no filter matched".to_owned(),
             (None, reason) => reason.to_owned(),
+        };
+        let why = match &event.dropped {
+            Some(reason) => format!("{why}; the kernel had dropped it: {reason}"),
+            None => why,
         };
         let layer = event.layer.name();
         let action = paint.action(action(event));

@@ -7,6 +7,7 @@
 //! Nothing in a blob is trusted: whatever is out of place is an error.
 
 mod aliases;
+mod enumeration;
 mod error;
 mod format;
 #[cfg(test)]

@@ -131,6 +131,13 @@ fn perform(line: &str) -> io::Result<()> {
             SENDER.set(Some(socket));
             Ok(())
         }
+        // likewise, with room for hardly anything that comes
+        "udp-at-narrow" => {
+            let socket = UdpSocket::bind(address()?)?;
+            odd::narrow(&socket)?;
+            SENDER.set(Some(socket));
+            Ok(())
+        }
         "receive" => SENDER.with_borrow(|sender| {
             let sender = sender.as_ref().unwrap();
             sender.set_read_timeout(Some(Duration::from_secs(1)))?;
