@@ -22,6 +22,8 @@ pub const BY_LOCAL: u64 = 1 << 8;
 pub const BY_INTERFACE: u64 = 1 << 9;
 /// What comes in is authorized: datagrams that leave keep their flows, so that the answers belong to them.
 pub const INBOUND_ASKED: u64 = 1 << 10;
+/// The policy names callouts to which packets go.
+pub const DIVERTS: u64 = 1 << 11;
 /// The ends of flows are to be reported.
 pub const FLOWS_RECORDED: u64 = 1 << 6;
 

@@ -59,6 +59,12 @@ macro_rules! kernel_members {
             DENTRY_INODE = "dentry.d_inode";
             INODE_NUMBER = "inode.i_ino";
             CALL_ADDRESS = "bpf_sock_addr_kern.uaddr";
+            PACKET_HEAD = "sk_buff.head";
+            PACKET_DATA = "sk_buff.data";
+            PACKET_END = "sk_buff.end";
+            PACKET_SUM_START = "sk_buff.csum_start";
+            PACKET_SUM_OFFSET = "sk_buff.csum_offset";
+            SHARED_GSO_TYPE = "skb_shared_info.gso_type";
             CALL_ADDRESS_LENGTH = "bpf_sock_addr_kern.uaddrlen";
         }
     };
@@ -70,6 +76,7 @@ macro_rules! kernel_members {
 macro_rules! kernel_bits {
     ($callback:ident) => {
         $callback! {
+            PACKET_SUMMED = "sk_buff.ip_summed";
             SOCK_IPV6ONLY = "sock_common.skc_ipv6only";
         }
     };
@@ -90,6 +97,8 @@ macro_rules! settings {
             HASH_KEY_HIGH: u64;
             /// 1 when the policy names groups, so that those of a task have to be looked up.
             GROUPS_ASKED: u32;
+            /// The mark of a packet that was diverted, and is to be taken out of the stack where it leaves; drawn by lot.
+            DIVERT_MARK: u32;
             /// A flow of datagrams that was not used for so many nanoseconds has ended.
             FLOW_IDLE: u64;
         }

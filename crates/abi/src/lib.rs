@@ -16,6 +16,7 @@
 //! - [`config`]: what the programs are to do;
 //! - [`event`]: what the programs report;
 //! - [`flow`]: flows, and what is kept with a socket;
+//! - [`divert`]: packets on their way to a callout and back;
 //! - [`counters`]: what went wrong, counted;
 //! - [`unix`]: Unix sockets outside that may be spoken to;
 //! - [`measure`]: classifications that are made to be measured.
@@ -24,6 +25,7 @@
 pub mod config;
 pub mod constants;
 pub mod counters;
+pub mod divert;
 pub mod event;
 pub mod file;
 pub mod flow;

@@ -183,6 +183,18 @@ impl State {
         self.follow(answer)
     }
 
+    /// Goes on after [`Step::Callout`] as if the callout was not registered: it cannot be asked.
+    #[inline(always)]
+    pub fn pass_over<I: Image + ?Sized, O: Observer>(&mut self, image: &I, observer: &mut O) -> Step {
+        let Some(filter) = self.callout(image) else {
+            return self.close(Reason::BadCell);
+        };
+        let before = self.arbitration;
+        let answer = self.arbitration.answer(filter, self.sublayer);
+        observer.answer(self.candidate(), filter, &before, answer);
+        self.follow(answer)
+    }
+
     /// On to the next sublayer, or to the next filter of this one.
     #[inline(always)]
     fn follow(&mut self, answer: Answer) -> Step {
@@ -294,10 +306,7 @@ where
     if is_registered_callout(filter) {
         return Step::Callout;
     }
-    let before = state.arbitration;
-    let answer = state.arbitration.answer(filter, state.sublayer);
-    observer.answer(rank, filter, &before, answer);
-    state.follow(answer)
+    state.pass_over(image, observer)
 }
 
 #[inline(always)]

@@ -182,11 +182,11 @@ impl Btf {
         if place.width == 0 && place.bits.is_multiple_of(8) { Ok(place.bits / 8) } else { Err(form(path)) }
     }
 
-    /// The bit offset of a member that is a single bit, by a path as for [`Btf::offset`]. It counts
+    /// The offset in bits of a member of less than a byte, which lies in one byte, by a path as for [`Btf::offset`]. It counts
     /// from the lowest bit of each byte, as bit fields lie on little-endian machines.
     pub fn bit(&self, path: &str) -> Result<u32, BtfError> {
         let place = self.place(path)?;
-        if place.width == 1 { Ok(place.bits) } else { Err(form(path)) }
+        if (1..8).contains(&place.width) && place.bits % 8 + place.width <= 8 { Ok(place.bits) } else { Err(form(path)) }
     }
 
     /// Where a member is, by a path as for [`Btf::offset`].
@@ -426,7 +426,7 @@ mod tests {
         w.aggregate(
             kind::STRUCT,
             "file",
-            &[("mode", 1, 0, 0), ("", 5, 64, 0), ("a", 1, 192, 1), ("b", 1, 193, 1), ("wide", 1, 194, 3)],
+            &[("mode", 1, 0, 0), ("", 5, 64, 0), ("a", 1, 192, 1), ("b", 1, 193, 1), ("wide", 1, 194, 3), ("across", 1, 197, 4)],
         );
         w.aggregate(kind::STRUCT, "empty", &[]);
         w
@@ -440,6 +440,7 @@ mod tests {
         assert_eq!(btf.offset("file.f_path").unwrap(), 8);
         assert_eq!(btf.offset("file.f_path.dentry").unwrap(), 16);
         assert_eq!(btf.bit("file.b").unwrap(), 193);
+        assert_eq!(btf.bit("file.wide").unwrap(), 194);
         assert_eq!(btf.place("file.wide").unwrap(), Place { bits: 194, width: 3 });
     }
 
@@ -458,7 +459,7 @@ mod tests {
         for (path, message) in table {
             assert_eq!(btf.offset(path).unwrap_err().to_string(), message);
         }
-        assert!(matches!(btf.bit("file.wide"), Err(BtfError::Form { .. })));
+        assert!(matches!(btf.bit("file.across"), Err(BtfError::Form { .. })));
         assert!(matches!(btf.bit("file.mode"), Err(BtfError::Form { .. })));
     }
 

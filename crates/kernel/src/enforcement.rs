@@ -188,7 +188,7 @@ impl Enforcement {
         let mut groups: Vec<(u32, u32)> = policy.groups().given().map(|(gid, bit)| (bit, gid)).collect();
         groups.sort_unstable();
         let groups: Vec<u32> = groups.into_iter().map(|(_, gid)| gid).collect();
-        let mut shims = Shims::load(&Settings { group, groups_named: &groups, cells: room, flows: options.flows })?;
+        let mut shims = Shims::load(&Settings { group, groups_named: &groups, cells: room, flows: options.flows, diverted: 0 })?;
 
         let started = Instant::now();
         let mut warnings = vec![];

@@ -18,7 +18,7 @@ use aya::{
         links::{FdLink, PinnedLink},
     },
 };
-use openwfp_abi::{identity::GROUPS_NAMED, unix::UNIX_ENTRIES};
+use openwfp_abi::{divert::TOKENS, identity::GROUPS_NAMED, unix::UNIX_ENTRIES};
 use std::{
     fs, io,
     path::Path,
@@ -143,12 +143,14 @@ pub struct Settings<'a> {
     pub cells: u32,
     /// How flows are remembered.
     pub flows: FlowLimits,
+    /// How many bytes the ring buffer of diverted packets has; 0: none is diverted.
+    pub diverted: u32,
 }
 
 impl<'a> Settings<'a> {
     /// For labels alone: no policy.
     pub fn labels(group: &'a Group) -> Self {
-        Self { group, groups_named: &[], cells: LEAST_CELLS, flows: FlowLimits::default() }
+        Self { group, groups_named: &[], cells: LEAST_CELLS, flows: FlowLimits::default(), diverted: 0 }
     }
 }
 
@@ -205,6 +207,8 @@ impl Shims {
         let hash_key = [random()?, random()?];
         let groups_asked = u32::from(count > 0);
         let idle = settings.flows.idle_nanoseconds();
+        // any but the mark that packets have by themselves
+        let divert_mark = random()? as u32 | 1;
         // not all need be there: a constant that no program reads is left out of the object
         offsets.iter().for_each(|(name, value)| {
             loader.override_global(name, value, false);
@@ -216,10 +220,13 @@ impl Shims {
             .override_global("HASH_KEY_HIGH", &hash_key[1], true)
             .override_global("GROUPS_ASKED", &groups_asked, false)
             .override_global("FLOW_IDLE", &idle, true)
+            .override_global("DIVERT_MARK", &divert_mark, true)
             // on failure the log is asked for anyway
             .verifier_log_level(VerifierLogLevel::STATS)
             .map_max_entries("CELLS", settings.cells.max(LEAST_CELLS))
             .map_max_entries("FLOWS", settings.flows.entries.max(1))
+            .map_max_entries("DIVERTED", settings.diverted.max(4096))
+            .map_max_entries("TOKENS", if settings.diverted == 0 { 1 } else { TOKENS })
             .allow_unsupported_maps();
         let ebpf = loader.load(OBJECT).map_err(|error| LoadError::Object(Box::new(error)))?;
         let (links, pinned, attached) = (Vec::new(), Vec::new(), Vec::new());

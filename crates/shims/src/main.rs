@@ -16,6 +16,7 @@
 //! - [`unix`]: Unix sockets, which the group may use among itself;
 //! - [`flows`]: what was authorized, until when, and by which policy;
 //! - [`address`], [`header`], [`socket`], [`layers`], [`protocol`]: what the hooks read and name;
+//! - [`divert`]: packets to callouts in user space, and back;
 //! - [`report`], [`refuse`]: what comes of it: an event, an errno, a dropped packet;
 //! - [`maps`]: the maps that the hooks share;
 //! - [`measure`]: a program that is attached nowhere, and classifies what it is given.
@@ -30,6 +31,7 @@ mod bind;
 mod connect;
 mod counters;
 mod device;
+mod divert;
 mod endpoint;
 mod flows;
 mod header;
