@@ -157,7 +157,7 @@ pub struct Token {
     pub token: u32,
     /// 1: it has left our device, and has not come to the place where it goes on.
     pub under_way: u32,
-    /// The first two words of what tells the packet: see [`Token::sign`].
+    /// Eight bytes that tell the packet, in memory order: see [`Token::sign`]. 0 where it is too short for them.
     pub sign: u64,
     /// The device to which it goes.
     pub interface: u32,
@@ -173,6 +173,12 @@ pub struct Token {
     pub injector: u32,
     /// The index of the device by which a forwarded packet came; 0: none.
     pub arrival: u32,
+    /// The tag of IEEE 802.1Q that it gets, and the tag's type in host order; 0: it gets none.
+    pub vlan: u16,
+    /// See [`vlan`](Self::vlan).
+    pub vlan_protocol: u16,
+    /// Always 0.
+    pub zero: u32,
     /// The flow; 0: none.
     pub flow: u64,
     /// The socket's cookie; 0: none.

@@ -186,7 +186,11 @@ impl Btf {
     /// from the lowest bit of each byte, as bit fields lie on little-endian machines.
     pub fn bit(&self, path: &str) -> Result<u32, BtfError> {
         let place = self.place(path)?;
-        if (1..8).contains(&place.width) && place.bits % 8 + place.width <= 8 { Ok(place.bits) } else { Err(form(path)) }
+        if (1..8).contains(&place.width) && place.bits % 8 + place.width <= 8 {
+            Ok(place.bits)
+        } else {
+            Err(form(path))
+        }
     }
 
     /// Where a member is, by a path as for [`Btf::offset`].
@@ -426,7 +430,14 @@ mod tests {
         w.aggregate(
             kind::STRUCT,
             "file",
-            &[("mode", 1, 0, 0), ("", 5, 64, 0), ("a", 1, 192, 1), ("b", 1, 193, 1), ("wide", 1, 194, 3), ("across", 1, 197, 4)],
+            &[
+                ("mode", 1, 0, 0),
+                ("", 5, 64, 0),
+                ("a", 1, 192, 1),
+                ("b", 1, 193, 1),
+                ("wide", 1, 194, 3),
+                ("across", 1, 197, 4),
+            ],
         );
         w.aggregate(kind::STRUCT, "empty", &[]);
         w

@@ -5,6 +5,7 @@ use crate::{
     attach,
     authorizing::AuthorizingFilters,
     bpffs, config,
+    divert::{Device, Divert, Entries, Parts, Policies, Ring, duplicate},
     events::{self, EndOfFlow, Event, EventKind, Events},
     flows::FlowTable,
     grace::Grace,
@@ -14,16 +15,18 @@ use crate::{
     interfaces,
     known::{Known, Named},
     labels::Labels,
+    links::Link,
     load::{LoadError, Settings, Shims, Times},
     options::Options,
-    sockets,
+    replace, sockets,
     totals::{LayerTotals, TotalsMap},
     unix::{self, UnixSockets},
 };
-use aya::maps::Map;
+use aya::maps::{HashMap, Map, MapError};
 use openwfp_abi::{
     config::{Config, FLOWS_RECORDED},
     counters::{NO_STORAGE, NO_WORK},
+    divert::TOKENS,
 };
 use openwfp_engine::{CompiledPolicy, words};
 use openwfp_model::{FieldId, LayerId};
@@ -32,7 +35,7 @@ use std::{
     fs::File,
     io,
     ops::Range,
-    os::fd::{AsFd, BorrowedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::Path,
     time::{Duration, Instant},
 };
@@ -173,6 +176,9 @@ pub struct Enforcement {
     pub(crate) grace: Option<Grace>,
     /// The filters of the policy that holds which authorize flows.
     pub(crate) filters: AuthorizingFilters,
+    pub(crate) policies: Policies,
+    /// By which diverted packets come back; none where nothing is diverted.
+    device: Option<Device>,
 }
 
 impl Enforcement {
@@ -188,7 +194,18 @@ impl Enforcement {
         let mut groups: Vec<(u32, u32)> = policy.groups().given().map(|(gid, bit)| (bit, gid)).collect();
         groups.sort_unstable();
         let groups: Vec<u32> = groups.into_iter().map(|(_, gid)| gid).collect();
-        let mut shims = Shims::load(&Settings { group, groups_named: &groups, cells: room, flows: options.flows, diverted: 0 })?;
+        let mut shims = Shims::load(&Settings {
+            group,
+            groups_named: &groups,
+            cells: room,
+            flows: options.flows,
+            diverted: options.diverted,
+        })?;
+
+        // before interfaces are listed
+        let device = (options.diverted > 0).then(Device::make).transpose();
+        let device =
+            device.map_err(|source| LoadError::System { what: "cannot make a device to inject packets by", source })?;
 
         let started = Instant::now();
         let mut warnings = vec![];
@@ -198,6 +215,9 @@ impl Enforcement {
         let (named, missing) = Named::find(policy, shims.hash_key());
         warnings.extend(missing.into_iter().map(Warning::from));
         applications.write(&mut shims, &named, policy.generation(), None)?;
+        let policies = Policies::default();
+        policies.prepare(replace::diverting(policy, &named));
+        policies.switched(true);
         applications.switched(named);
         let written = interfaces::write(shims.ebpf())?;
         if written.refused > 0 {
@@ -215,6 +235,9 @@ impl Enforcement {
         }
         if config.flags & FLOWS_RECORDED != 0 {
             hooks.push(Hook::Release);
+        }
+        if device.is_some() {
+            hooks.extend(Hook::OF_DIVERTING);
         }
         hooks.sort_unstable();
         hooks.dedup();
@@ -256,6 +279,8 @@ impl Enforcement {
             unsettled: None,
             grace: None,
             filters: AuthorizingFilters::of(policy),
+            policies,
+            device,
         })
     }
 
@@ -271,6 +296,10 @@ impl Enforcement {
                 .map_err(|source| LoadError::System { what: "cannot attach what limits Unix sockets", source })?;
             self.shims.keep_attached(name, attached, self.options.pins.as_deref())?;
         }
+        if let Some(device) = &self.device {
+            let link = Link { index: device.index, name: device.name.clone(), ..Link::default() };
+            hooks::attach_to_device(&mut self.shims, &self.hooks, &link, true, self.options.pins.as_deref())?;
+        }
         self.attach_to_devices()?;
         hooks::attach(&mut self.shims, &self.hooks, &self.group, self.options.pins.as_deref())?;
         self.attached = true;
@@ -283,15 +312,60 @@ impl Enforcement {
         if !self.hooks.iter().any(|hook| hook.is_of_devices()) {
             return Ok(());
         }
-        let devices = interfaces::of_namespace()?;
+        let devices = self.devices_of_others()?;
         // the number of one that is gone may be given out again
         self.devices.retain(|index| devices.iter().any(|device| device.index == *index));
         for device in devices {
             if self.devices.insert(device.index) {
-                hooks::attach_to_device(&mut self.shims, &self.hooks, &device, self.options.pins.as_deref())?;
+                hooks::attach_to_device(&mut self.shims, &self.hooks, &device, false, self.options.pins.as_deref())?;
             }
         }
-        Ok(())
+        self.know_diverting_devices()
+    }
+
+    /// The devices of the caller's network namespace, without that by which packets are injected.
+    pub(crate) fn devices_of_others(&self) -> Result<Vec<Link>, LoadError> {
+        let mut devices = interfaces::of_namespace()?;
+        devices.retain(|link| self.device.as_ref().is_none_or(|device| device.index != link.index));
+        Ok(devices)
+    }
+
+    /// Tells the programs at which devices packets that were diverted are taken out.
+    fn know_diverting_devices(&mut self) -> Result<(), LoadError> {
+        if self.device.is_none() {
+            return Ok(());
+        }
+        let name = "DIVERT_DEVICES";
+        let failed = |source: MapError| LoadError::Map { name, source: Box::new(source) };
+        let map = self.shims.ebpf().map_mut(name).ok_or(LoadError::ObjectLacks { name })?;
+        let mut map = HashMap::<_, u32, u32>::try_from(map).map_err(failed)?;
+        let gone: Vec<u32> = map.keys().filter_map(Result::ok).filter(|index| !self.devices.contains(index)).collect();
+        gone.iter().for_each(|index| drop(map.remove(index)));
+        self.devices.iter().try_for_each(|index| map.insert(index, 1, 0)).map_err(failed)
+    }
+
+    /// The way of packets to callouts in user space and back; to be served from here on. Once, after
+    /// [`attach`](Self::attach), and only with [`Options::diverted`].
+    pub fn divert(&mut self) -> Result<Divert, EnforceError> {
+        let system = |source| LoadError::System { what: "cannot divert packets", source };
+        let Some(device) = &self.device else {
+            return Err(system(io::ErrorKind::Unsupported.into()).into());
+        };
+        let (ring, control, tokens) = (
+            descriptor(&self.shims, "DIVERTED")?,
+            descriptor(&self.shims, "DIVERT")?,
+            descriptor(&self.shims, "TOKENS")?,
+        );
+        let room = self.options.diverted;
+        let parts = Parts {
+            ring: Ring::map(ring.as_fd(), room).map_err(system)?,
+            ring_descriptor: ring,
+            room,
+            control: Entries::map(control.as_fd(), 1).map_err(system)?,
+            tokens: Entries::map(tokens.as_fd(), TOKENS).map_err(system)?,
+            policies: self.policies.clone(),
+        };
+        Ok(Divert::new(device, parts).map_err(system)?)
     }
 
     /// What was left undone when the policy was loaded.
@@ -443,6 +517,15 @@ impl Enforcement {
 
 fn take(shims: &mut Shims, name: &'static str) -> Result<Map, LoadError> {
     shims.ebpf().take_map(name).ok_or(LoadError::ObjectLacks { name })
+}
+
+/// A descriptor of a map, of the caller's own.
+fn descriptor(shims: &Shims, name: &'static str) -> Result<OwnedFd, LoadError> {
+    let lacks = LoadError::ObjectLacks { name };
+    let (Map::RingBuf(data) | Map::Array(data)) = shims.map(name).ok_or(LoadError::ObjectLacks { name })? else {
+        return Err(lacks);
+    };
+    duplicate(data.fd().as_fd()).map_err(|source| LoadError::System { what: "cannot keep a map", source })
 }
 
 /// Maps the memory of the policy image, which has this many cells.

@@ -49,11 +49,17 @@ pub enum Hook {
     DeviceIn,
     /// Frames that go out at a device.
     DeviceOut,
+    /// Packets that were diverted and come in again at a device.
+    DivertIn,
+    /// Packets that were diverted, or come back, and go out at a device.
+    DivertOut,
+    /// Packets that are injected.
+    DivertInject,
 }
 
 use Hook::{
-    Bind4, Bind6, Connect4, Connect6, Create, DeviceIn, DeviceOut, Egress, Ingress, Redirect4, Redirect6, Release,
-    Sendmsg4, Sendmsg6, Stream,
+    Bind4, Bind6, Connect4, Connect6, Create, DeviceIn, DeviceOut, DivertIn, DivertInject, DivertOut, Egress, Ingress,
+    Redirect4, Redirect6, Release, Sendmsg4, Sendmsg6, Stream,
 };
 
 /// The programs that see connects. Both versions of IP, because an IPv6 socket can connect to a mapped IPv4 endpoint.
@@ -81,6 +87,9 @@ impl Hook {
             Egress => "egress",
             DeviceIn => "device_in",
             DeviceOut => "device_out",
+            DivertIn => "divert_in",
+            DivertOut => "divert_out",
+            DivertInject => "divert_inject",
         }
     }
 
@@ -135,8 +144,11 @@ impl Hook {
 
     /// Whether it is attached to devices, not to a group.
     pub const fn is_of_devices(self) -> bool {
-        matches!(self, DeviceIn | DeviceOut)
+        matches!(self, DeviceIn | DeviceOut | DivertIn | DivertOut | DivertInject)
     }
+
+    /// The hooks by which packets go to callouts and come back.
+    pub(crate) const OF_DIVERTING: [Self; 3] = [DivertIn, DivertOut, DivertInject];
 
     /// Whether a layer is one that each packet meets.
     pub fn is_packet_layer(layer: LayerId) -> bool {
@@ -244,20 +256,24 @@ pub(crate) fn attach(shims: &mut Shims, hooks: &[Hook], group: &File, folder: Op
     Ok(())
 }
 
-/// Attaches the loaded programs of devices to one, after what is attached there already.
+/// Attaches the loaded programs of devices to one, after what is attached there already; but those of diverting before it.
+/// To the device by which packets are injected (`injecting`) goes the one that is for it, to others all others.
 pub(crate) fn attach_to_device(
     shims: &mut Shims,
     hooks: &[Hook],
     device: &Link,
+    injecting: bool,
     folder: Option<&Path>,
 ) -> Result<(), LoadError> {
-    for hook in hooks.iter().filter(|hook| hook.is_of_devices()) {
+    let injects = |hook: &&Hook| (**hook == DivertInject) == injecting;
+    for hook in hooks.iter().filter(|hook| hook.is_of_devices()).filter(injects) {
         let name = hook.name();
         let refused = |source| LoadError::Program { name, source: Box::new(source) };
         let program = shims.ebpf().program_mut(name).ok_or(LoadError::ObjectLacks { name })?;
         let Program::SchedClassifier(program) = program else { return Err(LoadError::ObjectLacks { name }) };
-        let way = if *hook == DeviceIn { TcAttachType::Ingress } else { TcAttachType::Egress };
-        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let way = if matches!(hook, DeviceIn | DivertIn) { TcAttachType::Ingress } else { TcAttachType::Egress };
+        let first = Hook::OF_DIVERTING.contains(hook);
+        let order = TcAttachOptions::TcxOrder(if first { LinkOrder::first() } else { LinkOrder::default() });
         let link = program
             .attach_with_options(&device.name, way, order)
             .and_then(|id| program.take_link(id))

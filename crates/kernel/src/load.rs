@@ -319,6 +319,11 @@ impl Shims {
         }
     }
 
+    /// A map of the loaded object.
+    pub(crate) fn map(&self, name: &str) -> Option<&aya::maps::Map> {
+        self.ebpf.map(name)
+    }
+
     /// The loaded object, for further programs and maps.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf

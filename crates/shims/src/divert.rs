@@ -26,7 +26,7 @@ use aya_ebpf::{
     helpers::generated::{
         bpf_dynptr_data, bpf_get_socket_cookie, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_loop,
         bpf_probe_read_kernel, bpf_redirect, bpf_redirect_neigh, bpf_ringbuf_discard_dynptr, bpf_ringbuf_query,
-        bpf_ringbuf_reserve_dynptr, bpf_ringbuf_submit_dynptr, bpf_skb_load_bytes,
+        bpf_ringbuf_reserve_dynptr, bpf_ringbuf_submit_dynptr, bpf_skb_load_bytes, bpf_skb_vlan_push,
     },
     macros::{classifier, map},
     maps::{Array, HashMap, RingBuf},
@@ -42,8 +42,8 @@ use openwfp_abi::{
     config::{AT_DEVICES, DIVERTS},
     counters::{DIVERT_ABSENT, DIVERT_FORGED, DIVERT_FULL, DIVERTED as DIVERTED_COUNT, INJECTED},
     divert::{
-        ADDRESSED, BEAT_NANOSECONDS, DRY_RUN, Divert, DivertRecord, FRAME, LARGE_PIECE, LONGEST_PACKET,
-        SMALL_PACKET, SMALL_PIECE, STATE_WORDS, TOKENS as TOKENS_COUNT, Token, VALUES, stage,
+        ADDRESSED, BEAT_NANOSECONDS, DRY_RUN, Divert, DivertRecord, FRAME, LARGE_PIECE, LONGEST_PACKET, SMALL_PACKET,
+        SMALL_PIECE, STATE_WORDS, TOKENS as TOKENS_COUNT, Token, VALUES, stage,
     },
 };
 use openwfp_engine::{State, words};
@@ -142,7 +142,13 @@ pub fn meet(packet: *mut __sk_buff, work: &mut Work, about: &About, place: u16, 
 /// `packet` is the context of a program; `work` is claimed memory.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C" fn take_packet(packet: *mut __sk_buff, work: *mut Work, what: u64, flow: u64, socket: u64) -> u32 {
+pub unsafe extern "C" fn take_packet(
+    packet: *mut __sk_buff,
+    work: *mut Work,
+    what: u64,
+    flow: u64,
+    socket: u64,
+) -> u32 {
     if work.is_null() {
         return CLOSED.number();
     }
@@ -154,9 +160,8 @@ pub unsafe extern "C" fn take_packet(packet: *mut __sk_buff, work: *mut Work, wh
     let mut memory = MaybeUninit::<bpf_dynptr>::uninit();
     let entry = memory.as_mut_ptr();
     // SAFETY: the map is this one, the pointer our own memory. Whatever comes of it has to be given back.
-    let reserved = unsafe {
-        bpf_ringbuf_reserve_dynptr((&raw const DIVERTED).cast_mut().cast(), record_bytes(length), 0, entry)
-    };
+    let reserved =
+        unsafe { bpf_ringbuf_reserve_dynptr((&raw const DIVERTED).cast_mut().cast(), record_bytes(length), 0, entry) };
     // SAFETY: as above; the record is reserved memory of this size.
     unsafe {
         let record: *mut DivertRecord = bpf_dynptr_data(entry, 0, size_of::<DivertRecord>() as u32).cast();
@@ -168,7 +173,8 @@ pub unsafe extern "C" fn take_packet(packet: *mut __sk_buff, work: *mut Work, wh
         (*record).length = length;
         (*record).layer = what as u16;
         (*record).stage = (what >> 16) as u16;
-        (*record).flags = (what >> 32) as u16 | if work.flags & openwfp_abi::config::DRY_RUN != 0 { DRY_RUN } else { 0 };
+        (*record).flags =
+            (what >> 32) as u16 | if work.flags & openwfp_abi::config::DRY_RUN != 0 { DRY_RUN } else { 0 };
         (*record).flow = flow;
         (*record).socket = socket;
         describe(packet, work, record);
@@ -364,8 +370,8 @@ unsafe fn sign(packet: *mut __sk_buff, offset: u32, protocol: u32) -> u64 {
     let mut value = 0u64;
     let at = offset + Token::sign(u16::from_be(protocol as u16));
     // SAFETY: the helper writes eight bytes, or fails.
-    unsafe { bpf_skb_load_bytes(packet.cast(), at, (&raw mut value).cast(), 8) };
-    value
+    let result = unsafe { bpf_skb_load_bytes(packet.cast(), at, (&raw mut value).cast(), 8) };
+    if result == 0 { value } else { 0 }
 }
 
 const FRAME_HEADER: u32 = 14;
@@ -398,6 +404,10 @@ pub fn divert_inject(context: TcContext) -> i32 {
         (*packet).mark = (*token).mark;
         (*packet).priority = (*token).priority;
         (*packet).tc_index = (mark & (TOKENS_COUNT - 1)) + 1;
+        let tag = (*token).vlan_protocol;
+        if tag != 0 && bpf_skb_vlan_push(packet, tag.to_be(), (*token).vlan) != 0 {
+            return DROP;
+        }
         count(INJECTED);
         if interface == LOOPBACK {
             // so that a route hangs on it: without, 127/8 is refused where it comes in

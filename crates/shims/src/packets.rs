@@ -32,8 +32,8 @@ use aya_ebpf::{
 use core::mem::MaybeUninit;
 use openwfp_abi::{
     config::{
-        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, INBOUND_ASKED, LATE, LISTEN_FILTERS,
-        DIVERTS, PACKET_LAYERS, REFUSED_FLOWS,
+        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DIVERTS, DRY_RUN, INBOUND_ASKED, LATE, LISTEN_FILTERS,
+        PACKET_LAYERS, REFUSED_FLOWS,
     },
     divert::stage,
     flow::{
@@ -458,15 +458,7 @@ impl Packet {
     /// The packet meets layers, one after the other, until one blocks it; `first` is the stage of the first, and those before
     /// the stage `from` are behind it.
     #[inline(always)]
-    fn meets(
-        &self,
-        work: &mut Work,
-        header: &Header,
-        layers: &[Layers],
-        flow: u64,
-        first: u16,
-        from: u16,
-    ) -> Outcome {
+    fn meets(&self, work: &mut Work, header: &Header, layers: &[Layers], flow: u64, first: u16, from: u16) -> Outcome {
         let v6 = header.source.is_v6();
         let direction = if self.inbound { INBOUND } else { OUTBOUND };
         work.values.set(words::DIRECTION, direction);
