@@ -25,7 +25,7 @@ use crate::{
 use aya::maps::{HashMap, Map, MapError};
 use openwfp_abi::{
     config::{Config, FLOWS_RECORDED},
-    counters::{NO_STORAGE, NO_WORK},
+    counters::{DIVERT_ABSENT, DIVERT_FORGED, DIVERT_FULL, NO_STORAGE, NO_WORK},
     divert::TOKENS,
 };
 use openwfp_engine::{CompiledPolicy, words};
@@ -126,6 +126,14 @@ pub struct Failures {
     pub decisions_without_memory: u64,
     /// Sockets that had no room for what has to be kept with them. What needed it was refused or dropped.
     pub sockets_without_memory: u64,
+    /// Packets that a callout was to be asked about, and that found no room in the ring buffer or were too long. They were
+    /// blocked, or permitted where their filter says so.
+    pub diverts_without_room: u64,
+    /// Packets that a callout was to be asked about, where nobody was there to answer or where there is no way back for them.
+    /// Likewise.
+    pub diverts_without_host: u64,
+    /// Packets that came to the device of ours by which packets are injected, and were not ours.
+    pub injections_forged: u64,
 }
 
 /// How long the parts of a start took.
@@ -460,6 +468,9 @@ impl Enforcement {
             sockets_not_ended: self.sockets_not_ended,
             decisions_without_memory: self.labels.counter(NO_WORK),
             sockets_without_memory: self.labels.counter(NO_STORAGE),
+            diverts_without_room: self.labels.counter(DIVERT_FULL),
+            diverts_without_host: self.labels.counter(DIVERT_ABSENT),
+            injections_forged: self.labels.counter(DIVERT_FORGED),
         }
     }
 

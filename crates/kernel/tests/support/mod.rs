@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod actor;
+pub mod bulk;
 pub mod diverting;
 pub mod live;
 pub mod net;
