@@ -106,6 +106,7 @@ fn a_frame_meets_each_layer_once() {
         let socket = router.socket(PORT, v6);
         router.client_sends(SocketAddr::new(at(1, 1, v6), PORT), "in");
         assert!(comes(&socket, LONG));
+        let _peer = router.client.run(move || bound(SocketAddr::new(at(1, 2, v6), PORT)));
         socket.send_to(b"out", SocketAddr::new(at(1, 2, v6), PORT)).unwrap();
         assert!(router.client_tap.sees(b"out", LONG));
         let _receiver = router.server.run(move || bound(SocketAddr::new(at(2, 2, v6), PORT)));

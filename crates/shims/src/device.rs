@@ -101,7 +101,9 @@ impl Frame {
             if (*self.context).tc_index == 0 {
                 return false;
             }
-            if self.inbound && divert::honour(self.context, FRAME_HEADER, inbound | divert::LOOK) != 0 {
+            // what comes in again over lo goes out there first
+            let look = divert::INBOUND | divert::LOOK | if self.inbound { 0 } else { divert::AT_DEVICE };
+            if divert::honour(self.context, FRAME_HEADER, look) != 0 {
                 return true;
             }
             self.token = divert::honour(self.context, FRAME_HEADER, inbound | divert::AT_DEVICE);

@@ -358,7 +358,7 @@ pub unsafe extern "C" fn honour(packet: *mut __sk_buff, offset: u32, flags: u32)
         }
         let place = &raw mut (*token).under_way;
         if flags & LOOK != 0 {
-            return if place.read_volatile() == 1 && !at_device { number } else { 0 };
+            return if place.read_volatile() == 1 { number } else { 0 };
         }
         if atomic_xchg::<u32, { AtomicOrdering::SeqCst }>(place, 0) == 1 { number } else { 0 }
     }
