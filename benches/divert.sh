@@ -43,7 +43,8 @@ for side in "$here:1" "$there:2"; do
     ip -n "${side%:*}" address add "192.0.2.${side#*:}/24" dev veth0
     ip -n "${side%:*}" link set veth0 up
 done
-inside() { nsenter --net="/run/netns/$here" "$@"; }
+# nsenter keeps the mounts, so that the control groups can still be seen
+inside() { nice -n -10 nsenter --net="/run/netns/$here" "$@"; }
 port=7000
 last=$(($(nproc) - 1))
 

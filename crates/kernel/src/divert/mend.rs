@@ -139,6 +139,15 @@ fn fold(mut sum: u32) -> u16 {
     sum as u16
 }
 
+/// Where the packet ends whose IP header begins at `ip`, by its own word: a frame may be longer. `None`: it does not say.
+pub(super) fn end(packet: &[u8], ip: usize) -> Option<usize> {
+    let length = match *packet.get(ip)? >> 4 {
+        4 => usize::from(word(packet, ip + 2)?),
+        _ => usize::from(word(packet, ip + 4)?).checked_sub(1)? + 41,
+    };
+    (length >= 20 && ip + length <= packet.len()).then_some(ip + length)
+}
+
 /// Makes lengths and checksums fit the bytes from the IP header on. What the device computes is left to it, as
 /// [`Offload::sum`] says. `None`: the headers are cut short, or the checksum is of a kind that is not known here.
 pub(super) fn mend(packet: &mut [u8], ip: usize, offload: &mut Offload) -> Option<()> {
@@ -366,6 +375,18 @@ mod tests {
                 pieces.iter().zip(&found).flat_map(|(piece, headers)| piece[headers.transport..].to_vec()).collect();
             assert_eq!(data, packet[start..]);
         }
+    }
+
+    #[test]
+    fn what_fills_a_frame_is_no_part_of_its_packet() {
+        let mut packet = bytes(DATAGRAM);
+        let length = packet.len();
+        packet.extend([0; 13]);
+        assert_eq!(end(&packet, 0), Some(length));
+        packet[2..4].fill(0);
+        assert_eq!(end(&packet, 0), None);
+        let v6 = [vec![0x60, 0, 0, 0, 0, 2], vec![0; 40]].concat();
+        assert_eq!(end(&v6, 0), Some(42));
     }
 
     #[test]

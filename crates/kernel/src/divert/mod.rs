@@ -34,7 +34,7 @@ pub use mend::Headers;
 use openwfp_abi::divert::{ADDRESSED, DRY_RUN, Divert as Control, DivertRecord, FRAME, INBOUND, TOKENS, Token};
 use openwfp_engine::{Action, CalloutAnswer, Verdict};
 use packet::{Bytes, FRAME_HEADER};
-pub use packet::{Diverted, Injection, Offload, Pended, Place, Segments};
+pub use packet::{Diverted, Injection, MOST_INJECTIONS, Offload, Pended, Place, Segments};
 pub(crate) use policies::{Policies, Policy};
 use std::{
     collections::HashMap,
@@ -121,12 +121,16 @@ pub struct Divert {
     patience: Duration,
     active_at: Instant,
     outgoing: Vec<Outgoing<'static>>,
+    /// One reference more than packets wait.
+    pended: Arc<()>,
 }
 
 /// Without packets for so long, the thread sleeps; unless told otherwise.
 const PATIENCE: Duration = Duration::from_micros(50);
 /// The thread says that it lives at least so often.
 const BEAT: Duration = Duration::from_millis(200);
+/// So many packets may wait for answers that come later. For more, callouts count as not registered.
+pub const MOST_PENDED: usize = 16384;
 /// Interfaces are looked at again after so long.
 const LINKS: Duration = Duration::from_secs(1);
 
@@ -157,6 +161,7 @@ impl Divert {
             patience: PATIENCE,
             active_at: Instant::now(),
             outgoing: vec![],
+            pended: Arc::new(()),
         };
         let control = divert.control.at(0);
         // SAFETY: within the mapping; the programs read single words.
@@ -279,10 +284,11 @@ impl Divert {
         callouts: &mut impl Callouts,
         mut given: Option<(Asked, CalloutAnswer)>,
     ) {
+        let generation = packet.walk.generation;
         let verdict = loop {
             let Some(policy) = self.policy(&mut packet) else { return };
             // an answer to another policy's question is none
-            let answered = given.take().filter(|_| policy.generation == packet.record.generation);
+            let answered = given.take().filter(|_| policy.generation == generation);
             if let Some((asked, answer)) = answered {
                 packet.walk.answer(&asked, answer);
             }
@@ -295,6 +301,7 @@ impl Divert {
                 Answer::Say(_) | Answer::Unavailable if self.policies.of(packet.walk.generation).is_none() => {}
                 Answer::Say(answer) => packet.walk.answer(&asked, answer),
                 Answer::Unavailable => packet.walk.pass_over(&policy),
+                Answer::Pend if Arc::strong_count(&self.pended) > MOST_PENDED => packet.walk.pass_over(&policy),
                 Answer::Absorb => {
                     callouts.decided(&packet, None, Fate::Absorbed);
                     mem::take(&mut packet.injections).into_iter().for_each(|one| self.queue_injection(one));
@@ -302,7 +309,7 @@ impl Divert {
                 }
                 Answer::Pend => {
                     mem::take(&mut packet.injections).into_iter().for_each(|one| self.queue_injection(one));
-                    callouts.pended(packet.detach(asked));
+                    callouts.pended(packet.detach(asked, self.pended.clone()));
                     return;
                 }
             }

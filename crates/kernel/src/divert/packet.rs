@@ -2,7 +2,7 @@
 
 use super::{
     finish::{Asked, Walk},
-    mend::Headers,
+    mend::{self, Headers},
 };
 use openwfp_abi::{
     divert::{DivertRecord, FRAME, INBOUND},
@@ -10,6 +10,10 @@ use openwfp_abi::{
 };
 use openwfp_engine::Values;
 use openwfp_model::LayerId;
+use std::sync::Arc;
+
+/// So many packets may be injected together with one.
+pub const MOST_INJECTIONS: usize = 64;
 
 /// How many bytes the header of an Ethernet frame has.
 pub(super) const FRAME_HEADER: usize = 14;
@@ -109,7 +113,9 @@ impl Diverted<'_> {
     pub fn bytes_mut(&mut self) -> &mut Vec<u8> {
         self.changed = true;
         if let Bytes::Ring(bytes) = self.bytes {
-            self.bytes = Bytes::Own(bytes.to_vec());
+            // without what only fills a frame that would be too short
+            let end = self.ip_offset().and_then(|ip| mend::end(bytes, ip)).unwrap_or(bytes.len());
+            self.bytes = Bytes::Own(bytes[..end].to_vec());
         }
         match &mut self.bytes {
             Bytes::Own(bytes) => bytes,
@@ -174,18 +180,22 @@ impl Diverted<'_> {
         Injection { bytes: self.bytes().to_vec(), like: Box::new(self.record), stage: self.record.stage, injector }
     }
 
-    /// Injects a packet, together with what becomes of this one.
-    pub fn inject(&mut self, injection: Injection) {
-        self.injections.push(injection);
+    /// Injects a packet, together with what becomes of this one. Whether there was room: at most [`MOST_INJECTIONS`] belong to one.
+    pub fn inject(&mut self, injection: Injection) -> bool {
+        let room = self.injections.len() < MOST_INJECTIONS;
+        if room {
+            self.injections.push(injection);
+        }
+        room
     }
 
     /// Keeps the packet beyond the call, for [`Answer::Pend`](super::Answer::Pend).
-    pub(super) fn detach(self, asked: Asked) -> Pended {
+    pub(super) fn detach(self, asked: Asked, counted: Arc<()>) -> Pended {
         let bytes = match self.bytes {
             Bytes::Ring(bytes) => bytes.to_vec(),
             Bytes::Own(bytes) => bytes,
         };
-        Pended { record: self.record, bytes, walk: self.walk, changed: self.changed, asked }
+        Pended { record: self.record, bytes, walk: self.walk, changed: self.changed, asked, _counted: counted }
     }
 }
 
@@ -197,6 +207,8 @@ pub struct Pended {
     pub(super) changed: bool,
     /// Which callout was asked.
     pub asked: Asked,
+    /// One reference for each packet that waits.
+    pub(super) _counted: Arc<()>,
 }
 
 impl Pended {
