@@ -138,7 +138,7 @@ pub struct DivertRecord {
 pub struct Divert {
     /// When it last said that it lives, in nanoseconds of the monotonic clock; 0: nobody is there.
     pub beat: u64,
-    /// Not 0: it looks for records by itself, and need not be woken.
+    /// Not 0: it looks for records by itself, or is being woken. Whoever finds 0 writes 1 and wakes it.
     pub awake: u64,
     /// The cookie of the socket by which it injects; 0: none.
     pub injector: u64,

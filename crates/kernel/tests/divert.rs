@@ -341,9 +341,7 @@ fn packets_that_are_made_from_nothing_meet_every_filter() {
 #[test]
 fn without_a_host_the_filter_blocks_or_permits_as_it_says() {
     both_versions(|router, v6| {
-        for (flags, passes) in
-            [(FilterFlags::empty(), false), (FilterFlags::PERMIT_IF_CALLOUT_UNREGISTERED, true)]
-        {
+        for (flags, passes) in [(FilterFlags::empty(), false), (FilterFlags::PERMIT_IF_CALLOUT_UNREGISTERED, true)] {
             let asks = asks(layer("OUTBOUND_TRANSPORT", v6), 2).flags(flags).build().unwrap();
             let Some(mut diverting) = Diverting::with(vec![asks], Options::default(), permit) else { return };
             let to = SocketAddr::new(at(1, 2, v6), PORT);

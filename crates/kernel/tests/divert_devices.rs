@@ -137,9 +137,11 @@ fn streams_pass_all_layers() {
         let server = router.server.run(listen);
         let own = listen();
         let loopback: IpAddr = if v6 { "::1".parse().unwrap() } else { "127.0.0.1".parse().unwrap() };
-        for (name, listener, host, from_client) in
-            [("out", client, at(1, 2, v6), false), ("through", server, at(2, 2, v6), true), ("lo", own, loopback, false)]
-        {
+        for (name, listener, host, from_client) in [
+            ("out", client, at(1, 2, v6), false),
+            ("through", server, at(2, 2, v6), true),
+            ("lo", own, loopback, false),
+        ] {
             let to = SocketAddr::new(host, listener.local_addr().unwrap().port());
             let thread = thread::spawn(move || bulk::pour_back(listener.accept().unwrap().0));
             let pour = move || bulk::pour(to, 5_000_000);

@@ -191,7 +191,11 @@ pub unsafe extern "C" fn take_packet(
             count(DIVERT_FULL);
             return CLOSED.number();
         }
-        let awake = DIVERT.get(0).is_some_and(|divert| (&raw const divert.awake).read_volatile() != 0);
+        // whoever finds it asleep wakes it, alone
+        let awake = DIVERT.get_ptr_mut(0).is_some_and(|divert| {
+            let awake = &raw mut (*divert).awake;
+            awake.read_volatile() != 0 || atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(awake, 1) != 0
+        });
         bpf_ringbuf_submit_dynptr(entry, if awake { NO_WAKEUP } else { FORCE_WAKEUP });
     }
     count(DIVERTED_COUNT);

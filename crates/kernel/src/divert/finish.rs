@@ -1,7 +1,7 @@
 //! A classification that the programs have suspended, taken to its end.
 
 use super::policies::Policy;
-use openwfp_abi::divert::{DivertRecord, STATE_WORDS};
+use openwfp_abi::divert::{DivertRecord, STATE_WORDS, VALUES};
 use openwfp_engine::{
     Arbitration, CalloutAction, CalloutAnswer, Cell, MAX_STEPS, Reason, Silent, State, Step, Values, Verdict, step,
 };
@@ -36,14 +36,9 @@ impl Walk {
         const { assert!(size_of::<State>() == STATE_WORDS * 8) };
         // SAFETY: the words of a `State`, which consists of integers alone; any values of them are walked within the image.
         let state = unsafe { (&raw const record.state).cast::<State>().read() };
-        let mut values = Values::new();
-        for (word, value) in record.values.iter().enumerate() {
-            match u32::try_from(*value) {
-                Ok(value) => values.set(word, value),
-                Err(_) if *value == openwfp_engine::EMPTY => values.set_empty(word),
-                Err(_) => values.set_unknown(word),
-            }
-        }
+        const { assert!(size_of::<Values>() == VALUES * 8) };
+        // SAFETY: the words of `Values`, as the programs had them; any integers are.
+        let values = unsafe { (&raw const record.values).cast::<Values>().read() };
         Self { generation: record.generation, values, layer: record.layer, state, steps: 0, next: Step::Callout }
     }
 

@@ -69,6 +69,26 @@ pub(super) struct Injector {
     tokens: Entries<Token>,
     next: u32,
     lots: Lots,
+    room: Option<Box<Room>>,
+}
+
+/// What a batch is told by, kept from one to the next.
+struct Room {
+    headers: [VirtioHeader; BATCH],
+    frames: [[u8; FRAME_HEADER]; BATCH],
+    controls: [[u64; CONTROL / 8]; BATCH],
+    vectors: [[libc::iovec; 3]; BATCH],
+    messages: [libc::mmsghdr; BATCH],
+}
+
+// SAFETY: its pointers are written before each use, and mean nothing afterwards.
+unsafe impl Send for Room {}
+
+impl Default for Room {
+    fn default() -> Self {
+        // SAFETY: zeros are empty headers, vectors and messages.
+        unsafe { mem::zeroed() }
+    }
 }
 
 /// What came of a batch.
@@ -88,7 +108,7 @@ impl Injector {
         let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
         // SAFETY: an address of this length. Protocol 0: nothing is received.
         match unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) } {
-            0 => Ok(Self { socket, tokens, next: 0, lots: Lots::default() }),
+            0 => Ok(Self { socket, tokens, next: 0, lots: Lots::default(), room: None }),
             _ => Err(io::Error::last_os_error()),
         }
     }
@@ -119,12 +139,8 @@ impl Injector {
 
     /// Sends packets, at most [`BATCH`].
     pub fn send(&mut self, packets: &[Outgoing<'_>]) -> io::Result<Sent> {
-        let mut headers = [VirtioHeader::default(); BATCH];
-        let mut frames = [[0u8; FRAME_HEADER]; BATCH];
-        let mut controls = [[0u64; CONTROL / 8]; BATCH];
-        // SAFETY: zeros are empty vectors and messages.
-        let (mut vectors, mut messages): ([[libc::iovec; 3]; BATCH], [libc::mmsghdr; BATCH]) =
-            unsafe { (mem::zeroed(), mem::zeroed()) };
+        let mut room = mem::take(&mut self.room).unwrap_or_default();
+        let Room { headers, frames, controls, vectors, messages } = &mut *room;
         let mut count = 0;
         for (at, packet) in packets.iter().take(BATCH).enumerate() {
             let bytes = packet.payload.bytes();
@@ -159,7 +175,9 @@ impl Injector {
             }
             count = at + 1;
         }
-        Ok(self.transmit(&mut messages[..count]))
+        let sent = self.transmit(&mut messages[..count]);
+        self.room = Some(room);
+        Ok(sent)
     }
 
     fn transmit(&self, messages: &mut [libc::mmsghdr]) -> Sent {

@@ -37,7 +37,7 @@ use packet::{Bytes, FRAME_HEADER};
 pub use packet::{Diverted, Injection, MOST_INJECTIONS, Offload, Pended, Place, Segments};
 pub(crate) use policies::{Policies, Policy};
 use std::{
-    collections::HashMap,
+    borrow::Cow,
     io, mem,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd},
     sync::{
@@ -113,13 +113,16 @@ pub struct Divert {
     control: Entries<Control>,
     injector: Injector,
     policies: Policies,
-    links: HashMap<u32, Link>,
+    links: Vec<Link>,
     links_at: Option<Instant>,
+    /// When the batch was begun.
+    now: Instant,
     namespace: u64,
     figures: Figures,
     /// How long is looked for packets before the thread sleeps.
     patience: Duration,
     active_at: Instant,
+    beats_at: Instant,
     outgoing: Vec<Outgoing<'static>>,
     /// One reference more than packets wait.
     pended: Arc<()>,
@@ -154,12 +157,14 @@ impl Divert {
             control: parts.control,
             injector,
             policies: parts.policies,
-            links: HashMap::new(),
+            links: vec![],
             links_at: None,
+            now: Instant::now(),
             namespace: interfaces::namespace().map_err(io::Error::other)?,
             figures: Figures::default(),
             patience: PATIENCE,
             active_at: Instant::now(),
+            beats_at: Instant::now(),
             outgoing: vec![],
             pended: Arc::new(()),
         };
@@ -202,9 +207,13 @@ impl Divert {
         let end = Instant::now() + time;
         self.say(|control| &raw mut control.awake, 1);
         loop {
-            self.beat();
             let served = self.batch(callouts)?;
             let now = Instant::now();
+            self.now = now;
+            if now >= self.beats_at {
+                self.beats_at = now + BEAT / 4;
+                self.beat();
+            }
             if served > 0 {
                 self.active_at = now;
             }
@@ -253,9 +262,9 @@ impl Divert {
                 continue;
             };
             self.figures.read += 1;
-            let walk = Walk::of_record(&record);
-            let bytes = Bytes::Ring(bytes);
-            self.decide(Diverted { record, bytes, walk, changed: false, injections: vec![] }, callouts, None);
+            let walk = Walk::of_record(record);
+            let (record, bytes) = (Cow::Borrowed(record), Bytes::Ring(bytes));
+            self.decide(&mut Diverted { record, bytes, walk, changed: false, injections: vec![] }, callouts, None);
         }
         self.flush()?;
         if count > 0 {
@@ -266,8 +275,8 @@ impl Divert {
 
     /// Answers for a packet that was pended, and sends on what may go.
     pub fn complete(&mut self, packet: Pended, answer: CalloutAnswer, callouts: &mut impl Callouts) -> io::Result<()> {
-        let (packet, asked) = packet.attach();
-        self.decide(packet, callouts, Some((asked, answer)));
+        let (mut packet, asked) = packet.attach();
+        self.decide(&mut packet, callouts, Some((asked, answer)));
         self.flush()
     }
 
@@ -280,13 +289,13 @@ impl Divert {
     /// Takes the packet's classification to its end.
     fn decide(
         &mut self,
-        mut packet: Diverted<'static>,
+        packet: &mut Diverted<'static>,
         callouts: &mut impl Callouts,
         mut given: Option<(Asked, CalloutAnswer)>,
     ) {
         let generation = packet.walk.generation;
         let verdict = loop {
-            let Some(policy) = self.policy(&mut packet) else { return };
+            let Some(policy) = self.policy(packet) else { return };
             // an answer to another policy's question is none
             let answered = given.take().filter(|_| policy.generation == generation);
             if let Some((asked, answer)) = answered {
@@ -296,14 +305,14 @@ impl Divert {
                 Ok(asked) => asked,
                 Err(verdict) => break verdict,
             };
-            match callouts.classify(&mut packet, &asked) {
+            match callouts.classify(packet, &asked) {
                 // whether the policy still holds is looked at when the answer is there
                 Answer::Say(_) | Answer::Unavailable if self.policies.of(packet.walk.generation).is_none() => {}
                 Answer::Say(answer) => packet.walk.answer(&asked, answer),
                 Answer::Unavailable => packet.walk.pass_over(&policy),
                 Answer::Pend if Arc::strong_count(&self.pended) > MOST_PENDED => packet.walk.pass_over(&policy),
                 Answer::Absorb => {
-                    callouts.decided(&packet, None, Fate::Absorbed);
+                    callouts.decided(packet, None, Fate::Absorbed);
                     mem::take(&mut packet.injections).into_iter().for_each(|one| self.queue_injection(one));
                     return;
                 }
@@ -316,8 +325,8 @@ impl Divert {
         };
         let injections = mem::take(&mut packet.injections);
         let permitted = verdict.action == Action::Permit || packet.record.flags & DRY_RUN != 0;
-        let fate = if permitted { self.queue(&mut packet) } else { Fate::Blocked };
-        callouts.decided(&packet, Some(&verdict), fate);
+        let fate = if permitted { self.queue(packet) } else { Fate::Blocked };
+        callouts.decided(packet, Some(&verdict), fate);
         injections.into_iter().for_each(|one| self.queue_injection(one));
     }
 
@@ -328,20 +337,20 @@ impl Divert {
         }
         let policy = self.policies.current()?;
         self.figures.afresh += 1;
-        let record = packet.record;
-        packet.walk.afresh(&policy, &record);
+        packet.walk.afresh(&policy, &packet.record);
         Some(policy)
     }
 
     /// Sends a packet on, behind the layer at which it was.
     fn queue(&mut self, packet: &mut Diverted<'static>) -> Fate {
-        let record = packet.record;
+        let record = packet.record.clone();
+        let record = &*record;
         let Some(mut offload) = packet.offload() else { return Fate::Lost };
         let ip = packet.ip_offset();
         let bytes = match mem::replace(&mut packet.bytes, Bytes::Ring(&[])) {
             Bytes::Ring(bytes) => {
                 // where fragments may have to be made of it, it is not sent as it stands
-                let fits = bytes.len() <= self.longest(&record) || offload.segments.is_some();
+                let fits = bytes.len() <= self.longest(record) || offload.segments.is_some();
                 packet.bytes = Bytes::Ring(bytes);
                 if fits { Payload::Ring(bytes) } else { Payload::Own(bytes.to_vec()) }
             }
@@ -355,7 +364,7 @@ impl Divert {
                 Payload::Own(bytes)
             }
         };
-        if self.put(&record, bytes, offload, record.stage + 1, record.injector) { Fate::SentOn } else { Fate::Lost }
+        if self.put(record, bytes, offload, record.stage + 1, record.injector) { Fate::SentOn } else { Fate::Lost }
     }
 
     fn queue_injection(&mut self, injection: Injection) {
@@ -450,14 +459,17 @@ impl Divert {
     }
 
     fn link(&mut self, index: u32) -> Option<&Link> {
-        let old = self.links_at.is_none_or(|at| at.elapsed() > LINKS);
-        if old || !self.links.contains_key(&index) {
-            self.links_at = Some(Instant::now());
+        let old = self.links_at.is_none_or(|at| self.now.saturating_duration_since(at) > LINKS);
+        if old || !self.links.iter().any(|link| link.index == index) {
+            self.links_at = Some(self.now);
             if let Ok(links) = links::links() {
-                self.links = links.into_iter().map(|link| (link.index, link)).collect();
+                self.links = links;
             }
         }
-        self.links.get(&index)
+        // the one that is asked for is asked for again
+        let at = self.links.iter().position(|link| link.index == index)?;
+        self.links.swap(0, at);
+        self.links.first()
     }
 
     /// Sends what was queued.
@@ -484,10 +496,14 @@ impl Drop for Divert {
 }
 
 /// The record's header and the packet's bytes; `None`: the bytes are too few.
-fn parse(bytes: &'static [u8]) -> Option<(DivertRecord, &'static [u8])> {
+fn parse(bytes: &'static [u8]) -> Option<(&'static DivertRecord, &'static [u8])> {
     let (header, rest) = bytes.split_at_checked(size_of::<DivertRecord>())?;
-    // SAFETY: as many bytes as the record has, which consists of integers alone; records are aligned to eight.
-    let record = unsafe { header.as_ptr().cast::<DivertRecord>().read_unaligned() };
+    let place = header.as_ptr().cast::<DivertRecord>();
+    if !place.is_aligned() {
+        return None;
+    }
+    // SAFETY: as many bytes as the record has, which consists of integers alone, aligned.
+    let record = unsafe { &*place };
     Some((record, rest.get(..record.length as usize)?))
 }
 

@@ -10,7 +10,7 @@ use openwfp_abi::{
 };
 use openwfp_engine::Values;
 use openwfp_model::LayerId;
-use std::sync::Arc;
+use std::{borrow::Cow, mem, sync::Arc};
 
 /// So many packets may be injected together with one.
 pub const MOST_INJECTIONS: usize = 64;
@@ -79,7 +79,7 @@ pub(super) enum Bytes<'a> {
 
 /// A packet that is diverted. It is out of the stack: what is not sent back is gone.
 pub struct Diverted<'a> {
-    pub(super) record: DivertRecord,
+    pub(super) record: Cow<'a, DivertRecord>,
     pub(super) bytes: Bytes<'a>,
     pub(super) walk: Walk,
     pub(super) changed: bool,
@@ -177,7 +177,7 @@ impl Diverted<'_> {
     /// A copy of the packet as it is now, to be injected at the layer where it is, or changed before.
     #[must_use]
     pub fn again(&self, injector: u32) -> Injection {
-        Injection { bytes: self.bytes().to_vec(), like: Box::new(self.record), stage: self.record.stage, injector }
+        Injection { bytes: self.bytes().to_vec(), like: Box::new(*self.record), stage: self.record.stage, injector }
     }
 
     /// Injects a packet, together with what becomes of this one. Whether there was room: at most [`MOST_INJECTIONS`] belong to one.
@@ -190,18 +190,25 @@ impl Diverted<'_> {
     }
 
     /// Keeps the packet beyond the call, for [`Answer::Pend`](super::Answer::Pend).
-    pub(super) fn detach(self, asked: Asked, counted: Arc<()>) -> Pended {
-        let bytes = match self.bytes {
+    pub(super) fn detach(&mut self, asked: Asked, counted: Arc<()>) -> Pended {
+        let bytes = match mem::replace(&mut self.bytes, Bytes::Ring(&[])) {
             Bytes::Ring(bytes) => bytes.to_vec(),
             Bytes::Own(bytes) => bytes,
         };
-        Pended { record: self.record, bytes, walk: self.walk, changed: self.changed, asked, _counted: counted }
+        Pended {
+            record: Box::new(*self.record),
+            bytes,
+            walk: self.walk.clone(),
+            changed: self.changed,
+            asked,
+            _counted: counted,
+        }
     }
 }
 
 /// A packet that waits for an answer that comes later. Dropped without, it is gone.
 pub struct Pended {
-    pub(super) record: DivertRecord,
+    pub(super) record: Box<DivertRecord>,
     pub(super) bytes: Vec<u8>,
     pub(super) walk: Walk,
     pub(super) changed: bool,
@@ -214,8 +221,13 @@ pub struct Pended {
 impl Pended {
     pub(super) fn attach(self) -> (Diverted<'static>, Asked) {
         let bytes = Bytes::Own(self.bytes);
-        let packet =
-            Diverted { record: self.record, bytes, walk: self.walk, changed: self.changed, injections: vec![] };
+        let packet = Diverted {
+            record: Cow::Owned(*self.record),
+            bytes,
+            walk: self.walk,
+            changed: self.changed,
+            injections: vec![],
+        };
         (packet, self.asked)
     }
 }

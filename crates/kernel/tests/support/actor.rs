@@ -122,9 +122,7 @@ fn perform(line: &str) -> io::Result<()> {
         // so many bytes to a server, which sends them back
         "pour" => bulk::pour(address()?, words[2].parse().map_err(io::Error::other)?),
         // a connection is taken, and what comes is sent back; of the listener that is held last
-        "pour-back" => {
-            bulk::pour_back(last(|descriptor| TcpListener::from(descriptor.try_clone()?).accept())?.0)
-        }
+        "pour-back" => bulk::pour_back(last(|descriptor| TcpListener::from(descriptor.try_clone()?).accept())?.0),
         "send-marked" => odd::send_marked(address()?, words[2].parse().map_err(io::Error::other)?),
         // bound to the address, for "send" and "receive"
         "udp-at" => {

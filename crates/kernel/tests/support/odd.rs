@@ -260,9 +260,7 @@ pub fn resets(stream: &TcpStream) -> io::Result<()> {
 
 fn mark(socket: &impl AsRawFd, mark: u32) -> io::Result<()> {
     // SAFETY: the option is one number of this length.
-    check(unsafe {
-        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MARK, (&raw const mark).cast(), 4)
-    })
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MARK, (&raw const mark).cast(), 4) })
 }
 
 /// Sends a datagram with a mark.
@@ -282,7 +280,8 @@ pub fn send_frame(device: u32, frame: &[u8], number: u32) -> io::Result<()> {
         to.sll_family = libc::AF_PACKET as u16;
         to.sll_ifindex = device.cast_signed();
         let length = size_of::<libc::sockaddr_ll>() as u32;
-        let sent = libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const to).cast(), length);
+        let sent =
+            libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const to).cast(), length);
         check(sent as i32)
     }
 }
