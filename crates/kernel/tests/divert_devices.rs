@@ -179,11 +179,12 @@ fn a_forwarded_datagram_is_changed() {
 fn what_the_kernel_says_by_itself_passes() {
     both_versions(|router, v6| {
         let layers: Vec<LayerId> = FAMILIES.iter().map(|family| layer(family, v6)).collect();
-        let Some(_diverting) = at_devices(&layers, permit) else { return };
-        assert!(router.client_pings(v6, LONG));
-        assert!(pings(at(1, 2, v6), LONG));
-        assert!(pings(at(1, 1, v6), LONG), "over lo");
+        let Some(mut diverting) = at_devices(&layers, permit) else { return };
+        let answers = [router.client_pings(v6, LONG), pings(at(1, 2, v6), LONG), pings(at(1, 1, v6), LONG)];
+        let failures = diverting.live.enforcement.failures();
         let error = router.client_connects(CLOSED, v6, LONG);
+        let figures = diverting.end();
+        assert_eq!(answers, [true; 3], "in, out, over lo; IPv6: {v6}; {failures:?}, {figures:?}");
         assert_eq!(error, Some(std::io::ErrorKind::ConnectionRefused));
     });
 }
