@@ -5,7 +5,7 @@ use crate::{
     attach,
     authorizing::AuthorizingFilters,
     bpffs, config,
-    divert::{Device, Divert, Entries, Parts, Policies, Ring, duplicate},
+    divert::{Device, Policies},
     events::{self, EndOfFlow, Event, EventKind, Events},
     flows::FlowTable,
     grace::Grace,
@@ -22,11 +22,10 @@ use crate::{
     totals::{LayerTotals, TotalsMap},
     unix::{self, UnixSockets},
 };
-use aya::maps::{HashMap, Map, MapError};
+use aya::maps::Map;
 use openwfp_abi::{
     config::{Config, FLOWS_RECORDED},
     counters::{DIVERT_ABSENT, DIVERT_FORGED, DIVERT_FULL, NO_STORAGE, NO_WORK},
-    divert::TOKENS,
 };
 use openwfp_engine::{CompiledPolicy, words};
 use openwfp_model::{FieldId, LayerId};
@@ -35,7 +34,7 @@ use std::{
     fs::File,
     io,
     ops::Range,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd},
     path::Path,
     time::{Duration, Instant},
 };
@@ -186,7 +185,7 @@ pub struct Enforcement {
     pub(crate) filters: AuthorizingFilters,
     pub(crate) policies: Policies,
     /// By which diverted packets come back; none where nothing is diverted.
-    device: Option<Device>,
+    pub(crate) device: Option<Device>,
 }
 
 impl Enforcement {
@@ -329,51 +328,6 @@ impl Enforcement {
             }
         }
         self.know_diverting_devices()
-    }
-
-    /// The devices of the caller's network namespace, without that by which packets are injected.
-    pub(crate) fn devices_of_others(&self) -> Result<Vec<Link>, LoadError> {
-        let mut devices = interfaces::of_namespace()?;
-        devices.retain(|link| self.device.as_ref().is_none_or(|device| device.index != link.index));
-        Ok(devices)
-    }
-
-    /// Tells the programs at which devices packets that were diverted are taken out.
-    fn know_diverting_devices(&mut self) -> Result<(), LoadError> {
-        if self.device.is_none() {
-            return Ok(());
-        }
-        let name = "DIVERT_DEVICES";
-        let failed = |source: MapError| LoadError::Map { name, source: Box::new(source) };
-        let map = self.shims.ebpf().map_mut(name).ok_or(LoadError::ObjectLacks { name })?;
-        let mut map = HashMap::<_, u32, u32>::try_from(map).map_err(failed)?;
-        let gone: Vec<u32> = map.keys().filter_map(Result::ok).filter(|index| !self.devices.contains(index)).collect();
-        gone.iter().for_each(|index| drop(map.remove(index)));
-        self.devices.iter().try_for_each(|index| map.insert(index, 1, 0)).map_err(failed)
-    }
-
-    /// The way of packets to callouts in user space and back; to be served from here on. Once, after
-    /// [`attach`](Self::attach), and only with [`Options::diverted`].
-    pub fn divert(&mut self) -> Result<Divert, EnforceError> {
-        let system = |source| LoadError::System { what: "cannot divert packets", source };
-        let Some(device) = &self.device else {
-            return Err(system(io::ErrorKind::Unsupported.into()).into());
-        };
-        let (ring, control, tokens) = (
-            descriptor(&self.shims, "DIVERTED")?,
-            descriptor(&self.shims, "DIVERT")?,
-            descriptor(&self.shims, "TOKENS")?,
-        );
-        let room = self.options.diverted;
-        let parts = Parts {
-            ring: Ring::map(ring.as_fd(), room).map_err(system)?,
-            ring_descriptor: ring,
-            room,
-            control: Entries::map(control.as_fd(), 1).map_err(system)?,
-            tokens: Entries::map(tokens.as_fd(), TOKENS).map_err(system)?,
-            policies: self.policies.clone(),
-        };
-        Ok(Divert::new(device, parts).map_err(system)?)
     }
 
     /// What was left undone when the policy was loaded.
@@ -528,15 +482,6 @@ impl Enforcement {
 
 fn take(shims: &mut Shims, name: &'static str) -> Result<Map, LoadError> {
     shims.ebpf().take_map(name).ok_or(LoadError::ObjectLacks { name })
-}
-
-/// A descriptor of a map, of the caller's own.
-fn descriptor(shims: &Shims, name: &'static str) -> Result<OwnedFd, LoadError> {
-    let lacks = LoadError::ObjectLacks { name };
-    let (Map::RingBuf(data) | Map::Array(data)) = shims.map(name).ok_or(LoadError::ObjectLacks { name })? else {
-        return Err(lacks);
-    };
-    duplicate(data.fd().as_fd()).map_err(|source| LoadError::System { what: "cannot keep a map", source })
 }
 
 /// Maps the memory of the policy image, which has this many cells.

@@ -12,6 +12,7 @@ use crate::{
     divert,
     header::{Header, read},
     icmp::write_embedded,
+    inject,
     layers::{
         INBOUND_ICMP_ERROR, INBOUND_IPPACKET, INBOUND_MAC_FRAME_ETHERNET, INBOUND_TRANSPORT, IPFORWARD,
         IS_NATIVE_ETHERNET, Layers, OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_MAC_FRAME_ETHERNET,
@@ -102,12 +103,12 @@ impl Frame {
                 return false;
             }
             // what comes in again over lo goes out there first
-            let look = divert::INBOUND | divert::LOOK | if self.inbound { 0 } else { divert::AT_DEVICE };
-            if divert::honour(self.context, FRAME_HEADER, look) != 0 {
+            let look = divert::INBOUND | inject::LOOK | if self.inbound { 0 } else { inject::AT_DEVICE };
+            if inject::honour(self.context, FRAME_HEADER, look) != 0 {
                 return true;
             }
-            self.token = divert::honour(self.context, FRAME_HEADER, inbound | divert::AT_DEVICE);
-            let Some(token) = divert::token(self.token) else { return false };
+            self.token = inject::honour(self.context, FRAME_HEADER, inbound | inject::AT_DEVICE);
+            let Some(token) = inject::token(self.token) else { return false };
             (*self.context).tc_index = 0;
             self.from = (*token).stage;
         }
@@ -122,7 +123,7 @@ impl Frame {
 
     #[inline(always)]
     fn decide(&self, work: &mut Work) -> Outcome {
-        if let Some(token) = divert::token(self.token) {
+        if let Some(token) = inject::token(self.token) {
             // SAFETY: a valid map value.
             work.injector = unsafe { (*token).injector } as u64;
         }
@@ -148,7 +149,7 @@ impl Frame {
             let context = self.context;
             // in this order: one load must not stand for both
             let mut from = core::hint::black_box((*context).ingress_ifindex);
-            if let Some(token) = divert::token(self.token) {
+            if let Some(token) = inject::token(self.token) {
                 from = (&raw const (*token).arrival).read_volatile();
             }
             ((*context).protocol, (*context).ifindex, from, (*context).pkt_type)
@@ -331,7 +332,7 @@ impl Frame {
     /// Who owns the socket that the frame comes from, where the programs have kept that.
     #[inline(always)]
     fn identify(&self, work: &mut Work) {
-        if let Some(token) = divert::token(self.token) {
+        if let Some(token) = inject::token(self.token) {
             // SAFETY: a valid map value.
             work.identify(unsafe { &raw const (*token).identity });
             return;

@@ -11,6 +11,7 @@ use crate::{
     flows::{self, Standing},
     header::{Header, may_be_routed, read},
     icmp::write_embedded,
+    inject,
     layers::{
         AUTH_CONNECT, AUTH_RECV_ACCEPT, DATAGRAM_DATA, INBOUND, INBOUND_ICMP_ERROR, INBOUND_IPPACKET,
         INBOUND_TRANSPORT, IS_FRAGMENT, IS_LOOPBACK, IS_RAW_ENDPOINT, IS_REAUTHORIZE, Layers, OUTBOUND,
@@ -350,8 +351,8 @@ impl Packet {
     #[inline(always)]
     fn passed(&self, work: &mut Work) -> u16 {
         // SAFETY: the context is valid.
-        let number = unsafe { divert::honour(self.context, 0, divert::INBOUND) };
-        let Some(token) = divert::token(number) else { return 0 };
+        let number = unsafe { inject::honour(self.context, 0, divert::INBOUND) };
+        let Some(token) = inject::token(number) else { return 0 };
         // SAFETY: a valid map value.
         unsafe {
             work.injector = (*token).injector as u64;

@@ -226,12 +226,7 @@ pub(super) enum Fitted {
 
 /// Makes a packet, from its IP header on, fit a device. A TCP segment is cut by whoever segments for the device; everything else
 /// is cut into fragments of IP. `None`: it may not be, or cannot.
-pub(super) fn fit(
-    packet: &mut [u8],
-    mtu: usize,
-    offload: &mut Offload,
-    even_if_not_allowed: bool,
-) -> Option<Fitted> {
+pub(super) fn fit(packet: &mut [u8], mtu: usize, offload: &mut Offload, even_if_not_allowed: bool) -> Option<Fitted> {
     if packet.len() <= mtu || offload.segments.is_some() {
         return Some(Fitted::Whole);
     }

@@ -12,7 +12,9 @@
 //! As long as nobody serves, or has not for a second, the callouts count as not registered: their filters block, or permit where
 //! they say so. So it is when this process was killed.
 
+mod callouts;
 mod device;
+mod enforce;
 mod finish;
 mod inject;
 mod memory;
@@ -24,6 +26,7 @@ use crate::{
     events, interfaces,
     links::{self, Link},
 };
+pub use callouts::{Answer, Callouts, Fate};
 pub(crate) use device::Device;
 use finish::Walk;
 pub use finish::{Asked, soft};
@@ -32,62 +35,20 @@ pub(crate) use memory::{Entries, Ring};
 use mend::Fitted;
 pub use mend::Headers;
 use openwfp_abi::divert::{ADDRESSED, DRY_RUN, Divert as Control, DivertRecord, FRAME, INBOUND, TOKENS, Token};
-use openwfp_engine::{Action, CalloutAnswer, Verdict};
+use openwfp_engine::{Action, CalloutAnswer};
 use packet::{Bytes, FRAME_HEADER};
 pub use packet::{Diverted, Injection, MOST_INJECTIONS, Offload, Pended, Place, Segments};
 pub(crate) use policies::{Policies, Policy};
 use std::{
     borrow::Cow,
     io, mem,
-    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsRawFd, OwnedFd},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering, fence},
     },
     time::{Duration, Instant},
 };
-
-/// What a callout says of a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Permit, block, or let the next filter say. A packet that was changed goes on changed.
-    Say(CalloutAnswer),
-    /// The packet is the callout's from here on. Whatever it does with it, it does by injecting.
-    Absorb,
-    /// The answer comes later; [`Callouts::pended`] is given the packet.
-    Pend,
-    /// The callout cannot be asked: as if it was not registered.
-    Unavailable,
-}
-
-/// How a diverted packet ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It goes on.
-    SentOn,
-    /// It was blocked.
-    Blocked,
-    /// It was permitted, but cannot be sent on: it does not fit its device, or its checksum cannot be made right.
-    Lost,
-    /// A callout has absorbed it.
-    Absorbed,
-}
-
-/// Who is asked.
-pub trait Callouts {
-    /// A packet meets a filter that names a callout.
-    fn classify(&mut self, packet: &mut Diverted<'_>, asked: &Asked) -> Answer;
-
-    /// A packet whose answer comes later; see [`Divert::complete`]. Dropped, it is gone.
-    fn pended(&mut self, packet: Pended) {
-        drop(packet);
-    }
-
-    /// What became of a packet, and by which decision, where there is one.
-    fn decided(&mut self, packet: &Diverted<'_>, verdict: Option<&Verdict>, fate: Fate) {
-        let _ = (packet, verdict, fate);
-    }
-}
 
 /// What has happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -508,8 +469,3 @@ fn parse(bytes: &'static [u8]) -> Option<(&'static DivertRecord, &'static [u8])>
 }
 
 const _: () = assert!(TOKENS.is_power_of_two());
-
-/// A descriptor of its own.
-pub(crate) fn duplicate(descriptor: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    descriptor.try_clone_to_owned()
-}
