@@ -3,20 +3,27 @@
 mod support;
 
 use openwfp_abi::divert::stage;
-use openwfp_engine::{CalloutAction, compile_objects_after};
+use openwfp_engine::{CalloutAction, compile_objects, compile_objects_after};
 use openwfp_kernel::{
-    divert::{Answer, Asked, Diverted, Fate, Injection, Place},
+    bpffs,
+    divert::{Answer, Asked, Callouts, Diverted, Fate, Injection, Place},
+    enforcement::Enforcement,
+    features,
+    group::Group,
     options::Options,
 };
 use openwfp_model::{Action, FieldId, FilterFlags, LayerId, MatchType, Value};
 use std::{
+    io::{BufRead, BufReader},
     net::{SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 use support::{
-    actor, bulk,
-    diverting::{Diverting, Order, asks, key, say},
+    OwnGroup, actor, bulk,
+    diverting::{Diverting, Order, RING, asks, key, say},
     live::filter,
     net::{alone, at, index},
     odd,
@@ -371,6 +378,78 @@ fn a_host_that_hangs_is_taken_for_none() {
         thread::sleep(Duration::from_millis(3000));
         // it is back
         assert_eq!(diverting.live.act(&format!("send {to}")), ["ok"]);
+        assert!(comes(&receiver, LONG));
+    });
+}
+
+/// Enforces a pinned policy and answers until it is killed; `OPENWFP_HOST` says for which group, and where it is pinned.
+#[test]
+fn host() {
+    let Ok(told) = std::env::var("OPENWFP_HOST") else { return };
+    let (group, pins) = told.split_once(' ').unwrap();
+    let registered: Vec<_> = (0..4).map(key).collect();
+    let asks = asks(LayerId::OUTBOUND_TRANSPORT_V4, 2).build().unwrap();
+    let policy = compile_objects(1, &[], vec![(1, asks)], &registered).unwrap();
+    let options = Options { pins: Some(pins.into()), diverted: RING, ..Options::default() };
+    let mut enforcement = Enforcement::prepare(&policy, &Group::open(Path::new(group)).unwrap(), options).unwrap();
+    enforcement.attach().unwrap();
+    let mut divert = enforcement.divert().unwrap();
+    println!("\nloaded");
+    divert.serve(&mut Permits, Duration::from_secs(600)).unwrap();
+}
+
+struct Permits;
+
+impl Callouts for Permits {
+    fn classify(&mut self, _: &mut Diverted<'_>, _: &Asked) -> Answer {
+        say(CalloutAction::Permit)
+    }
+}
+
+/// Takes the pins away however the test ends.
+struct Pins(PathBuf);
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        let _ = bpffs::unpin(&self.0);
+        let _ = bpffs::release();
+    }
+}
+
+#[test]
+fn when_the_host_is_killed_its_filters_stay_and_are_closed() {
+    if let Some(reason) = features::missing().first() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    alone(|| {
+        let router = Router::make();
+        let group = OwnGroup::make();
+        let pins = Pins(bpffs::folder().unwrap().join(format!("test-divert-{}", std::process::id())));
+        let mut host = Command::new(std::env::current_exe().unwrap());
+        host.args(["host", "--exact", "--nocapture"]);
+        host.env("OPENWFP_HOST", format!("{} {}", group.0.path.display(), pins.0.display()));
+        let mut host = host.stdout(Stdio::piped()).spawn().unwrap();
+        let output = BufReader::new(host.stdout.take().unwrap());
+        assert!(output.lines().any(|line| line.is_ok_and(|line| line == "loaded")));
+        let to = SocketAddr::new(at(1, 2, false), PORT);
+        let receiver = router.client.run(move || bound(to));
+        let sends = || {
+            let mut command = actor::command(&format!("send {to}"));
+            group.enter(&mut command, "");
+            actor::results(&command.output().unwrap().stdout)
+        };
+        assert_eq!(sends(), ["ok"]);
+        assert!(comes(&receiver, LONG));
+        host.kill().unwrap();
+        host.wait().unwrap();
+        // taken out, and never sent on
+        sends();
+        thread::sleep(Duration::from_millis(1500));
+        assert_eq!(sends(), ["EPERM"], "nobody is there");
+        assert!(!comes(&receiver, SHORT));
+        drop(pins);
+        assert_eq!(sends(), ["ok"], "without the policy");
         assert!(comes(&receiver, LONG));
     });
 }
