@@ -27,6 +27,8 @@ pub const INBOUND_ASKED: u64 = 1 << 10;
 pub const FORGETS: u64 = 1 << 11;
 /// There were connects that left nothing. A connection of which nothing is known is one of them.
 pub const FORGOTTEN: u64 = 1 << 12;
+/// The policy names callouts to which packets go.
+pub const DIVERTS: u64 = 1 << 13;
 /// The ends of flows are to be reported.
 pub const FLOWS_RECORDED: u64 = 1 << 6;
 

@@ -78,6 +78,10 @@ macro_rules! kernel_members {
             PACKET_TAIL = "sk_buff.tail";
             PACKET_HEAD = "sk_buff.head";
             PACKET_DATA = "sk_buff.data";
+            PACKET_END = "sk_buff.end";
+            PACKET_SUM_START = "sk_buff.csum_start";
+            PACKET_SUM_OFFSET = "sk_buff.csum_offset";
+            SHARED_GSO_TYPE = "skb_shared_info.gso_type";
             CALL_ADDRESS = "bpf_sock_addr_kern.uaddr";
             CALL_ADDRESS_LENGTH = "bpf_sock_addr_kern.uaddrlen";
         }
@@ -90,6 +94,7 @@ macro_rules! kernel_members {
 macro_rules! kernel_bits {
     ($callback:ident) => {
         $callback! {
+            PACKET_SUMMED = "sk_buff.ip_summed";
             SOCK_IPV6ONLY = "sock_common.skc_ipv6only";
         }
     };
@@ -116,6 +121,8 @@ macro_rules! settings {
             NAMESPACES_ASKED: u32;
             /// 1 when the kernel says for which socket a packet was that it drops (from Linux 6.11 on).
             DROP_RECEIVER: u32;
+            /// The mark of a packet that was diverted, and is to be taken out of the stack where it leaves; drawn by lot.
+            DIVERT_MARK: u32;
             /// A flow of datagrams that was not used for so many nanoseconds has ended.
             FLOW_IDLE: u64;
         }

@@ -18,6 +18,7 @@
 //! - [`event`]: what the programs report;
 //! - [`drop`](mod@drop): why the kernel drops a packet, and what that says;
 //! - [`flow`]: flows, and what is kept with a socket;
+//! - [`divert`]: packets on their way to a callout and back;
 //! - [`counters`]: what went wrong, counted;
 //! - [`unix`]: Unix sockets outside that may be spoken to;
 //! - [`measure`]: classifications that are made to be measured.
@@ -27,6 +28,7 @@ pub mod cgroup;
 pub mod config;
 pub mod constants;
 pub mod counters;
+pub mod divert;
 pub mod drop;
 pub mod event;
 pub mod file;

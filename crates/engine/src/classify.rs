@@ -183,7 +183,17 @@ impl State {
         self.follow(answer)
     }
 
-    /// Goes on after [`Step::Callout`] when nobody answers for the callout any more: as if it had never been registered.
+    /// Goes on after [`Step::Callout`] as if the callout was not registered: it cannot be asked.
+    #[inline(always)]
+    pub fn pass_over<I: Image + ?Sized, O: Observer>(&mut self, image: &I, observer: &mut O) -> Step {
+        match self.callout(image) {
+            Some(filter) => self.resume_unregistered(filter, observer),
+            None => self.close(Reason::BadCell),
+        }
+    }
+
+    /// The same with the filter at hand.
+    #[inline(always)]
     pub fn resume_unregistered<O: Observer>(&mut self, filter: &Cell, observer: &mut O) -> Step {
         let before = self.arbitration;
         let answer = self.arbitration.answer(filter, self.sublayer);
@@ -302,10 +312,7 @@ where
     if is_registered_callout(filter) {
         return Step::Callout;
     }
-    let before = state.arbitration;
-    let answer = state.arbitration.answer(filter, state.sublayer);
-    observer.answer(rank, filter, &before, answer);
-    state.follow(answer)
+    state.pass_over(image, observer)
 }
 
 #[inline(always)]

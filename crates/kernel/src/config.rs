@@ -8,10 +8,10 @@ use crate::{
 };
 use aya::maps::{Array, MapError};
 use openwfp_abi::config::{
-    AT_DEVICES, AUTHORIZATIONS, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, FLOWS_RECORDED, FORGETS, FORGOTTEN,
-    INBOUND_ASKED, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS,
+    AT_DEVICES, AUTHORIZATIONS, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DIVERTS, DRY_RUN, FLOWS_RECORDED, FORGETS,
+    FORGOTTEN, INBOUND_ASKED, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS,
 };
-use openwfp_engine::{CompiledPolicy, Schema, Unknown, words};
+use openwfp_engine::{CompiledPolicy, Schema, Unknown, filter_flags, kind, words};
 use openwfp_model::{FieldId, Layer, LayerId};
 use std::time::Duration;
 
@@ -87,6 +87,12 @@ fn words_tested(policy: &CompiledPolicy, at: impl Fn(LayerId) -> bool) -> u64 {
     words.fold(0, |bits, word| bits | 1 << word)
 }
 
+/// Whether a filter names a callout that is registered.
+fn names_registered(policy: &CompiledPolicy) -> bool {
+    let mut filters = policy.image().cells().iter().filter(|cell| cell.kind() == kind::FILTER);
+    filters.any(|cell| cell.filter_flags() & filter_flags::CALLOUT_REGISTERED != 0)
+}
+
 /// The settings for a policy whose image is at `base`.
 pub(crate) fn of_policy(
     policy: &CompiledPolicy,
@@ -132,13 +138,19 @@ pub(crate) fn of_policy(
         config.flags |= BY_INTERFACE;
     }
     let recorded_packets = recorded.iter().any(|layer| is_of_packets(*layer));
-    config.packet_words = if recorded_packets { u64::MAX } else { words_tested(policy, is_of_packets) };
+    if options.diverted > 0 && names_registered(policy) {
+        config.flags |= DIVERTS;
+    }
+    // a callout is told everything; and a packet may be classified afresh, by a policy that tests something else
+    let everything = recorded_packets || config.flags & DIVERTS != 0;
+    config.packet_words = if everything { u64::MAX } else { words_tested(policy, is_of_packets) };
     config.call_words =
         if recorded.is_empty() { words_tested(policy, |layer| !is_of_packets(layer)) } else { u64::MAX };
     let owner = words::OWNER.iter().fold(0, |bits, word| bits | 1 << word);
     // nothing is shown, or replaced, or waits for a packet; nobody looks at a connection again, nor at who made it
     if !options.replaceable
         && !options.devices
+        && options.diverted == 0
         && !late
         && !layers.is_empty()
         && layers.iter().all(|layer| CALLS.contains(layer))

@@ -5,6 +5,7 @@ use crate::{
     attach,
     authorizing::AuthorizingFilters,
     bpffs, config,
+    divert::{Device, Policies},
     events::{self, EndOfFlow, Event, EventKind, Events},
     flows::FlowTable,
     grace::Grace,
@@ -14,11 +15,12 @@ use crate::{
     interfaces,
     known::{Known, Named},
     labels::Labels,
+    links::Link,
     load::{LoadError, Settings, Shims, Times},
     namespaces::{Asked, Namespaces},
     network::News,
     options::Options,
-    sockets,
+    replace, sockets,
     totals::{self, LayerTotals, TotalsMap},
     unix::{self, UnixSockets},
 };
@@ -26,7 +28,7 @@ use aya::maps::Map;
 use openwfp_abi::{
     cgroup::GroupKey,
     config::{Config, FLOWS_RECORDED, FORGETS},
-    counters::{NO_STORAGE, NO_WORK, UNREADABLE_PACKETS},
+    counters::{DIVERT_ABSENT, DIVERT_FORGED, DIVERT_FULL, NO_STORAGE, NO_WORK, UNREADABLE_PACKETS},
     file::FileKey,
 };
 use openwfp_engine::{CompiledPolicy, words};
@@ -145,6 +147,14 @@ pub struct Failures {
     /// Packets whose headers could not be read, where a layer would have had to look at them. Each was dropped (in a dry run:
     /// would have been), without an event and in no total.
     pub packets_unreadable: u64,
+    /// Packets that a callout was to be asked about, and that found no room in the ring buffer or were too long. They were
+    /// blocked, or permitted where their filter says so.
+    pub diverts_without_room: u64,
+    /// Packets that a callout was to be asked about, where nobody was there to answer or where there is no way back for them.
+    /// Likewise.
+    pub diverts_without_host: u64,
+    /// Packets that came to the device of ours by which packets are injected, and were not ours.
+    pub injections_forged: u64,
 }
 
 /// How long the parts of a start took.
@@ -203,6 +213,9 @@ pub struct Enforcement {
     pub(crate) grace: Option<Grace>,
     /// The filters of the policy that holds which authorize flows.
     pub(crate) filters: AuthorizingFilters,
+    pub(crate) policies: Policies,
+    /// By which diverted packets come back; none where nothing is diverted.
+    pub(crate) device: Option<Device>,
 }
 
 impl Enforcement {
@@ -219,8 +232,19 @@ impl Enforcement {
         groups.sort_unstable();
         let groups: Vec<u32> = groups.into_iter().map(|(_, gid)| gid).collect();
         let asked = if options.replaceable { Asked::ALL } else { Asked::by(policy) };
-        let mut shims =
-            Shims::load(&Settings { group, groups_named: &groups, cells: room, flows: options.flows, asked })?;
+        let mut shims = Shims::load(&Settings {
+            group,
+            groups_named: &groups,
+            cells: room,
+            flows: options.flows,
+            asked,
+            diverted: options.diverted,
+        })?;
+
+        // before interfaces are listed
+        let device = (options.diverted > 0).then(Device::make).transpose();
+        let device =
+            device.map_err(|source| LoadError::System { what: "cannot make a device to inject packets by", source })?;
 
         let started = Instant::now();
         let mut warnings = vec![];
@@ -232,6 +256,9 @@ impl Enforcement {
         let (named, missing) = Named::find(policy, shims.hash_key());
         warnings.extend(missing.into_iter().map(Warning::from));
         applications.write(&mut shims, &named, policy.generation(), None)?;
+        let policies = Policies::default();
+        policies.prepare(replace::diverting(policy, &named));
+        policies.switched(true);
         applications.switched(named);
         let mut named_groups = Known::default();
         let named = Named::groups(policy, shims.hash_key());
@@ -259,6 +286,9 @@ impl Enforcement {
         }
         if config.flags & FORGETS != 0 {
             hooks.extend([Hook::Bound4, Hook::Bound6]);
+        }
+        if device.is_some() {
+            hooks.extend(Hook::OF_DIVERTING);
         }
         hooks.sort_unstable();
         hooks.dedup();
@@ -307,6 +337,8 @@ impl Enforcement {
             unsettled: None,
             grace: None,
             filters: AuthorizingFilters::of(policy),
+            policies,
+            device,
         })
     }
 
@@ -321,6 +353,10 @@ impl Enforcement {
             let attached = attached
                 .map_err(|source| LoadError::System { what: "cannot attach what limits Unix sockets", source })?;
             self.shims.keep_attached(name, attached, self.options.pins.as_deref())?;
+        }
+        if let Some(device) = &self.device {
+            let link = Link { index: device.index, name: device.name.clone(), ..Link::default() };
+            hooks::attach_to_device(&mut self.shims, &self.hooks, &link, true, self.options.pins.as_deref())?;
         }
         self.attach_to_devices(&interfaces::of_namespace()?)?;
         hooks::attach(&mut self.shims, &self.hooks, &self.group, self.options.pins.as_deref())?;
@@ -445,6 +481,9 @@ impl Enforcement {
             sockets_without_memory: self.labels.counter(NO_STORAGE),
             changes_not_followed: self.changes_not_followed,
             packets_unreadable: self.labels.counter(UNREADABLE_PACKETS),
+            diverts_without_room: self.labels.counter(DIVERT_FULL),
+            diverts_without_host: self.labels.counter(DIVERT_ABSENT),
+            injections_forged: self.labels.counter(DIVERT_FORGED),
         }
     }
 

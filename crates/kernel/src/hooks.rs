@@ -54,13 +54,19 @@ pub enum Hook {
     DeviceIn,
     /// Frames that go out at a device.
     DeviceOut,
+    /// Packets that were diverted and come in again at a device.
+    DivertIn,
+    /// Packets that were diverted, or come back, and go out at a device.
+    DivertOut,
+    /// Packets that are injected.
+    DivertInject,
     /// Packets that the kernel drops by itself, of the whole machine.
     KernelDrop,
 }
 
 use Hook::{
-    Bind4, Bind6, Bound4, Bound6, Connect4, Connect6, Create, DeviceIn, DeviceOut, Egress, Ingress, KernelDrop,
-    Redirect4, Redirect6, Release, Sendmsg4, Sendmsg6, Stream,
+    Bind4, Bind6, Bound4, Bound6, Connect4, Connect6, Create, DeviceIn, DeviceOut, DivertIn, DivertInject, DivertOut,
+    Egress, Ingress, KernelDrop, Redirect4, Redirect6, Release, Sendmsg4, Sendmsg6, Stream,
 };
 
 /// The programs that see connects. Both versions of IP, because an IPv6 socket can connect to a mapped IPv4 endpoint.
@@ -91,6 +97,9 @@ impl Hook {
             DeviceIn => "device_in",
             DeviceOut => "device_out",
             KernelDrop => "kernel_drop",
+            DivertIn => "divert_in",
+            DivertOut => "divert_out",
+            DivertInject => "divert_inject",
         }
     }
 
@@ -145,7 +154,7 @@ impl Hook {
 
     /// Whether it is attached to devices, not to a group.
     pub const fn is_of_devices(self) -> bool {
-        matches!(self, DeviceIn | DeviceOut)
+        matches!(self, DeviceIn | DeviceOut | DivertIn | DivertOut | DivertInject)
     }
 
     /// Whether what the kernel drops by itself is met at a layer; at that of forwarded packets where devices are watched.
@@ -162,6 +171,8 @@ impl Hook {
         let family = name.strip_suffix("_V4").or_else(|| name.strip_suffix("_V6"));
         family.is_some_and(|family| FAMILIES.contains(&family))
     }
+    /// The hooks by which packets go to callouts and come back.
+    pub(crate) const OF_DIVERTING: [Self; 3] = [DivertIn, DivertOut, DivertInject];
 
     /// Whether a layer is one that each packet meets.
     pub fn is_packet_layer(layer: LayerId) -> bool {
@@ -279,20 +290,24 @@ pub(crate) fn attach(shims: &mut Shims, hooks: &[Hook], group: &File, folder: Op
     Ok(())
 }
 
-/// Attaches the loaded programs of devices to one, after what is attached there already.
+/// Attaches the loaded programs of devices to one, after what is attached there already; but those of diverting before it.
+/// To the device by which packets are injected (`injecting`) goes the one that is for it, to others all others.
 pub(crate) fn attach_to_device(
     shims: &mut Shims,
     hooks: &[Hook],
     device: &Link,
+    injecting: bool,
     folder: Option<&Path>,
 ) -> Result<(), LoadError> {
-    for hook in hooks.iter().filter(|hook| hook.is_of_devices()) {
+    let injects = |hook: &&Hook| (**hook == DivertInject) == injecting;
+    for hook in hooks.iter().filter(|hook| hook.is_of_devices()).filter(injects) {
         let name = hook.name();
         let refused = |source| LoadError::Program { name, source: Box::new(source) };
         let program = shims.ebpf().program_mut(name).ok_or(LoadError::ObjectLacks { name })?;
         let Program::SchedClassifier(program) = program else { return Err(LoadError::ObjectLacks { name }) };
-        let way = if *hook == DeviceIn { TcAttachType::Ingress } else { TcAttachType::Egress };
-        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let way = if matches!(hook, DeviceIn | DivertIn) { TcAttachType::Ingress } else { TcAttachType::Egress };
+        let first = Hook::OF_DIVERTING.contains(hook);
+        let order = TcAttachOptions::TcxOrder(if first { LinkOrder::first() } else { LinkOrder::default() });
         let link = program
             .attach_with_options(&device.name, way, order)
             .and_then(|id| program.take_link(id))

@@ -87,6 +87,11 @@ impl<K> Default for Named<K> {
 }
 
 impl Named<FileKey> {
+    /// The number of each.
+    pub(crate) fn classes(&self) -> &HashMap<FileKey, u32> {
+        &self.classes
+    }
+
     /// Looks the applications of a policy up.
     pub(crate) fn find(policy: &CompiledPolicy, hash_key: [u64; 2]) -> (Self, Vec<ApplicationError>) {
         let (mut named, mut missing) = (Self::default(), vec![]);

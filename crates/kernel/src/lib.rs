@@ -12,6 +12,7 @@
 //! - [`unix`]: the Unix sockets that the group may speak to;
 //! - [`links`]: the interfaces and addresses that the network namespace has;
 //! - [`events`], [`sockets`], [`totals`]: what comes back: events, sockets that have to be told, sums;
+//! - [`divert`]: packets to callouts in user space, and back;
 //! - [`measure`]: the classifier in the kernel over given values, without any process to filter;
 //! - [`bpffs`], [`mounts`]: the file system that keeps what is pinned, and what else is mounted.
 
@@ -21,6 +22,7 @@ mod authorizing;
 pub mod bpffs;
 pub mod btf;
 mod config;
+pub mod divert;
 mod drops;
 pub mod enforcement;
 pub mod events;

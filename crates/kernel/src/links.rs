@@ -40,6 +40,8 @@ pub struct Link {
     pub driver: String,
     /// Whether it is a wireless one.
     pub wireless: bool,
+    /// The longest packet that it takes, in bytes from the IP header on; 0: it does not say.
+    pub mtu: u32,
 }
 
 impl Link {
@@ -70,6 +72,8 @@ mod route {
     /// `IFLA_ADDRESS`, `IFLA_IFNAME`.
     pub const ADDRESS: u16 = 1;
     pub const NAME: u16 = 3;
+    /// `IFLA_MTU`.
+    pub const MTU: u16 = 4;
     /// `IFLA_LINKINFO`, and `IFLA_INFO_KIND` in it.
     pub const LINK_INFO: u16 = 18;
     pub const INFO_KIND: u16 = 1;
@@ -138,6 +142,7 @@ pub fn links() -> io::Result<Vec<Link>> {
             hardware,
             driver: text(bytes(attributes, route::LINK_INFO), route::INFO_KIND),
             wireless: wireless.contains(&index),
+            mtu: netlink::u32_at(bytes(attributes, route::MTU), 0).unwrap_or(0),
         })
     };
     let all = socket.dump(libc::RTM_GETLINK, &[&[0; route::LINK_HEADER][..], &skip].concat())?;

@@ -20,7 +20,7 @@ use aya::{
         links::{FdLink, PinnedLink},
     },
 };
-use openwfp_abi::{identity::GROUPS_NAMED, unix::UNIX_ENTRIES};
+use openwfp_abi::{divert::TOKENS, identity::GROUPS_NAMED, unix::UNIX_ENTRIES};
 use std::{
     fs, io,
     path::Path,
@@ -147,12 +147,21 @@ pub struct Settings<'a> {
     pub flows: FlowLimits,
     /// What of Linux's own is asked for.
     pub asked: Asked,
+    /// How many bytes the ring buffer of diverted packets has; 0: none is diverted.
+    pub diverted: u32,
 }
 
 impl<'a> Settings<'a> {
     /// For labels alone: no policy.
     pub fn labels(group: &'a Group) -> Self {
-        Self { group, groups_named: &[], cells: LEAST_CELLS, flows: FlowLimits::default(), asked: Asked::default() }
+        Self {
+            group,
+            groups_named: &[],
+            cells: LEAST_CELLS,
+            flows: FlowLimits::default(),
+            asked: Asked::default(),
+            diverted: 0,
+        }
     }
 }
 
@@ -214,6 +223,8 @@ impl Shims {
             (u32::from(settings.asked.groups), u32::from(settings.asked.namespaces));
         let idle = settings.flows.idle_nanoseconds();
         let receiver = u32::from(reasons.tell_receiver());
+        // any but the mark that packets have by themselves
+        let divert_mark = random()? as u32 | 1;
         // not all need be there: a constant that no program reads is left out of the object
         offsets.iter().for_each(|(name, value)| {
             loader.override_global(name, value, false);
@@ -228,10 +239,13 @@ impl Shims {
             .override_global("NAMESPACES_ASKED", &namespaces_asked, false)
             .override_global("FLOW_IDLE", &idle, true)
             .override_global("DROP_RECEIVER", &receiver, true)
+            .override_global("DIVERT_MARK", &divert_mark, true)
             // on failure the log is asked for anyway
             .verifier_log_level(VerifierLogLevel::STATS)
             .map_max_entries("CELLS", settings.cells.max(LEAST_CELLS))
             .map_max_entries("FLOWS", settings.flows.entries.max(1))
+            .map_max_entries("DIVERTED", settings.diverted.max(4096))
+            .map_max_entries("TOKENS", if settings.diverted == 0 { 1 } else { TOKENS })
             .allow_unsupported_maps();
         if !settings.asked.groups {
             loader.map_max_entries("GROUP_NAMES", 1).map_max_entries("GROUP_CLASSES", 1);
@@ -326,6 +340,11 @@ impl Shims {
             // what is not pinned is held by nobody
             let _ = fs::remove_file(folder.join(format!("link_{name}")));
         }
+    }
+
+    /// A map of the loaded object.
+    pub(crate) fn map(&self, name: &str) -> Option<&aya::maps::Map> {
+        self.ebpf.map(name)
     }
 
     /// The loaded object, for further programs and maps.

@@ -40,6 +40,12 @@ impl Socket {
         self.receive(&mut |_, _| {}).map(drop)
     }
 
+    /// Asks for something to be made that is not there yet.
+    pub fn create(&self, kind: u16, body: &[u8]) -> io::Result<()> {
+        self.send(kind, (libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_EXCL) as u16, body)?;
+        self.receive(&mut |_, _| {}).map(drop)
+    }
+
     /// Asks for one answer: its body.
     pub fn get(&self, kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
         let mut found = vec![];

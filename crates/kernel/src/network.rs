@@ -80,16 +80,18 @@ impl Enforcement {
         self.devices.retain(|index| devices.iter().any(|device| device.index == *index));
         let mut failed = Ok(());
         for device in devices {
-            if self.devices.contains(&device.index) {
+            // the one that packets are injected by has a program of its own
+            let ours = self.device.as_ref().is_some_and(|ours| ours.index == device.index);
+            if ours || self.devices.contains(&device.index) {
                 continue;
             }
-            match hooks::attach_to_device(&mut self.shims, &self.hooks, device, self.options.pins.as_deref()) {
+            match hooks::attach_to_device(&mut self.shims, &self.hooks, device, false, self.options.pins.as_deref()) {
                 Ok(()) => drop(self.devices.insert(device.index)),
                 // one that cannot be watched, or is gone already, does not keep the others from being
                 Err(error) => failed = Err(error),
             }
         }
-        failed
+        failed.and(self.know_diverting_devices())
     }
 
     /// The devices at which programs are attached, by index.

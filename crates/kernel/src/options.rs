@@ -26,4 +26,7 @@ pub struct Options {
     pub unix: UnixSockets,
     /// How flows of datagrams are remembered.
     pub flows: FlowLimits,
+    /// Packets go to callouts in user space (see [`divert`](crate::divert)): how many bytes the ring buffer has in which they
+    /// wait, a power of two of at least a page. 0: none do, and callouts count as not registered. (Linux 6.6.)
+    pub diverted: u32,
 }

@@ -22,11 +22,12 @@
 use crate::{
     authorizing::AuthorizingFilters,
     config,
+    divert::Policy,
     enforcement::{EnforceError, Enforcement, Warning},
     events,
     grace::Grace,
     hooks::{self, Hook},
-    image, interfaces,
+    image,
     known::{Named, not_waited},
     load::LoadError,
     namespaces::Asked,
@@ -107,7 +108,10 @@ impl Enforcement {
         new.dedup();
         new.retain(|hook| !self.hooks.contains(hook));
         let before = self.config;
-        if let Err(error) = self.switch(&next, (&named, &groups), &new) {
+        self.policies.prepare(diverting(policy, &named));
+        let switched = self.switch(&next, (&named, &groups), &new);
+        self.policies.switched(switched.is_ok());
+        if let Err(error) = switched {
             // as long as this fails, the flags of both stand, which is no harm
             let _ = config::write(&mut self.shims, before);
             // nor is what was added, but it would take the room of the next
@@ -176,9 +180,9 @@ impl Enforcement {
         if !new.iter().any(|hook| hook.is_of_devices()) {
             return Ok(());
         }
-        let attached = interfaces::of_namespace()?.into_iter().try_for_each(|device| {
+        let attached = self.devices_of_others()?.into_iter().try_for_each(|device| {
             self.devices.insert(device.index);
-            hooks::attach_to_device(&mut self.shims, new, &device, self.options.pins.as_deref())
+            hooks::attach_to_device(&mut self.shims, new, &device, false, self.options.pins.as_deref())
         });
         if attached.is_err() {
             self.look_away(new);
@@ -204,6 +208,12 @@ impl Enforcement {
         self.unsettled = None;
         Ok(())
     }
+}
+
+/// A policy as diverted packets are decided by it.
+pub(crate) fn diverting(policy: &CompiledPolicy, named: &Named<FileKey>) -> Policy {
+    let (cells, applications) = (policy.image().cells().to_vec(), named.classes().clone());
+    Policy { generation: policy.generation(), cells, applications }
 }
 
 /// The maps whose change is waited for, which are made when there is first something to wait for.

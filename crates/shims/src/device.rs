@@ -11,8 +11,10 @@
 use crate::{
     bytes::Bytes,
     counters::count,
+    divert,
     header::{Header, read_network},
     icmp::write_embedded,
+    inject,
     layers::{
         INBOUND_ICMP_ERROR, INBOUND_IPPACKET, INBOUND_MAC_FRAME_ETHERNET, INBOUND_TRANSPORT, IPFORWARD,
         IS_NATIVE_ETHERNET, Layers, OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_MAC_FRAME_ETHERNET,
@@ -27,12 +29,16 @@ use crate::{
 };
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
-    helpers::generated::bpf_skb_load_bytes_relative,
+    helpers::generated::{bpf_redirect, bpf_skb_load_bytes_relative},
     macros::classifier,
     programs::TcContext,
 };
 use core::mem::MaybeUninit;
-use openwfp_abi::counters::UNREADABLE_PACKETS;
+use openwfp_abi::{
+    config::DIVERTS,
+    counters::UNREADABLE_PACKETS,
+    divert::{FRAME, stage},
+};
 use openwfp_engine::words;
 
 /// `TC_ACT_UNSPEC`: whoever else watches the device is asked next.
@@ -48,37 +54,84 @@ const VLAN: u32 = 0x8100;
 const PROVIDER_VLAN: u32 = 0x88a8;
 /// IANA ifType `ethernetCsmacd`.
 const ETHERNET: u32 = 6;
+/// IANA ifType `softwareLoopback`, whose frames have the same header.
+const SOFTWARE_LOOPBACK: u32 = 24;
 
 #[classifier]
 pub fn device_in(context: TcContext) -> i32 {
-    Frame { context: context.skb.skb, inbound: true }.passes()
+    Frame { context: context.skb.skb, inbound: true, token: 0, from: 0 }.passes()
 }
 
 #[classifier]
 pub fn device_out(context: TcContext) -> i32 {
-    Frame { context: context.skb.skb, inbound: false }.passes()
+    Frame { context: context.skb.skb, inbound: false, token: 0, from: 0 }.passes()
 }
+
+/// How many bytes the header of a frame has.
+const FRAME_HEADER: u32 = 14;
 
 struct Frame {
     context: *mut __sk_buff,
     inbound: bool,
+    /// The number of the token by which it was injected; 0: it was not.
+    token: u32,
+    /// The stage at which it goes on.
+    from: u16,
 }
 
 impl Frame {
     #[inline(always)]
-    fn passes(&self) -> i32 {
+    fn passes(&mut self) -> i32 {
+        if work::config().is_some_and(|config| config.flags & DIVERTS != 0) && self.was_here() {
+            return NEXT;
+        }
         let Some(work) = work::begin() else { return if is_dry_run() { NEXT } else { DROP } };
         let outcome = self.decide(work);
         match work.give_back(outcome) {
+            // SAFETY: numbers. No device, no error.
+            Outcome::Absorbed => unsafe { bpf_redirect(0, 0) as i32 },
             Outcome::Blocked(_) if !is_dry_run() => DROP,
             _ => NEXT,
         }
     }
 
+    /// Finds out whether the frame was injected, and where it goes on. Whether that is behind the layers of this device: what
+    /// a socket of the machine is to get has met them.
+    #[inline(always)]
+    fn was_here(&mut self) -> bool {
+        let inbound = if self.inbound { divert::INBOUND } else { 0 };
+        // SAFETY: the context is valid; the verifier checks its member. A valid map value.
+        unsafe {
+            if (*self.context).tc_index == 0 {
+                return false;
+            }
+            // what comes in again over lo goes out there first
+            let look = divert::INBOUND | inject::LOOK | if self.inbound { 0 } else { inject::AT_DEVICE };
+            if inject::honour(self.context, FRAME_HEADER, look) != 0 {
+                return true;
+            }
+            self.token = inject::honour(self.context, FRAME_HEADER, inbound | inject::AT_DEVICE);
+            let Some(token) = inject::token(self.token) else { return false };
+            (*self.context).tc_index = 0;
+            self.from = (*token).stage;
+        }
+        false
+    }
+
+    /// Whether a layer is behind the frame already.
+    #[inline(always)]
+    fn is_behind(&self, stage: u16) -> bool {
+        stage < self.from
+    }
+
     #[inline(always)]
     fn decide(&self, work: &mut Work) -> Outcome {
+        if let Some(token) = inject::token(self.token) {
+            // SAFETY: a valid map value.
+            work.injector = unsafe { (*token).injector } as u64;
+        }
         if self.inbound {
-            let outcome = self.frame(work, INBOUND_MAC_FRAME_ETHERNET);
+            let outcome = self.frame(work, INBOUND_MAC_FRAME_ETHERNET, stage::DEVICE_IN_FRAME);
             if outcome != Outcome::Permitted {
                 return outcome;
             }
@@ -88,7 +141,7 @@ impl Frame {
         if outcome != Outcome::Permitted {
             return outcome;
         }
-        self.frame(work, OUTBOUND_MAC_FRAME_ETHERNET)
+        self.frame(work, OUTBOUND_MAC_FRAME_ETHERNET, stage::DEVICE_OUT_FRAME)
     }
 
     /// The packet in the frame, if it is one of IP.
@@ -97,7 +150,12 @@ impl Frame {
         // SAFETY: the context is valid; the verifier checks the members.
         let (protocol, interface, from, kind) = unsafe {
             let context = self.context;
-            ((*context).protocol, (*context).ifindex, (*context).ingress_ifindex, (*context).pkt_type)
+            // in this order: one load must not stand for both
+            let mut from = core::hint::black_box((*context).ingress_ifindex);
+            if let Some(token) = inject::token(self.token) {
+                from = (&raw const (*token).arrival).read_volatile();
+            }
+            ((*context).protocol, (*context).ifindex, from, (*context).pkt_type)
         };
         let protocol = u16::from_be(protocol as u16) as u32;
         if protocol != IPV4 && protocol != IPV6 {
@@ -117,7 +175,7 @@ impl Frame {
         unsafe { write_packet(work, header, &kept, interface, way(self.inbound, kind)) };
         let v6 = header.source.is_v6();
         if self.inbound {
-            let outcome = self.meets(work, INBOUND_IPPACKET, v6);
+            let outcome = self.meets(work, INBOUND_IPPACKET, v6, stage::DEVICE_IN_IPPACKET);
             // what comes in by broadcast or multicast is not forwarded by the kernel
             let own = kind != TO_THIS_HOST
                 || header.destination.is_local(work, work.namespace())
@@ -129,13 +187,13 @@ impl Frame {
             if header.cut {
                 return self.cut(work, INBOUND_TRANSPORT, INBOUND_ICMP_ERROR, v6);
             }
-            let outcome = self.meets(work, INBOUND_TRANSPORT, v6);
+            let outcome = self.meets(work, INBOUND_TRANSPORT, v6, stage::DEVICE_IN_TRANSPORT);
             if outcome != Outcome::Permitted || !header.is_icmp_error() {
                 return outcome;
             }
             // SAFETY: the context is valid; memory that is claimed.
             unsafe { write_embedded(self.context, work, header.transport as u32, v6 as u32) };
-            return self.meets(work, INBOUND_ICMP_ERROR, v6);
+            return self.meets(work, INBOUND_ICMP_ERROR, v6, stage::DEVICE_IN_ERROR);
         }
         if from != 0 {
             let outcome = self.forwarded(work, header, from, v6);
@@ -151,24 +209,26 @@ impl Frame {
                 return outcome;
             }
         } else if header.first {
-            let outcome =
-                if header.is_icmp_error() { self.meets(work, OUTBOUND_ICMP_ERROR, v6) } else { Outcome::Permitted };
+            let outcome = match header.is_icmp_error() {
+                true => self.meets(work, OUTBOUND_ICMP_ERROR, v6, stage::DEVICE_OUT_ERROR),
+                false => Outcome::Permitted,
+            };
             if outcome != Outcome::Permitted {
                 return outcome;
             }
-            let outcome = self.meets(work, OUTBOUND_TRANSPORT, v6);
+            let outcome = self.meets(work, OUTBOUND_TRANSPORT, v6, stage::DEVICE_OUT_TRANSPORT);
             if outcome != Outcome::Permitted {
                 return outcome;
             }
         }
-        self.meets(work, OUTBOUND_IPPACKET, v6)
+        self.meets(work, OUTBOUND_IPPACKET, v6, stage::DEVICE_OUT_IPPACKET)
     }
 
     /// IPFORWARD.
     #[inline(always)]
     fn forwarded(&self, work: &mut Work, header: &Header, from: u32, v6: bool) -> Outcome {
         write_forward(work, header, from);
-        self.meets(work, IPFORWARD, v6)
+        self.meets(work, IPFORWARD, v6, stage::DEVICE_OUT_FORWARD)
     }
 
     /// A packet whose headers of IP are cut, or nest too deep: dropped where a layer would have had to look at it.
@@ -213,14 +273,33 @@ impl Frame {
     }
 
     #[inline(always)]
-    fn meets(&self, work: &mut Work, layers: Layers, v6: bool) -> Outcome {
-        work.decide(&About { layer: layers.of(v6), socket: 0, flow: 0, flags: 0 })
+    fn meets(&self, work: &mut Work, layers: Layers, v6: bool, stage: u16) -> Outcome {
+        if self.is_behind(stage) {
+            return Outcome::Permitted;
+        }
+        let about = About { layer: layers.of(v6), socket: 0, flow: 0, flags: 0 };
+        divert::meet(self.context, work, &about, stage, self.way(work), true)
+    }
+
+    /// Which way the frame goes, and whether it begins with the header of a frame.
+    #[inline(always)]
+    fn way(&self, work: &Work) -> u16 {
+        let mut way = if self.inbound { divert::INBOUND as u16 } else { 0 };
+        if work.flags & DIVERTS != 0 {
+            // SAFETY: the context is valid; a valid map value.
+            let interface = unsafe { (*self.context).ifindex };
+            let kind = INTERFACES.get_ptr(&interface).map_or(0, |known| unsafe { (*known).kind });
+            if kind == ETHERNET || kind == SOFTWARE_LOOPBACK {
+                way |= FRAME;
+            }
+        }
+        way
     }
 
     /// The layer of the frame, of Ethernet alone.
     #[inline(always)]
-    fn frame(&self, work: &mut Work, layer: u16) -> Outcome {
-        if !work.is_active(layer) {
+    fn frame(&self, work: &mut Work, layer: u16, stage: u16) -> Outcome {
+        if !work.is_active(layer) || self.is_behind(stage) {
             return Outcome::Permitted;
         }
         // SAFETY: the context is valid; the verifier checks the members.
@@ -261,7 +340,10 @@ impl Frame {
         work.values.set(mac::ETHER_TYPE, kind);
         work.values.set(mac::NDIS_PORT, 0);
         work.values.set(mac::L2_FLAGS, IS_NATIVE_ETHERNET);
-        work.decide(&About { layer, socket: 0, flow: 0, flags: 0 })
+        work.kept = 0;
+        work.compartment = work.namespace();
+        let about = About { layer, socket: 0, flow: 0, flags: 0 };
+        divert::meet(self.context, work, &about, stage, self.way(work), true)
     }
 
     /// Destination and source of the frame, each as a number of 48 bits.
@@ -288,6 +370,11 @@ impl Frame {
     /// Who owns the socket that the frame comes from, where the programs have kept that.
     #[inline(always)]
     fn identify(&self, work: &mut Work) {
+        if let Some(token) = inject::token(self.token) {
+            // SAFETY: a valid map value.
+            work.identify(unsafe { &raw const (*token).identity });
+            return;
+        }
         // SAFETY: the context is valid; the verifier checks the member.
         let socket: *mut bpf_sock = unsafe { (*self.context).__bindgen_anon_2.sk };
         work.identify_sender(if socket.is_null() { None } else { Some(socket) });

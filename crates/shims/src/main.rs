@@ -17,6 +17,7 @@
 //! - [`unix`]: Unix sockets, which the group may use among itself;
 //! - [`flows`]: what was authorized, until when, and by which policy;
 //! - [`address`], [`bytes`], [`header`], [`socket`], [`layers`], [`protocol`]: what the hooks read and name;
+//! - [`divert`], [`inject`]: packets to callouts in user space, and back;
 //! - [`report`], [`refuse`]: what comes of it: an event, an errno, a dropped packet;
 //! - [`maps`]: the maps that the hooks share;
 //! - [`measure`]: a program that is attached nowhere, and classifies what it is given.
@@ -33,12 +34,14 @@ mod cgroup;
 mod connect;
 mod counters;
 mod device;
+mod divert;
 mod drops;
 mod endpoint;
 mod flows;
 mod header;
 mod icmp;
 mod identity;
+mod inject;
 mod label;
 mod layers;
 mod maps;

@@ -59,7 +59,8 @@ extern "C" fn one(number: u32, batch: *mut c_void) -> i64 {
     let (action, errno) = match Outcome::of_number(outcome) {
         Outcome::Permitted => (PERMIT, 0),
         Outcome::Blocked(errno) => (BLOCK, errno),
-        Outcome::Late => (LATE, 0),
+        // nothing is diverted here
+        Outcome::Late | Outcome::Diverted | Outcome::Absorbed => (LATE, 0),
     };
     // SAFETY: a valid map value.
     unsafe {

@@ -57,6 +57,14 @@ macro_rules! declare_bits {
 }
 openwfp_abi::kernel_bits!(declare_bits);
 
+/// Where the two bits of `sk_buff.ip_summed` are, in bits.
+#[inline(always)]
+#[allow(non_snake_case)]
+pub fn PACKET_SUMMED_PLACE() -> u32 {
+    use bit_statics::PACKET_SUMMED;
+    constant!(PACKET_SUMMED)
+}
+
 /// Where `sock_common.skc_ipv6only` is, in bits.
 #[inline(always)]
 #[allow(non_snake_case)]

@@ -8,9 +8,11 @@
 use crate::{
     address::LOOPBACK_INTERFACE,
     counters::count,
+    divert,
     flows::{self, Standing},
     header::{Header, may_be_routed, read},
     icmp::write_embedded,
+    inject,
     layers::{
         AUTH_CONNECT, AUTH_RECV_ACCEPT, DATAGRAM_DATA, INBOUND, INBOUND_ICMP_ERROR, INBOUND_IPPACKET,
         INBOUND_TRANSPORT, IS_FRAGMENT, IS_LOOPBACK, IS_RAW_ENDPOINT, IS_REAUTHORIZE, Layers, OUTBOUND,
@@ -19,7 +21,6 @@ use crate::{
     },
     maps::{ENDPOINTS, FLOWS, SHARED},
     protocol,
-    refuse::dropped,
     report::About,
     socket,
     storage::bits,
@@ -34,10 +35,11 @@ use aya_ebpf::{
 use core::mem::MaybeUninit;
 use openwfp_abi::{
     config::{
-        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, FORGOTTEN, INBOUND_ASKED, LATE, LISTEN_FILTERS,
-        PACKET_LAYERS, REFUSED_FLOWS,
+        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DIVERTS, DRY_RUN, FORGOTTEN, INBOUND_ASKED, LATE,
+        LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS,
     },
     counters::UNREADABLE_PACKETS,
+    divert::stage,
     flow::{
         BY_WAY, CONNECT_LATE, FLOW_REFUSED, FlowKey, INBOUND_ALONE, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED,
         RAW,
@@ -69,6 +71,12 @@ pub fn ingress(context: SkBuffContext) -> i32 {
 }
 
 impl Kept {
+    /// For a packet whose socket is not at hand.
+    #[inline(always)]
+    pub fn with_flags(compartment: u64, flags: u64) -> Self {
+        Self { flags, ..Self::of_namespace(compartment) }
+    }
+
     /// For what has no socket, but is known to be in this network namespace.
     #[inline(always)]
     pub fn of_namespace(compartment: u64) -> Self {
@@ -221,7 +229,7 @@ impl Packet {
         if need == Need::Nothing && !meets && !header.routed {
             return 1;
         }
-        dropped(work::with(|work| {
+        let outcome = work::with(|work| {
             if need != Need::Nothing || header.routed {
                 work.ask_everything();
             }
@@ -256,12 +264,13 @@ impl Packet {
                 // it was authorized by its call
                 flow = self.standing(header, &key, settings).1;
             }
-            let outcome = self.meets(work, header, &[data], flow);
+            let outcome = self.meets(work, header, &[data], flow, stage::OUT_DATA, 0);
             if outcome != Outcome::Permitted || settings & AT_DEVICES != 0 {
                 return outcome;
             }
-            self.meets(work, header, &[OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET], flow)
-        }))
+            self.meets(work, header, &[OUTBOUND_TRANSPORT, OUTBOUND_IPPACKET], flow, stage::OUT_TRANSPORT, 0)
+        });
+        divert::answer(self.context, outcome, false)
     }
 
     #[inline(always)]
@@ -316,13 +325,14 @@ impl Packet {
         if need == Need::Nothing && !meets {
             return 1;
         }
-        dropped(work::with(|work| {
+        let outcome = work::with(|work| {
             if need != Need::Nothing {
                 work.ask_everything();
             }
             self.write(work, header, &kept);
+            let passed = if settings & DIVERTS != 0 { self.passed(work) } else { 0 };
             if meets && settings & AT_DEVICES == 0 {
-                let outcome = self.enters(work, header, need == Need::Authorize, flow);
+                let outcome = self.enters(work, header, need == Need::Authorize, flow, passed);
                 if outcome != Outcome::Permitted {
                     return outcome;
                 }
@@ -350,8 +360,22 @@ impl Packet {
                 // SAFETY: the context is valid; memory that is claimed.
                 unsafe { write_embedded(self.context, work, header.transport as u32, header.source.is_v6() as u32) };
             }
-            self.meets(work, header, &[data], flow)
-        }))
+            self.meets(work, header, &[data], flow, stage::IN_DATA, passed)
+        });
+        divert::answer(self.context, outcome, true)
+    }
+
+    /// At which of its layers a packet goes on that was injected.
+    #[inline(always)]
+    fn passed(&self, work: &mut Work) -> u16 {
+        // SAFETY: the context is valid.
+        let number = unsafe { inject::honour(self.context, 0, divert::INBOUND) };
+        let Some(token) = inject::token(number) else { return 0 };
+        // SAFETY: a valid map value.
+        unsafe {
+            work.injector = (*token).injector as u64;
+            (*token).stage
+        }
     }
 
     /// How the flow of datagrams stands to which a packet belongs, and its id.
@@ -441,14 +465,14 @@ impl Packet {
 
     /// INBOUND_IPPACKET and INBOUND_TRANSPORT, which is told when ALE_AUTH_RECV_ACCEPT comes next.
     #[inline(always)]
-    fn enters(&self, work: &mut Work, header: &Header, authorized: bool, flow: u64) -> Outcome {
-        let outcome = self.meets(work, header, &[INBOUND_IPPACKET], flow);
+    fn enters(&self, work: &mut Work, header: &Header, authorized: bool, flow: u64, passed: u16) -> Outcome {
+        let outcome = self.meets(work, header, &[INBOUND_IPPACKET], flow, stage::IN_IPPACKET, passed);
         if outcome != Outcome::Permitted {
             return outcome;
         }
         let flags = work.values.get(words::FLAGS) as u32;
         work.values.set(words::FLAGS, if authorized { flags | REQUIRES_ALE_CLASSIFY } else { flags });
-        let outcome = self.meets(work, header, &[INBOUND_TRANSPORT], flow);
+        let outcome = self.meets(work, header, &[INBOUND_TRANSPORT], flow, stage::IN_TRANSPORT, passed);
         work.values.set(words::FLAGS, flags);
         outcome
     }
@@ -460,15 +484,25 @@ impl Packet {
         work::is_any_active(config, &layers.map(|layers| layers.of(v6)))
     }
 
-    /// The packet meets layers, one after the other, until one blocks it.
+    /// The packet meets layers, one after the other, until one blocks it; `first` is the stage of the first, and those before
+    /// the stage `from` are behind it.
     #[inline(always)]
-    fn meets(&self, work: &mut Work, header: &Header, layers: &[Layers], flow: u64) -> Outcome {
+    fn meets(&self, work: &mut Work, header: &Header, layers: &[Layers], flow: u64, first: u16, from: u16) -> Outcome {
         let v6 = header.source.is_v6();
         let direction = if self.inbound { INBOUND } else { OUTBOUND };
         work.values.set(words::DIRECTION, direction);
         let socket = self.cookie();
-        for layer in layers {
-            let outcome = work.decide(&About { layer: layer.of(v6), socket, flow, flags: OLD_FLOW });
+        // what goes to many is looped back, and cannot be sent again to all of them
+        let (may, way) = match self.inbound {
+            true => (true, divert::INBOUND),
+            false => (header.destination.is_unicast(), 0),
+        };
+        for (stage, layer) in (first..).zip(layers) {
+            if stage < from {
+                continue;
+            }
+            let about = About { layer: layer.of(v6), socket, flow, flags: OLD_FLOW };
+            let outcome = divert::meet(self.context, work, &about, stage, way as u16, may);
             if outcome != Outcome::Permitted {
                 return outcome;
             }
@@ -725,6 +759,8 @@ pub unsafe extern "C" fn write_packet(
         false => (header.source, header.destination),
     };
     work.clear();
+    work.kept = kept.flags;
+    work.compartment = kept.compartment;
     work.write_identity();
     work.values.set(words::IP_PROTOCOL, header.protocol as u32);
     local.write(work, words::IP_LOCAL_ADDRESS);

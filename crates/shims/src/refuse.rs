@@ -19,15 +19,6 @@ pub fn refused(outcome: Outcome) -> i32 {
     }
 }
 
-/// What a hook of a packet returns.
-#[inline(always)]
-pub fn dropped(outcome: Outcome) -> i32 {
-    match outcome {
-        Outcome::Blocked(_) if !is_dry_run() => 0,
-        _ => 1,
-    }
-}
-
 /// Whether nothing is to be blocked.
 #[inline(always)]
 pub fn is_dry_run() -> bool {

@@ -36,7 +36,7 @@ pub struct Work {
     taken: u64,
     /// What is known about the event.
     pub values: Values,
-    state: State,
+    pub state: State,
     /// Who acts, or owns the endpoint.
     pub identity: Identity,
     /// The word of [`Config::image`] that this classification reads, once.
@@ -54,6 +54,14 @@ pub struct Work {
     done: u64,
     /// Why the kernel has dropped the packet, as its `enum skb_drop_reason` has it; 0: it has not.
     pub drop: u64,
+    /// [`MAY_STOP`]: the walk may stop for a callout that is registered. Else the counter that says why not; 0: none does.
+    pub stop: u64,
+    /// The flags that are kept with the packet's socket.
+    pub kept: u64,
+    /// The network namespace of the packet's socket.
+    pub compartment: u64,
+    /// Who has injected the packet; 0: nobody.
+    pub injector: u64,
 }
 
 #[map]
@@ -109,6 +117,10 @@ pub enum Outcome {
     Blocked(u16),
     /// It has to be asked again at the first packet.
     Late,
+    /// A callout in user space has to be asked.
+    Diverted,
+    /// It is on its way there.
+    Absorbed,
 }
 
 impl Outcome {
@@ -118,6 +130,8 @@ impl Outcome {
         match self {
             Self::Permitted => PERMIT,
             Self::Late => LATE,
+            Self::Diverted => DIVERTED,
+            Self::Absorbed => ABSORBED,
             Self::Blocked(errno) => errno as u32,
         }
     }
@@ -127,6 +141,8 @@ impl Outcome {
         match number {
             PERMIT => Self::Permitted,
             LATE => Self::Late,
+            DIVERTED => Self::Diverted,
+            ABSORBED => Self::Absorbed,
             errno => Self::Blocked(errno as u16),
         }
     }
@@ -134,6 +150,8 @@ impl Outcome {
 
 const PERMIT: u32 = 1 << 16;
 const LATE: u32 = 2 << 16;
+const DIVERTED: u32 = 3 << 16;
+const ABSORBED: u32 = 4 << 16;
 
 /// A flag of [`About`]: a value that is not known yet may be waited for.
 pub const MAY_WAIT: u32 = 1 << 16;
@@ -213,6 +231,8 @@ pub fn begin() -> Option<&'static mut Work> {
         memory.asked = (&raw const config.packet_words).read_volatile();
         memory.namespace = (&raw const config.namespace).read_volatile();
         memory.drop = 0;
+        (&raw mut memory.stop).write_volatile(0);
+        (&raw mut memory.injector).write_volatile(0);
     }
     Some(memory)
 }
@@ -473,6 +493,8 @@ impl Work {
             unsafe { bpf_loop(MAX_STEPS, one_step as *mut c_void, (&raw mut walk).cast(), 0) };
             if self.done == 0 {
                 self.state.close(Reason::Bound);
+            } else if self.done == STOPPED {
+                return Outcome::Diverted;
             }
         }
         let arbitration = &self.state.arbitration;
@@ -543,6 +565,10 @@ pub unsafe extern "C" fn decide(work: *mut Work, layer: u32, socket: u64, flow: 
         }
         outcome = this.close_late().number();
     }
+    if outcome == DIVERTED {
+        return DIVERTED;
+    }
+    this.stop = 0;
     let blocked = outcome != PERMIT;
     if !blocked && flags & PROVISIONAL != 0 {
         return PERMIT;
@@ -594,6 +620,12 @@ fn total(layer: u16, block: bool) {
     }
 }
 
+/// See [`Work::stop`].
+pub const MAY_STOP: u64 = 1 << 32;
+
+/// A walk has ended before a callout that has to be asked.
+const STOPPED: u64 = 2;
+
 struct Walk {
     work: *mut Work,
     base: u32,
@@ -610,9 +642,18 @@ extern "C" fn one_step(_: u32, walk: *mut c_void) -> i64 {
     match step(&image, &work.values, &mut work.state, &mut Silent) {
         Step::Again => return 0,
         Step::Done => {}
-        // no callout is registered in the kernel: whatever says so is wrong
+        Step::Callout if work.stop == MAY_STOP => {
+            work.done = STOPPED;
+            return 1;
+        }
+        // it cannot be asked here, or nobody is there
         Step::Callout => {
-            work.state.close(Reason::BadCell);
+            if work.stop != 0 {
+                count(work.stop as u32);
+            }
+            if work.state.pass_over(&image, &mut Silent) == Step::Again {
+                return 0;
+            }
         }
     }
     work.done = 1;

@@ -91,11 +91,12 @@ impl Btf {
         if place.width == 0 && place.bits.is_multiple_of(8) { Ok(place.bits / 8) } else { Err(form(path)) }
     }
 
-    /// The bit offset of a member that is a single bit, by a path as for [`Btf::offset`]. It counts
+    /// The offset in bits of a member of less than a byte, which lies in one byte, by a path as for [`Btf::offset`]. It counts
     /// from the lowest bit of each byte, as bit fields lie on little-endian machines.
     pub fn bit(&self, path: &str) -> Result<u32, BtfError> {
         let place = self.place(path)?;
-        if place.width == 1 { Ok(place.bits) } else { Err(form(path)) }
+        let in_one_byte = (1..8).contains(&place.width) && place.bits % 8 + place.width <= 8;
+        if in_one_byte { Ok(place.bits) } else { Err(form(path)) }
     }
 
     /// Where a member is, by a path as for [`Btf::offset`].

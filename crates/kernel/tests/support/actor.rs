@@ -1,7 +1,7 @@
 //! A process that does what a script says, to be run in a control group: this test program once more, told by a variable of
 //! its environment.
 
-use super::{odd, storm, unix};
+use super::{bulk, odd, storm, unix};
 use std::{
     cell::RefCell,
     env,
@@ -125,6 +125,15 @@ fn perform(line: &str) -> io::Result<()> {
             }
             sender.as_ref().unwrap().send_to(b"hello", address()?).map(drop)
         }),
+        // a datagram of so many bytes, and one that comes and must have as many
+        "send-long" => bulk::send(address()?, words[2].parse().map_err(io::Error::other)?),
+        "receive-long" => SENDER
+            .with_borrow(|sender| bulk::receive(sender.as_ref().unwrap(), words[1].parse().map_err(io::Error::other)?)),
+        // so many bytes to a server, which sends them back
+        "pour" => bulk::pour(address()?, words[2].parse().map_err(io::Error::other)?),
+        // a connection is taken, and what comes is sent back; of the listener that is held last
+        "pour-back" => bulk::pour_back(last(|descriptor| TcpListener::from(descriptor.try_clone()?).accept())?.0),
+        "send-marked" => odd::send_marked(address()?, words[2].parse().map_err(io::Error::other)?),
         // bound to the address, for "send" and "receive"
         "udp-at" => {
             let socket = UdpSocket::bind(address()?)?;

@@ -52,13 +52,17 @@ impl Live {
     }
 
     pub fn with(filters: Vec<Filter>, options: Options) -> Option<Self> {
+        Self::of_policy(policy(filters), options)
+    }
+
+    /// A policy that was compiled.
+    pub fn of_policy(policy: CompiledPolicy, options: Options) -> Option<Self> {
         let missing = features::missing();
         if !missing.is_empty() {
             missing.iter().for_each(|reason| eprintln!("skipped: {reason}"));
             return None;
         }
         let group = OwnGroup::make();
-        let policy = policy(filters);
         let prepared = Enforcement::prepare(&policy, &group.0, options);
         let mut enforcement = prepared.unwrap_or_else(|error| panic!("{error}"));
         enforcement.attach().unwrap_or_else(|error| panic!("{error}"));

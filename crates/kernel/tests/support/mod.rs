@@ -4,6 +4,8 @@
 #![allow(dead_code)]
 
 pub mod actor;
+pub mod bulk;
+pub mod diverting;
 pub mod frames;
 pub mod live;
 pub mod net;

@@ -262,3 +262,31 @@ pub fn resets(stream: &TcpStream) -> io::Result<()> {
     // SAFETY: an address of this length; connecting to none aborts the connection.
     check(unsafe { libc::connect(stream.as_raw_fd(), &raw const unspecified, size_of::<libc::sockaddr>() as u32) })
 }
+
+fn mark(socket: &impl AsRawFd, mark: u32) -> io::Result<()> {
+    // SAFETY: the option is one number of this length.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MARK, (&raw const mark).cast(), 4) })
+}
+
+/// Sends a datagram with a mark.
+pub fn send_marked(to: SocketAddr, number: u32) -> io::Result<()> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    mark(&socket, number)?;
+    socket.send_to(b"hello", to).map(drop)
+}
+
+/// Sends a frame on a device, with a mark.
+pub fn send_frame(device: u32, frame: &[u8], number: u32) -> io::Result<()> {
+    let socket = socket(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+    mark(&socket, number)?;
+    // SAFETY: zeros are an address, which has this length.
+    unsafe {
+        let mut to: libc::sockaddr_ll = mem::zeroed();
+        to.sll_family = libc::AF_PACKET as u16;
+        to.sll_ifindex = device.cast_signed();
+        let length = size_of::<libc::sockaddr_ll>() as u32;
+        let sent =
+            libc::sendto(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0, (&raw const to).cast(), length);
+        check(sent as i32)
+    }
+}
