@@ -1,30 +1,41 @@
 #!/usr/bin/env bash
 # What a filtered connect() and close() cost: no policy, `wfp run`, and nftables, side by side in one run; and what a refused
 # connect() alone costs (wfp-refused). Then what a start costs, and the kernel program by the kernel's own statistics.
-# As root. Everything happens on the loopback of a network namespace that is made for this and taken away again.
+# As root. Everything happens on the loopbacks of network namespaces that are made for this and taken away again.
+#
+# All clients are started first and take turns of COUNT connects each, ROUNDS times, so that whatever else slows the machine
+# down meets all of them; each turn is compared with the turn without a policy of the same round. Client and server are on
+# one CPU: what is measured is a call, not how soon another CPU wakes up. "wfp-100 owner": one filter asks for the application.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-count=${COUNT:-20000}
-rounds=${ROUNDS:-7}
+count=${COUNT:-1000}
+rounds=${ROUNDS:-80}
+starts=${STARTS:-7}
 cargo build --release -q --bin wfp --example connect_loop --example measure
 target=${CARGO_TARGET_DIR:-$PWD/target}/release
 wfp=$target/wfp loop=$target/examples/connect_loop
 work=$(mktemp -d)
-ns=wfp-bench-$$
 cpu=$(($(nproc) - 1))
+namespaces=()
+servers=()
 cleanup() {
-    kill "${server:-0}" 2>/dev/null || true
-    ip netns delete "$ns" 2>/dev/null || true
+    [ "${#servers[@]}" = 0 ] || kill "${servers[@]}" 2>/dev/null || true
+    for name in "${namespaces[@]}"; do ip netns delete "$name" 2>/dev/null || true; done
     rm -rf "$work"
 }
 trap cleanup EXIT
-ip netns add "$ns"
 # nsenter keeps the mounts, so that the control groups can still be seen
-# All on one CPU: what is measured is a call, not how soon another CPU wakes up.
-in_ns() { taskset -c "$cpu" nsenter --net="/run/netns/$ns" "$@"; }
-in_ns ip link set lo up
-# not by the function: that would be a shell of its own, and the server would outlive it with our standard output open
-taskset -c "$cpu" nsenter --net="/run/netns/$ns" "$loop" serve 9000 & server=$!
+inside() { local name=$1; shift; taskset -c "$cpu" nsenter --net="/run/netns/$name" "$@"; }
+namespace() { # name: with a server on port 9000
+    ip netns add "$1"
+    namespaces+=("$1")
+    inside "$1" ip link set lo up
+    # not by the function: that would be a shell of its own, and the server would outlive it with our standard output open
+    taskset -c "$cpu" nsenter --net="/run/netns/$1" "$loop" serve 9000 &
+    servers+=($!)
+}
+ns=wfp-bench-$$
+for name in "$ns" "$ns-100" "$ns-1000"; do namespace "$name"; done
 sleep 0.5
 
 policy() { # filters, then one that refuses port 9001
@@ -37,27 +48,23 @@ policy() { # filters, then one that refuses port 9001
 }
 policy 100 >"$work/100.toml"
 policy 1000 >"$work/1000.toml"
+{ policy 100; printf '[[filter]]\nname = "cat"\nlayer = "ALE_AUTH_CONNECT"\naction = "block"\nwhen = { ALE_APP_ID = "/bin/cat" }\n'; } >"$work/100 owner.toml"
 rules() {
     printf 'table inet bench {\nchain out {\ntype filter hook output priority 0; policy accept;\n'
     for n in $(seq 1 "$1"); do echo "ip daddr 10.$((n / 250)).$((n % 250)).0/24 tcp dport $((1000 + n)) drop"; done
     printf '}\n}\n'
 }
 
-measure() { # name command...
-    local name=$1; shift
-    "$@" | awk -v name="$name" '{print name, $1}' >>"$work/times"
+inside "$ns-100" nft -f - <<<"$(rules 100)"
+inside "$ns-1000" nft -f - <<<"$(rules 1000)"
+client() { # name namespace command...
+    local name=$1 namespace=$2; shift 2
+    local words=("$name" taskset -c "$cpu" nsenter "--net=/run/netns/$namespace" "$@" "$loop" turns 9000 "$count")
+    (IFS=$'\t'; echo "${words[*]}") >>"$work/clients"
 }
-for _ in $(seq "$rounds"); do
-    measure none in_ns "$loop" connect 9000 "$count"
-    measure wfp-100 in_ns "$wfp" run -q -p "$work/100.toml" -- "$loop" connect 9000 "$count"
-    measure wfp-1000 in_ns "$wfp" run -q -p "$work/1000.toml" -- "$loop" connect 9000 "$count"
-    measure wfp-refused in_ns "$wfp" run -q -p "$work/1000.toml" -- "$loop" refused 9001 "$count"
-    for n in 100 1000; do
-        rules "$n" | in_ns nft -f -
-        measure "nft-$n" in_ns "$loop" connect 9000 "$count"
-        in_ns nft delete table inet bench
-    done
-done
+client none "$ns"
+for file in 100 1000 "100 owner"; do client "wfp-$file" "$ns" "$wfp" run -q -p "$work/$file.toml" --; done
+for n in 100 1000; do client "nft-$n" "$ns-$n"; done
 printf '[[filter]]\nname = "x"\nlayer = "ALE_AUTH_CONNECT"\naction = "block"\nwhen = { IP_REMOTE_PORT = 81 }\n' >"$work/one.toml"
 start() { # name command...
     local name=$1 before; shift
@@ -65,27 +72,44 @@ start() { # name command...
     "$@"
     echo "$name $((($(date +%s%N) - before) / 1000))" >>"$work/starts"
 }
-for _ in $(seq "$rounds"); do
+for _ in $(seq "$starts"); do
     start "true" true
     start "wfp run, one layer" "$wfp" run -q -p "$work/one.toml" -- true
     start "wfp run, all layers recorded" "$wfp" run -q -p "$work/one.toml" --events /dev/null -- true
 done
-python3 - "$work/times" "$work/starts" <<'PY'
-import statistics, sys
-times = {}
-for line in open(sys.argv[1]):
-    name, ns = line.split()
-    times.setdefault(name, []).append(int(ns))
-base = statistics.median(times["none"])
-print(f"{'':12} {'median ns':>10} {'against none':>13}   least .. most")
+python3 - "$count" "$rounds" "$work/starts" "$work/clients" <<'PY'
+import statistics, subprocess, sys
+
+count, rounds = sys.argv[1], int(sys.argv[2])
+clients, times = {}, {}
+for line in open(sys.argv[4]):
+    name, *command = line.rstrip("\n").split("\t")
+    pipe = subprocess.PIPE
+    clients[name] = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
+    times[name] = []
+names = list(clients)
+for number in range(-2, rounds):
+    # the first two rounds only warm up
+    first = number % len(names)
+    for name in names[first:] + names[:first]:
+        client = clients[name]
+        client.stdin.write("\n")
+        time = int(client.stdout.readline().split()[0])
+        if number >= 0:
+            times[name].append(time)
+for client in clients.values():
+    client.stdin.close()
+    client.wait()
+print(f"{'':14} {'median ns':>9} {'against none, turn by turn: median (quartiles)':>48} {'least':>8}")
 for name, all in times.items():
-    median = statistics.median(all)
-    print(f"{name:12} {median:10.0f} {median / base:13.3f}   {min(all)} .. {max(all)}")
+    low, middle, high = statistics.quantiles([a / b for a, b in zip(all, times["none"])], n=4)
+    print(f"{name:14} {statistics.median(all):9.0f} {middle:25.3f} ({low:.3f} .. {high:.3f}) {'':5} {min(all):8}")
 starts = {}
-for line in open(sys.argv[2]):
+for line in open(sys.argv[3]):
     name, us = line.rsplit(" ", 1)
     starts.setdefault(name, []).append(int(us) / 1000)
 for name, all in starts.items():
     print(f"{name:32} {statistics.median(all):8.1f} ms")
 PY
+inside "$ns" "$wfp" run -q -p "$work/1000.toml" -- "$loop" refused 9001 20000
 "$target/examples/measure"

@@ -34,7 +34,7 @@ tests() {
     mkdir "$work/tests" || exit 1
     (cd "$here" && RUSTFLAGS="-C target-feature=+crt-static" cargo test --quiet --no-run --target $host -p openwfp-kernel \
         --message-format json --test verifier --test kernel_values --test labels --test enforce \
-        --test inbound --test unix) >"$work/built" || exit 1
+        --test inbound --test kernel_drops --test unix --test layers) >"$work/built" || exit 1
     # the executables, from cargo's messages
     sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' "$work/built" | while read -r file; do
         name=$(basename "$file")
@@ -54,7 +54,9 @@ run kernel_values
 run labels a_program_is_named groups_below
 run enforce
 run inbound
+run kernel_drops a_datagram_for a_filter_at what_the_programs_of_a_group
 run unix
+run layers
 exit $failed
 RUN
     chmod +x "$work/tests/run"

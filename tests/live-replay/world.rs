@@ -165,7 +165,8 @@ fn play(scene: Scene, v6: bool, met: Met, policy: &CompiledPolicy) -> Recorded {
     let _ = fs::remove_file(&ready);
     let mut live = Vec::new();
     enforcement.events(|event| {
-        if event.kind == EventKind::Classify {
+        // what the kernel drops by itself no capture shows
+        if event.kind == EventKind::Classify && event.dropped.is_none() {
             live.push(Step::of_event(&event));
         }
     });

@@ -23,7 +23,12 @@ pub const BY_INTERFACE: u64 = 1 << 9;
 /// What comes in is authorized: datagrams that leave keep their flows, so that the answers belong to them.
 pub const INBOUND_ASKED: u64 = 1 << 10;
 /// The policy names callouts to which packets go.
-pub const DIVERTS: u64 = 1 << 11;
+pub const DIVERTS: u64 = 1 << 13;
+/// Nobody asks who connected, nor will: a TCP connect that is permitted at once leaves nothing with its socket, which costs
+/// more than all the rest of an authorization.
+pub const FORGETS: u64 = 1 << 11;
+/// There were connects that left nothing. A connection of which nothing is known is one of them.
+pub const FORGOTTEN: u64 = 1 << 12;
 /// The ends of flows are to be reported.
 pub const FLOWS_RECORDED: u64 = 1 << 6;
 
@@ -46,6 +51,8 @@ pub struct Config {
     /// A bit for each word of the values that a filter at a layer of packets or frames tests, each bit where one of those
     /// layers is recorded: the others need not be found out for a packet that only meets such layers.
     pub packet_words: u64,
+    /// The same for the filters at the ALE layers: what is not looked at need not be found out for a call.
+    pub call_words: u64,
     /// The cookie of the network namespace whose interfaces and addresses the programs know.
     pub namespace: u64,
     /// For each of [`AUTHORIZATIONS`]: the generation in which the filters there changed last. Flows that were authorized

@@ -19,6 +19,8 @@ macro_rules! kernel_members {
             TASK_COMM = "task_struct.comm";
             TASK_CRED = "task_struct.cred";
             TASK_SIGNAL = "task_struct.signal";
+            TASK_GROUPS = "task_struct.cgroups";
+            GROUPS_DEFAULT = "css_set.dfl_cgrp";
             SIGNAL_LIVE = "signal_struct.live";
             CRED_EUID = "cred.euid";
             CRED_EGID = "cred.egid";
@@ -43,6 +45,8 @@ macro_rules! kernel_members {
             SOCK_REMOTE_V4 = "sock_common.skc_daddr";
             SOCK_REMOTE_V6 = "sock_common.skc_v6_daddr";
             SOCK_REMOTE_PORT = "sock_common.skc_dport";
+            SOCK_NAMESPACE = "sock_common.skc_net.net";
+            NAMESPACE_COOKIE = "net.net_cookie";
             SOCK_ROUTE = "sock.sk_dst_cache";
             ROUTE_DEVICE = "dst_entry.dev";
             DEVICE_INDEX = "net_device.ifindex";
@@ -52,15 +56,29 @@ macro_rules! kernel_members {
             GROUP_PARENT = "cgroup.self.parent";
             STATE_GROUP = "cgroup_subsys_state.cgroup";
             NODE_ID = "kernfs_node.id";
+            NODE_NAME = "kernfs_node.name";
             UNIX_DENTRY = "unix_sock.path.dentry";
             UNIX_ADDRESS = "unix_sock.addr";
             UNIX_ADDRESS_LENGTH = "unix_address.len";
             UNIX_ADDRESS_NAME = "unix_address.name";
             DENTRY_INODE = "dentry.d_inode";
             INODE_NUMBER = "inode.i_ino";
-            CALL_ADDRESS = "bpf_sock_addr_kern.uaddr";
+            SOCK_STATE = "sock_common.skc_state";
+            SOCK_COOKIE = "sock_common.skc_cookie";
+            SOCK_LISTENER = "sock_common.skc_listener";
+            DEVICE_NAMESPACE = "net_device.nd_net.net";
+            PACKET_SOCK = "sk_buff.sk";
+            PACKET_DEVICE = "sk_buff.dev";
+            PACKET_ROUTE = "sk_buff._skb_refdst";
+            PACKET_TYPE = "sk_buff.__pkt_type_offset";
+            PACKET_ARRIVAL = "sk_buff.skb_iif";
+            PACKET_PROTOCOL = "sk_buff.protocol";
+            PACKET_TRANSPORT = "sk_buff.transport_header";
+            PACKET_NETWORK = "sk_buff.network_header";
+            PACKET_TAIL = "sk_buff.tail";
             PACKET_HEAD = "sk_buff.head";
             PACKET_DATA = "sk_buff.data";
+            CALL_ADDRESS = "bpf_sock_addr_kern.uaddr";
             PACKET_END = "sk_buff.end";
             PACKET_SUM_START = "sk_buff.csum_start";
             PACKET_SUM_OFFSET = "sk_buff.csum_offset";
@@ -99,6 +117,12 @@ macro_rules! settings {
             GROUPS_ASKED: u32;
             /// The mark of a packet that was diverted, and is to be taken out of the stack where it leaves; drawn by lot.
             DIVERT_MARK: u32;
+            /// 1 when the policy asks for control groups, units or containers.
+            CGROUPS_ASKED: u32;
+            /// 1 when the policy asks for network namespaces.
+            NAMESPACES_ASKED: u32;
+            /// 1 when the kernel says for which socket a packet was that it drops (from Linux 6.11 on).
+            DROP_RECEIVER: u32;
             /// A flow of datagrams that was not used for so many nanoseconds has ended.
             FLOW_IDLE: u64;
         }

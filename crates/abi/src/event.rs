@@ -53,6 +53,8 @@ pub struct EventRecord {
     pub kind: u8,
     /// The generation of the image that decided.
     pub generation: u64,
+    /// Why the kernel has dropped the packet, as its `enum skb_drop_reason` has it; 0: it has not.
+    pub drop: u64,
     /// Who acts, or owns the endpoint.
     pub identity: Identity,
     /// The first words of the incoming values.

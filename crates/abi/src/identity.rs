@@ -47,6 +47,8 @@ pub struct Identity {
     /// Bit n of word n / 32: the task is in the group with number n in the `GROUPS` map, by its
     /// effective or a supplementary group.
     pub groups: [u32; 2],
+    /// The id of the task's control group (cgroup v2), its folder's inode number; 0: unreadable.
+    pub cgroup: u64,
     /// The thread's name, padded with zeros.
     pub comm: [u8; 16],
 }

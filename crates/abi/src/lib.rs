@@ -11,10 +11,12 @@
 //! - [`file`](mod@file): how a program's file is named, and the path to show for it;
 //! - [`label`]: which program a process runs, taken when it was executed;
 //! - [`identity`]: all that a hook knows about the task that it serves;
+//! - [`cgroup`]: how a control group is known;
 //! - [`hash`]: the keyed hash behind the name of a file;
 //! - [`constants`]: the read-only constants of the object, among them the offsets of kernel members;
 //! - [`config`]: what the programs are to do;
 //! - [`event`]: what the programs report;
+//! - [`drop`](mod@drop): why the kernel drops a packet, and what that says;
 //! - [`flow`]: flows, and what is kept with a socket;
 //! - [`divert`]: packets on their way to a callout and back;
 //! - [`counters`]: what went wrong, counted;
@@ -22,10 +24,12 @@
 //! - [`measure`]: classifications that are made to be measured.
 #![no_std]
 
+pub mod cgroup;
 pub mod config;
 pub mod constants;
 pub mod counters;
 pub mod divert;
+pub mod drop;
 pub mod event;
 pub mod file;
 pub mod flow;

@@ -1,12 +1,13 @@
 //! Connects and closes in a loop, for benchmarks of what filtering costs.
 //!
 //! `connect_loop serve PORT` accepts connections on 127.0.0.1 until it is killed; `connect_loop connect PORT COUNT` connects
-//! to it and closes, and prints the nanoseconds that both calls take together; `connect_loop refused PORT COUNT` makes calls
+//! to it and closes, and prints the nanoseconds that both calls take together; `connect_loop turns PORT COUNT` does the same
+//! once for each line that it reads, so that several of them can take turns; `connect_loop refused PORT COUNT` makes calls
 //! that a filter refuses, on one socket, and prints the nanoseconds of one.
 
 use std::{
     env,
-    io::{ErrorKind, Read},
+    io::{ErrorKind, Read, stdin},
     net::{Ipv4Addr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
@@ -17,8 +18,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     match arguments[..] {
         ["serve", port] => serve(port.parse()?),
         ["connect", port, count] => connect(port.parse()?, count.parse()?),
+        ["turns", port, count] => {
+            for line in stdin().lines() {
+                line?;
+                connect(port.parse()?, count.parse()?)?;
+            }
+            Ok(())
+        }
         ["refused", port, count] => refused(port.parse()?, count.parse()?),
-        _ => Err("usage: connect_loop serve PORT | connect PORT COUNT | refused PORT COUNT".into()),
+        _ => Err("usage: connect_loop serve PORT | connect PORT COUNT | turns PORT COUNT | refused PORT COUNT".into()),
     }
 }
 

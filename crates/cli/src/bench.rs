@@ -2,6 +2,7 @@
 
 use crate::{
     args::BenchArgs,
+    event_line::{Counts, Line},
     event_text,
     output::{self, Globals},
     policies,
@@ -43,7 +44,7 @@ pub(crate) fn bench(args: &BenchArgs, globals: Globals) -> Result<()> {
         globals.notice("the events are made from the filters themselves; --from takes real ones");
     }
     let mut given = match &args.from {
-        Some(path) => Some(read(path, &layers, &compiled)?),
+        Some(path) => Some(read(path, &layers, &compiled, globals)?),
         None => None,
     };
     let mut kernel = kernel(&compiled, globals);
@@ -68,16 +69,31 @@ pub(crate) fn bench(args: &BenchArgs, globals: Globals) -> Result<()> {
 }
 
 /// The events of a file, by layer.
-fn read(path: &Path, layers: &[LayerId], compiled: &CompiledPolicy) -> Result<HashMap<LayerId, Vec<Values>>> {
+fn read(
+    path: &Path,
+    layers: &[LayerId],
+    compiled: &CompiledPolicy,
+    globals: Globals,
+) -> Result<HashMap<LayerId, Vec<Values>>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut reader = event_text::EventReader::new(layers.to_vec(), None);
     let mut events: HashMap<LayerId, Vec<Values>> = HashMap::new();
+    let mut counts = Counts::default();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let event = reader.line(line).with_context(|| format!("{}, line {number}", path.display()))?;
-        events.entry(event.layer).or_default().push(compiled.values(&event));
+        match reader.line(line).with_context(|| format!("{}, line {number}", path.display()))? {
+            Line::Event(event) => {
+                counts.event();
+                events.entry(event.layer).or_default().push(compiled.values(&event));
+            }
+            Line::PassedOver(other) => counts.passed_over(other),
+        }
+    }
+    if let Some(told) = counts.told() {
+        globals.notice(&told);
     }
     if events.is_empty() {
-        bail!("{} holds no events", path.display());
+        let layers: Vec<&str> = layers.iter().map(|layer| layer.name()).collect();
+        bail!("{} holds no events of {}", path.display(), layers.join(" or "));
     }
     Ok(events)
 }

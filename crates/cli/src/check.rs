@@ -2,7 +2,7 @@
 
 use crate::{
     args::CheckArgs,
-    findings::{self, Note},
+    findings::{self, LayerNote, Note},
     output::{self, Globals},
     policies::{self, Reported},
 };
@@ -18,7 +18,9 @@ pub(crate) fn check(args: &CheckArgs, globals: Globals) -> Result<()> {
     let mut report = Report { globals, errors: 0, warnings: 0 };
     output::write_out(|out| {
         for path in &args.policies {
-            match policies::read(path) {
+            let read = policies::read(path);
+            let path = policies::shown(path);
+            match read {
                 Ok(Ok(read)) => {
                     report.diagnostics(out, &read.warnings)?;
                     found.push((path, read.policy));
@@ -35,6 +37,7 @@ pub(crate) fn check(args: &CheckArgs, globals: Globals) -> Result<()> {
                     let files: Vec<(&Path, usize)> =
                         found.iter().map(|(path, policy)| (*path, policy.filters.len())).collect();
                     report.notes(out, &findings::notes(&compiled, &files))?;
+                    report.layers(out, &findings::layers_not_live(&compiled, &files))?;
                     report.summary(out, &compiled, &policies)?;
                 }
                 Err(error) => {
@@ -103,6 +106,31 @@ impl Report {
         Ok(())
     }
 
+    /// The layers that `wfp run` does not meet. That is no warning: a policy may be for captures.
+    fn layers(&self, out: &mut dyn Write, notes: &[LayerNote]) -> Result<()> {
+        if self.globals.quiet {
+            return Ok(());
+        }
+        if self.globals.json {
+            return notes.iter().try_for_each(|note| Ok(writeln!(out, "{}", layer_json(note))?));
+        }
+        let paint = self.globals.paint();
+        for (index, note) in notes.iter().enumerate() {
+            let same = |other: &LayerNote| {
+                (findings::family(other.layer), &other.file) == (findings::family(note.layer), &note.file)
+            };
+            // of both halves of a family the family is told
+            if notes[..index].iter().any(same) {
+                continue;
+            }
+            let both = notes[index + 1..].iter().any(same);
+            let name = if both { findings::family(note.layer) } else { note.layer.name() };
+            writeln!(out, "{} {name} {}", paint.bold("note:"), note.text())?;
+            writeln!(out, "  {} {}", paint.dim("-->"), note.file.display())?;
+        }
+        Ok(())
+    }
+
     fn summary(&self, out: &mut dyn Write, compiled: &CompiledPolicy, policies: &[&Policy]) -> Result<()> {
         if self.globals.json || self.globals.quiet {
             return Ok(());
@@ -132,6 +160,19 @@ fn counted(number: usize, what: &str) -> String {
         1 => format!("1 {what}"),
         _ => format!("{number} {what}s"),
     }
+}
+
+fn layer_json(note: &LayerNote) -> Json {
+    json!({
+        "severity": "note",
+        "kind": "layer-not-live",
+        "file": note.file.display().to_string(),
+        "filter": note.first,
+        "layer": note.layer.name(),
+        "met": note.met,
+        "filters": note.filters,
+        "message": format!("{} {}", note.layer, note.text()),
+    })
 }
 
 fn note_json(note: &Note) -> Json {

@@ -59,7 +59,7 @@ pub(crate) fn demo(globals: Globals) -> Result<()> {
             .with(FieldId::IP_REMOTE_ADDRESS, Value::v4_address(Ipv4Addr::LOCALHOST))
             .with(FieldId::IP_REMOTE_PORT, Value::Uint16(port));
         crate::output::write_out(|out| {
-            crate::explain_text::write(out, &compiled, &event, &compiled.explain(&event), globals)?;
+            crate::explain::text::write(out, &compiled, &event, &compiled.explain(&event), globals)?;
             Ok(writeln!(out)?)
         })?;
     }

@@ -1,6 +1,9 @@
 //! Events as users give them: `FIELD=VALUE` words, and lines of JSON.
 
-use crate::machine::{Machine, groups_of};
+use crate::{
+    event_line::{self, Line, Other},
+    machine::{Machine, groups_of},
+};
 use anyhow::{Context, Result, anyhow, bail};
 use openwfp_engine::{Event, EventValue};
 use openwfp_model::{
@@ -73,45 +76,46 @@ impl EventReader {
         Ok(event)
     }
 
-    /// An event from a line of JSON: an object of fields, or an event that has them under `values`.
-    pub fn line(&mut self, line: &str) -> Result<Event> {
-        let json: Json = serde_json::from_str(line).context("this is no JSON object")?;
-        let object = json.as_object().context("this is no JSON object")?;
+    /// What a line of JSON is: an object of fields, or a line of a log, whose events have them under `values`.
+    pub fn line(&mut self, line: &str) -> Result<Line> {
+        let object = event_line::object(line)?;
+        if let Some(kind) = object.get("kind") {
+            let kind = kind.as_str().context("`kind` is no text")?;
+            if let Some(other) = Other::of_kind(kind)? {
+                return Ok(Line::PassedOver(other));
+            }
+        }
         let (layer, fields) = match object.get("values") {
             Some(values) => {
                 let fields = values.as_object().context("`values` is no object")?;
-                (self.named_layer(object.get("layer"), fields)?, fields)
-            }
-            None => {
-                if let Some(Json::String(kind)) = object.get("kind") {
-                    bail!("a `{kind}` event has no values that could be classified; leave such lines out");
+                match self.named_layer(object.get("layer"), fields)? {
+                    Some(layer) => (layer, fields),
+                    None => return Ok(Line::PassedOver(Other::Layer)),
                 }
-                (self.layer_of(texts(object))?, object)
             }
+            None if object.contains_key("kind") => bail!("this event has no `values`"),
+            None => (self.layer_of(texts(&object))?, &object),
         };
         let mut event = Event::new(layer);
         for (name, value) in fields {
             let field = field_of(layer, name)?;
             if !value.is_null() {
                 let value = self.json(layer, &field, value)?;
-                // under one name JSON keeps the last value; this is a field under two names
+                // a field under two names
                 if event.values.insert(field.field, value).is_some() {
                     bail!("{name} is given twice; an event has one value of each field");
                 }
             }
         }
         self.add_groups(&mut event);
-        Ok(event)
+        Ok(Line::Event(event))
     }
 
-    /// The layer of an event that may name it.
-    fn named_layer(&self, name: Option<&Json>, fields: &Map<String, Json>) -> Result<LayerId> {
-        let Some(name) = name.and_then(Json::as_str) else { return self.layer_of(texts(fields)) };
-        let is_it = |layer: &&LayerId| layer.name().eq_ignore_ascii_case(name);
-        self.layers.iter().find(is_it).copied().with_context(|| {
-            let asked: Vec<&str> = self.layers.iter().map(|layer| layer.name()).collect();
-            format!("this event is of {name}, and {} was asked for", asked.join(" or "))
-        })
+    /// The layer of an event that may name it; `None` where it is none of those that were asked about.
+    fn named_layer(&self, name: Option<&Json>, fields: &Map<String, Json>) -> Result<Option<LayerId>> {
+        let Some(name) = name.and_then(Json::as_str) else { return self.layer_of(texts(fields)).map(Some) };
+        let named = layers(name)?;
+        Ok(self.layers.iter().find(|layer| named[..] == [**layer]).copied())
     }
 
     /// Of a family, the layer for the version of the addresses among these texts.

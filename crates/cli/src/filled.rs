@@ -6,7 +6,7 @@ use openwfp_model::{FieldId, Layer, LayerId};
 use openwfp_packet::replay::{self, REPLAY_LAYERS};
 
 /// Filled in live wherever a layer has them.
-const LIVE: [FieldId; 20] = [
+const LIVE: [FieldId; 24] = [
     FieldId::ALE_APP_ID,
     FieldId::ALE_ORIGINAL_APP_ID,
     FieldId::ALE_USER_ID,
@@ -27,6 +27,10 @@ const LIVE: [FieldId; 20] = [
     FieldId::IP_LOCAL_INTERFACE,
     FieldId::SUB_INTERFACE_INDEX,
     FieldId::ORIGINAL_ICMP_TYPE,
+    FieldId::LINUX_CGROUP,
+    FieldId::LINUX_SYSTEMD_UNIT,
+    FieldId::LINUX_CONTAINER,
+    FieldId::LINUX_NETWORK_NAMESPACE,
 ];
 
 /// Filled in live where a packet comes in.

@@ -3,7 +3,9 @@
 
 use crate::{filled, live::is_live};
 use openwfp_engine::{CompiledFilter, CompiledPolicy, Finding};
-use openwfp_model::{Action, CalloutKind, FieldId, Filter, FilterCondition, FilterFlags, LayerId, MatchType, Value};
+use openwfp_model::{
+    Action, CalloutKind, FieldId, Filter, FilterCondition, FilterFlags, Layer, LayerId, MatchType, Value,
+};
 use std::{
     fs,
     os::unix::fs::{MetadataExt, PermissionsExt},
@@ -36,7 +38,6 @@ pub(crate) struct Together<'a> {
 
 /// Notes that differ in the version of IP alone become one, since people write families.
 pub(crate) fn by_family(notes: &[Note]) -> Vec<Together<'_>> {
-    let family = |layer: LayerId| layer.name().trim_end_matches("_V4").trim_end_matches("_V6");
     let mut together: Vec<Together<'_>> = vec![];
     for note in notes {
         let same = |other: &&mut Together<'_>| {
@@ -72,6 +73,48 @@ pub(crate) fn notes(policy: &CompiledPolicy, files: &[(&Path, usize)]) -> Vec<No
         }
     }
     notes
+}
+
+/// A layer with filters at which `wfp run` does not classify.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct LayerNote {
+    /// The layer.
+    pub layer: LayerId,
+    /// The file that holds the first of the filters.
+    pub file: PathBuf,
+    /// The name of that filter.
+    pub first: String,
+    /// How many filters stand there.
+    pub filters: usize,
+    /// Where the layer is met: `replay`, or nowhere.
+    pub met: Vec<&'static str>,
+}
+
+impl LayerNote {
+    /// What that means, for people: the sentence that the layer begins.
+    pub fn text(&self) -> &'static str {
+        match self.met.is_empty() {
+            true => "is not met live, nor by `wfp replay`: only `wfp explain` asks its filters",
+            false => "is not met live: `wfp replay` asks its filters, and `wfp run` does not",
+        }
+    }
+}
+
+/// The layers of policies at which `wfp run` does not classify.
+pub(crate) fn layers_not_live(policy: &CompiledPolicy, files: &[(&Path, usize)]) -> Vec<LayerNote> {
+    let layers = Layer::all().iter().filter(|layer| !is_live(layer.id));
+    let notes = layers.filter_map(|layer| {
+        let all = policy.filters().iter().filter(|filter| !filter.is_disabled() && filter.filter.layer == layer.id);
+        let first = all.clone().min_by_key(|filter| filter.id)?;
+        let (file, name) = (file_of(first.id, files).to_owned(), first.filter.name.clone());
+        Some(LayerNote { layer: layer.id, file, first: name, filters: all.count(), met: filled::layer(layer) })
+    });
+    notes.collect()
+}
+
+/// The name of the family of a layer.
+pub(crate) fn family(layer: LayerId) -> &'static str {
+    layer.name().trim_end_matches("_V4").trim_end_matches("_V6")
 }
 
 /// Filters are numbered from 1 through all files.

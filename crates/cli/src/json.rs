@@ -1,7 +1,7 @@
 //! The JSON forms of objects, values and events. They may grow, never change.
 
 use openwfp_engine::{CompiledPolicy, Schema, Values};
-use openwfp_model::{FieldId, FieldType, Guid, LayerField, LayerId, Value};
+use openwfp_model::{FieldId, FieldType, Guid, LayerField, LayerId, Value, extension};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use std::fmt;
 
@@ -37,17 +37,45 @@ pub(crate) struct EventValues<'a> {
     policy: &'a CompiledPolicy,
     layer: LayerId,
     words: &'a Values,
-    application: Option<&'a str>,
+    told: Told<'a>,
 }
 
-/// Every known field of a layer, by name; the application as it is told, since a class number has no path.
+/// What an event tells by another way than words: class numbers are no values.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Told<'a> {
+    /// The path of the application.
+    pub application: Option<&'a str>,
+    /// The path of the control group.
+    pub cgroup: Option<&'a str>,
+}
+
+impl<'a> Told<'a> {
+    /// What is told of a field; `None` where its words say it. A path or name that no condition could have is left out: the
+    /// programs cannot tell it either.
+    fn value(self, field: FieldId) -> Option<Option<&'a str>> {
+        let told = self.text(field)?;
+        Some(told.filter(|text| extension::check(field, text).is_ok()))
+    }
+
+    fn text(self, field: FieldId) -> Option<Option<&'a str>> {
+        match field {
+            FieldId::ALE_APP_ID => Some(self.application),
+            FieldId::LINUX_CGROUP => Some(self.cgroup),
+            FieldId::LINUX_SYSTEMD_UNIT => Some(self.cgroup.and_then(extension::unit_of)),
+            FieldId::LINUX_CONTAINER => Some(self.cgroup.and_then(extension::container_of)),
+            _ => None,
+        }
+    }
+}
+
+/// Every known field of a layer, by name.
 pub(crate) fn values<'a>(
     policy: &'a CompiledPolicy,
     layer: LayerId,
     words: &'a Values,
-    application: Option<&'a str>,
+    told: Told<'a>,
 ) -> EventValues<'a> {
-    EventValues { policy, layer, words, application }
+    EventValues { policy, layer, words, told }
 }
 
 impl Serialize for EventValues<'_> {
@@ -55,9 +83,9 @@ impl Serialize for EventValues<'_> {
         let mut object = to.serialize_map(None)?;
         for field in Schema::of(self.layer).fields() {
             let id = field.field;
-            if id == FieldId::ALE_APP_ID {
-                if let Some(path) = self.application {
-                    object.serialize_entry(id.name(), path)?;
+            if let Some(told) = self.told.value(id) {
+                if let Some(text) = told {
+                    object.serialize_entry(id.name(), text)?;
                 }
             } else if let Some(found) = self.policy.value(self.layer, id, self.words) {
                 let field = self.layer.layer().field(id);

@@ -1,7 +1,13 @@
-//! What policies ask of this machine: users, groups, and where paths lead.
+//! What policies ask of this machine: users, groups, where paths lead, containers and network namespaces.
 
-use openwfp_model::policy_file::Resolver;
-use std::{fs, process::Command};
+use openwfp_kernel::group::hierarchy;
+use openwfp_model::{extension, policy_file::Resolver};
+use std::{
+    fs, io,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// This machine.
 pub(crate) struct Machine;
@@ -19,6 +25,56 @@ impl Resolver for Machine {
         let found = fs::canonicalize(path).map_err(|error| error.to_string())?;
         found.into_os_string().into_string().map_err(|_| "the path is not valid UTF-8".to_owned())
     }
+
+    fn container(&self, text: &str) -> Result<String, String> {
+        let is_part = text.len() < extension::CONTAINER_ID_BYTES && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if !is_part || text.len() < SHORT_ID_BYTES {
+            return Ok(text.to_owned());
+        }
+        let begins = |name: &String| name.len() == extension::CONTAINER_ID_BYTES && name.starts_with(text);
+        let mut found: Vec<String> = containers().into_iter().filter(begins).collect();
+        found.dedup();
+        match <[String; 1]>::try_from(found) {
+            Ok([container]) => Ok(container),
+            Err(found) if found.is_empty() => Err(format!("no container has an id that begins with `{text}`")),
+            Err(_) => Err(format!("several containers have ids that begin with `{text}`")),
+        }
+    }
+
+    fn network_namespace(&self, text: &str) -> Result<u32, String> {
+        let path = if text.contains('/') { PathBuf::from(text) } else { Path::new("/run/netns").join(text) };
+        let unknown = |error: io::Error| format!("unknown network namespace `{text}`: {}: {error}", path.display());
+        let own = fs::metadata("/proc/self/ns/net").map_err(unknown)?;
+        let found = fs::metadata(&path).map_err(unknown)?;
+        // namespaces of other kinds are in the same file system; a link of /proc says its kind
+        let other_kind = fs::read_link(&path).is_ok_and(|link| !link.to_string_lossy().starts_with("net:"));
+        if found.dev() != own.dev() || other_kind {
+            return Err(format!("{} is no network namespace", path.display()));
+        }
+        u32::try_from(found.ino()).map_err(|_| format!("{} has a number that is no namespace's", path.display()))
+    }
+}
+
+/// How much of a container's id people give at least.
+const SHORT_ID_BYTES: usize = 12;
+
+/// The ids and names of the containers that have a control group.
+fn containers() -> Vec<String> {
+    let mut found = vec![];
+    let Ok(hierarchy) = hierarchy() else { return found };
+    let mut folders = vec![hierarchy.clone()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(entry.path());
+            }
+        }
+        let below = folder.strip_prefix(&hierarchy).ok().and_then(Path::to_str).map(|below| format!("/{below}"));
+        found.extend(below.as_deref().and_then(extension::container_of).map(str::to_owned));
+    }
+    found.sort();
+    found.dedup();
+    found
 }
 
 /// The name of a user.

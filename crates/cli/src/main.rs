@@ -4,10 +4,9 @@ mod args;
 mod bench;
 mod check;
 mod demo;
+mod event_line;
 mod event_text;
 mod explain;
-mod explain_json;
-mod explain_text;
 mod export;
 mod filled;
 mod findings;
@@ -24,7 +23,7 @@ mod run;
 mod show;
 
 use args::{Cli, Command};
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -36,6 +35,10 @@ fn main() -> ExitCode {
             return ExitCode::from(if usage { 2 } else { 0 });
         }
     };
+    if let Some(conflict) = cli.command.conflict() {
+        let _ = Cli::command().error(clap::error::ErrorKind::ArgumentConflict, conflict).print();
+        return ExitCode::from(2);
+    }
     let globals = cli.globals;
     let result = match cli.command {
         Command::Run(args) => return run::run(&args, globals),

@@ -4,13 +4,27 @@ use crate::{
     machine::Machine,
     output::{self, Globals},
 };
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use openwfp_engine::{CompiledPolicy, compile, compile_after};
 use openwfp_model::{Policy, policy_file};
 use std::{
     fs,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
+
+/// Stands for standard input where a policy is named.
+const STANDARD_INPUT: &str = "-";
+
+/// Whether a policy is to be read from standard input.
+pub(crate) fn is_standard_input(path: &Path) -> bool {
+    path == Path::new(STANDARD_INPUT)
+}
+
+/// The name of a policy file in what is said of it.
+pub(crate) fn shown(path: &Path) -> &Path {
+    if is_standard_input(path) { Path::new("<stdin>") } else { path }
+}
 
 /// A file's mistakes were printed already.
 #[derive(Debug)]
@@ -27,14 +41,28 @@ impl std::error::Error for Reported {}
 /// A policy file as it was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Source {
+    /// The file, as it is told.
     pub path: PathBuf,
     pub bytes: Vec<u8>,
 }
 
 impl Source {
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = fs::read(path).with_context(|| format!("cannot read the policy {}", path.display()))?;
-        Ok(Self { path: path.to_path_buf(), bytes })
+        let from_input = is_standard_input(path);
+        let bytes = match from_input {
+            true => {
+                let mut bytes = vec![];
+                io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+            }
+            false => fs::read(path),
+        };
+        let path = shown(path).to_path_buf();
+        let bytes = bytes.with_context(|| format!("cannot read the policy {}", path.display()))?;
+        // whoever should have written it may have failed, and no policy permits everything
+        if from_input && bytes.trim_ascii().is_empty() {
+            bail!("{} is empty: a comment in it says that no filters are meant", path.display());
+        }
+        Ok(Self { path, bytes })
     }
 
     fn parse(&self) -> Result<policy_file::Read, policy_file::Diagnostics> {

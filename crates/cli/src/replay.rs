@@ -46,8 +46,6 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
     output::write_out(|out| {
         if globals.json {
             globals.notice(&statement);
-        } else {
-            writeln!(out, "{statement}\n")?;
         }
         let group_forwarded_fragments = args.group_forwarded_fragments;
         let settings = ReplaySettings { group_forwarded_fragments, ..ReplaySettings::default() };
@@ -101,6 +99,10 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
         if globals.json {
             return write_summary_json(out, &summary, time);
         }
+        if summary.packets == 0 {
+            return Ok(writeln!(out, "no packets")?);
+        }
+        writeln!(out, "{statement}\n")?;
         write_counts(out, &policy, &replay, &by, globals)?;
         write_flows(out, &flows, &summary, globals)?;
         write_summary(out, &summary)
@@ -235,7 +237,7 @@ impl Judge<'_, '_> {
             seq,
             flow: step.flow.map(|flow| flow.get()),
             packet: step.packet,
-            values: json::values(policy, step.layer, step.values, None),
+            values: json::values(policy, step.layer, step.values, json::Told::default()),
             bytes: sees_data(step.layer).then_some(step.data.len()),
             process: None,
             reason,

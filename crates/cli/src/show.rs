@@ -3,7 +3,7 @@
 use crate::{
     args::{ShowArgs, Shown},
     event_text,
-    explain::match_name,
+    explain::words::match_name,
     filled,
     output::{self, Globals},
 };
@@ -73,10 +73,8 @@ fn word(match_type: MatchType) -> &'static str {
 fn write_fields(out: &mut dyn Write, layer: &Layer, globals: Globals) -> Result<()> {
     if globals.json {
         let mut object = layer_json(layer);
-        let fields: Vec<Json> = layer
-            .fields
-            .iter()
-            .map(|field| {
+        let described = |fields: &'static [LayerField]| -> Vec<Json> {
+            let one = |field: &LayerField| {
                 json!({
                     "field": field.field.name(),
                     "key": field.field.key().to_string(),
@@ -85,9 +83,11 @@ fn write_fields(out: &mut dyn Write, layer: &Layer, globals: Globals) -> Result<
                     "match": match_types(field).map(match_name).collect::<Vec<_>>(),
                     "filled": filled::field(layer.id, field.field),
                 })
-            })
-            .collect();
-        object["fields"] = json!(fields);
+            };
+            fields.iter().map(one).collect()
+        };
+        object["fields"] = json!(described(layer.fields));
+        object["extension_fields"] = json!(described(layer.extension_fields()));
         writeln!(out, "{object}")?;
         return Ok(());
     }
@@ -96,7 +96,10 @@ fn write_fields(out: &mut dyn Write, layer: &Layer, globals: Globals) -> Result<
     let met = if met.is_empty() { "explain only".to_owned() } else { met.join(", ") };
     writeln!(out, "{} {} ({met})", paint.bold(layer.name), paint.dim(layer.key))?;
     writeln!(out, "  {}", paint.dim(format_args!("{:35} {:25} {:13} tests", "field", "type", "filled in")))?;
-    for field in layer.fields {
+    for field in layer.all_fields() {
+        if Some(field) == layer.extension_fields().first() {
+            writeln!(out, "  {}", paint.dim("fields of ours, which the platform has not"))?;
+        }
         let kind = field.data_type.name().trim_start_matches("FWP_").trim_end_matches("_TYPE").to_lowercase();
         let filled = filled::field(layer.id, field.field).join(", ");
         let tests: Vec<&str> = match_types(field).map(word).collect();

@@ -108,14 +108,50 @@ fn what_a_person_should_know_is_a_warning() {
         assert!(kinds.contains(&expected), "{expected:?} is missing in {kinds:?}");
     }
     assert!(!kinds.contains(&("errno", "for later")), "what is left out is not looked at: {kinds:?}");
-    assert!(
-        found.iter().all(|line| line["severity"] == "warning" && line["file"].as_str().unwrap().ends_with("odd.toml"))
-    );
+    let (notes, warnings): (Vec<_>, Vec<_>) = found.iter().partition(|line| line["severity"] == "note");
+    assert!(warnings.iter().all(|line| line["severity"] == "warning"));
+    assert!(found.iter().all(|line| line["file"].as_str().unwrap().ends_with("odd.toml")));
+    assert_eq!(notes.len(), 1, "the layer of streams: {notes:?}");
     let text = succeeds(&["check", &good, &odd]);
     assert!(text.contains("\"in its shadow\" at ALE_AUTH_CONNECT can never decide: \"wide\" answers first"), "{text}");
     assert!(text.contains("\"for later\" at ALE_AUTH_LISTEN_V4 is disabled: "), "{text}");
     assert!(text.contains("valid: ") && text.contains(", 1 disabled"), "{text}");
     assert_eq!(succeeds(&["check", "-q", &good, &odd]), "");
+}
+
+/// Layers of captures alone, one that nothing meets, and one that is met live.
+#[test]
+fn layers_that_are_not_met_live_are_told() {
+    let folder = Folder::new("layers");
+    let filter = |name: &str, layer: &str| format!("[[filter]]\nname = '{name}'\nlayer = {layer}\naction = 'block'\n");
+    let policy = folder.file(
+        "policy.toml",
+        &[
+            filter("a", "'INBOUND_MAC_FRAME_ETHERNET'"),
+            filter("b", "'STREAM'"),
+            filter("c", "['STREAM_V6', 'ALE_AUTH_CONNECT']"),
+            filter("d", "'RPC_UM'"),
+            filter("e", "'IKEEXT_V4'").replace("action", "flags = ['DISABLED']\naction"),
+        ]
+        .concat(),
+    );
+    let found = lines(&succeeds(&["check", "--json", &policy]));
+    let notes: Vec<_> = found.iter().filter(|line| line["kind"] == "layer-not-live").collect();
+    let told: Vec<_> =
+        notes.iter().map(|note| (note["layer"].as_str().unwrap(), &note["met"], &note["filters"])).collect();
+    let (replay, nowhere) = (serde_json::json!(["replay"]), serde_json::json!([]));
+    let expected = [
+        ("STREAM_V4", &replay, &1.into()),
+        ("STREAM_V6", &replay, &2.into()),
+        ("INBOUND_MAC_FRAME_ETHERNET", &replay, &1.into()),
+        ("RPC_UM", &nowhere, &1.into()),
+    ];
+    assert_eq!(told, expected);
+    assert!(notes.iter().all(|note| note["severity"] == "note" && note["message"].is_string()));
+    let text = succeeds(&["check", &policy]);
+    assert!(text.contains("note: STREAM is not met live: `wfp replay` asks its filters"), "{text}");
+    assert!(text.contains("note: RPC_UM is not met live, nor by `wfp replay`: only `wfp explain`"), "{text}");
+    assert!(!text.contains("ALE_AUTH_CONNECT is not met"), "{text}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Folder, POLICY, lines, stderr, stdout, succeeds, wfp};
+use common::{Folder, POLICY, lines, root, stderr, stdout, succeeds, wfp, wfp_reading};
 use std::process::{Command, Stdio};
 
 /// Whether BPF programs may be loaded here; told where nothing may be left out.
@@ -180,5 +180,45 @@ fn a_reader_that_goes_away_is_no_error() {
         drop(child.stdout.take());
         let output = child.wait_with_output().unwrap();
         assert_eq!((output.status.code(), stderr(&output).as_str()), (Some(0), ""), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_policy_from_standard_input() {
+    let (on_http, folder) = (["ALE_AUTH_CONNECT_V4", "IP_REMOTE_PORT=80", "IP_PROTOCOL=6"], Folder::new("stdin"));
+    let file = folder.file("policy.toml", POLICY);
+    let capture = root().join("captures/http.pcap").to_str().unwrap().to_owned();
+    for words in [
+        [&["explain", "-p", "POLICY"][..], &on_http].concat(),
+        vec!["replay", "-p", "POLICY", &capture],
+        vec!["export", "-p", "POLICY", "--format", "json"],
+        vec!["check", "POLICY"],
+    ] {
+        let with =
+            |policy: &'static str| words.iter().map(|word| if *word == "POLICY" { policy } else { word }).collect();
+        let (from_input, from_file): (Vec<&str>, Vec<&str>) = (with("-"), with("FILE"));
+        let from_file: Vec<&str> =
+            from_file.into_iter().map(|word| if word == "FILE" { &file } else { word }).collect();
+        let output = wfp_reading(&from_input, POLICY);
+        assert_eq!(output.status.code(), Some(0), "{from_input:?}: {}", stderr(&output));
+        assert_eq!(stdout(&output), succeeds(&from_file), "{from_input:?}");
+    }
+    let wrong = wfp_reading(&["check", "-"], "[[filter]]\nname = 'x'\nlayer = 'NO_SUCH'\naction = 'block'\n");
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(stderr(&wrong).contains("<stdin>:3:9"), "{}", stderr(&wrong));
+    let empty = wfp_reading(&["explain", "-p", "-", "ALE_AUTH_CONNECT_V4"], " \n");
+    assert_eq!(empty.status.code(), Some(1), "a policy that could not be made permits nothing");
+    assert!(stderr(&empty).contains("<stdin> is empty: a comment"), "{}", stderr(&empty));
+    // without the right to load programs too: nothing is begun
+    for words in [
+        &["run", "--watch", "-p", "-", "--", "true"][..],
+        &["run", "-p", "-", "-p", "-", "--", "true"],
+        &["check", "-", &file, "-"],
+        &["explain", "-p", "-", "ALE_AUTH_CONNECT_V4", "--from", "-"],
+        &["replay", "-p", "-", "--local", "192.0.2.1/32", "-"],
+    ] {
+        let output = wfp_reading(words, POLICY);
+        assert_eq!(output.status.code(), Some(2), "{words:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("standard input"), "{words:?}: {}", stderr(&output));
     }
 }

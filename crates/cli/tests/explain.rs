@@ -197,8 +197,68 @@ fn an_error_in_line_two_of_three() {
     assert!(from("{\"IP_REMOTE_PORT\":70000}").contains("70000 does not fit"));
     assert!(from("{\"IP_REMOTE_PORT\":[80]}").contains("takes a number or text"));
     assert!(from("{\"L2_FLAGS\":0}").contains("does not have the field"));
-    assert!(from("{\"kind\":\"flow-established\",\"flow\":1}").contains("flow-established"));
-    assert!(from("{\"layer\":\"ALE_AUTH_LISTEN_V4\",\"values\":{}}").contains("of ALE_AUTH_LISTEN_V4"));
+    assert!(from("{\"kind\":\"flow-ended\",\"flow\":1}").contains("there is no kind `flow-ended`"));
+    assert!(from("{\"kind\":\"classify\",\"layer\":\"ALE_AUTH_CONNECT_V4\"}").contains("no `values`"));
+    assert!(from("{\"layer\":\"ALE_AUTH_LISTN_V4\",\"values\":{}}").contains("did you mean ALE_AUTH_LISTEN_V4?"));
+    let twice = from("{\"values\":{\"IP_REMOTE_PORT\":80,\"IP_REMOTE_PORT\":81}}");
+    assert!(twice.contains("line 2: the key `IP_REMOTE_PORT` stands twice in one object"), "{twice}");
+    assert!(from("{\"IP_REMOTE_PORT\":80,\"FWPM_CONDITION_IP_REMOTE_PORT\":81}").contains("is given twice"));
+}
+
+/// A log has lines that are no events, and events of other layers.
+#[test]
+fn of_a_log_the_events_of_the_layer_are_explained() {
+    let folder = Folder::new("log");
+    let policy = folder.file("policy.toml", POLICY);
+    let event = |kind: &str, layer: &str| {
+        format!(
+            "{{\"kind\":\"{kind}\",\"layer\":\"{layer}\",\"values\":{{\"IP_PROTOCOL\":6,\"IP_REMOTE_PORT\":80}}}}\n"
+        )
+    };
+    let log = [
+        &event("classify", "ALE_AUTH_CONNECT_V4"),
+        &event("classify", "ALE_FLOW_ESTABLISHED_V4"),
+        &event("classify", "ALE_AUTH_CONNECT_V6"),
+        &event("flow-established", "ALE_FLOW_ESTABLISHED_V4"),
+        "{\"kind\":\"flow-deleted\",\"flow\":1,\"reason\":\"closed\"}\n",
+        // as replay writes it
+        "{\"kind\":\"flow-deleted\",\"flow\":2,\"values\":{\"DIRECTION\":0}}\n",
+        "{\"kind\":\"policy\",\"generation\":2,\"filters\":3}\n",
+        "{\"kind\":\"lost\",\"count\":3,\"cpu\":0,\"seq\":[1,3]}\n",
+        &event("classify", "ALE_AUTH_CONNECT_V4"),
+        "{\"kind\":\"summary\",\"packets\":null,\"flows\":1,\"permitted\":1,\"blocked\":1,\"lost\":3}\n",
+    ]
+    .concat();
+    let file = folder.file("events.jsonl", &log);
+    let output = wfp(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", "--brief", "--from", &file]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert_eq!(lines(&stdout(&output)).len(), 2);
+    let expected = "wfp: 2 events classified; 8 lines passed over: 2 of other layers, 2 flow-deleted, 1 flow-established, \
+                    1 lost, 1 policy, 1 summary\n";
+    assert_eq!(stderr(&output), expected);
+    let family = lines(&succeeds(&["explain", "-q", "-p", &policy, "ALE_AUTH_CONNECT", "--from", &file]));
+    assert_eq!(family.len(), 3);
+    let bench = wfp(&["bench", "-p", &policy, "--layer", "ALE_AUTH_CONNECT_V4", "--from", &file]);
+    assert_eq!(bench.status.code(), Some(0), "{}", stderr(&bench));
+    let none = wfp(&["bench", "-p", &policy, "--layer", "ALE_AUTH_LISTEN_V6", "--from", &file]);
+    assert!(stderr(&none).contains("holds no events of ALE_AUTH_LISTEN_V6"), "{}", stderr(&none));
+}
+
+/// Every line of a replay is known, and its events are answered as the replay has answered them.
+#[test]
+fn the_log_of_a_replay_is_explained() {
+    let folder = Folder::new("replayed");
+    let policy = folder.file("policy.toml", POLICY);
+    let capture = root().join("captures/http.pcap").to_str().unwrap().to_owned();
+    let log = succeeds(&["replay", "-q", "--json", "-p", &policy, &capture]);
+    let file = folder.file("events.jsonl", &log);
+    let mut asked = lines(&log);
+    asked.retain(|line| line["kind"] == "classify" && line["layer"] == "ALE_AUTH_CONNECT_V4");
+    assert!(!asked.is_empty());
+    let answers =
+        lines(&succeeds(&["explain", "-q", "-p", &policy, "ALE_AUTH_CONNECT_V4", "--brief", "--from", &file]));
+    let actions = |all: &[serde_json::Value]| all.iter().map(|line| line["action"].clone()).collect::<Vec<_>>();
+    assert_eq!(actions(&answers), actions(&asked));
 }
 
 #[test]
@@ -238,4 +298,87 @@ fn of_many_filters_those_nearest_to_matching_are_shown() {
     );
     assert!(text.contains("92 more filters"), "{text}");
     assert!(succeeds(&[&event[..], &["-v"]].concat()).contains("\"f50\""));
+}
+
+/// Control groups, units, containers and network namespaces.
+#[test]
+fn the_fields_of_linux_are_explained() {
+    let folder = Folder::new("linux");
+    let policy = folder.file(
+        "linux.toml",
+        r#"
+        [[filter]]
+        name = "no service but one"
+        layer = "ALE_AUTH_CONNECT"
+        action = "block"
+        weight = 1
+        when.LINUX_CGROUP = { prefix = "/system.slice" }
+        [[filter]]
+        name = "the one"
+        layer = "ALE_AUTH_CONNECT"
+        action = "permit"
+        weight = 2
+        when.LINUX_SYSTEMD_UNIT = "ssh.service"
+        [[filter]]
+        name = "no container"
+        layer = "ALE_AUTH_CONNECT"
+        action = "block"
+        weight = 3
+        when.LINUX_CONTAINER = "web"
+        [[filter]]
+        name = "another network"
+        layer = "ALE_AUTH_CONNECT"
+        action = "block"
+        weight = 4
+        when.LINUX_NETWORK_NAMESPACE = { not = "/proc/self/ns/net" }
+        "#,
+    );
+    let brief = |events: &str| -> Vec<String> {
+        let output = wfp_reading(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", "--from", "-", "--brief"], events);
+        let decided = lines(&stdout(&output)).into_iter().map(|answer| answer["filter"]["name"].clone());
+        decided.map(|name| name.as_str().unwrap_or("none").to_owned()).collect()
+    };
+    let events = [
+        (r#"{"LINUX_CGROUP":"/system.slice/cron.service","LINUX_SYSTEMD_UNIT":"cron.service"}"#, "no service but one"),
+        (r#"{"values":{"LINUX_CGROUP":"/system.slice","LINUX_CONTAINER":null}}"#, "no service but one"),
+        (r#"{"LINUX_CGROUP":"/system.slice/ssh.service","LINUX_SYSTEMD_UNIT":"ssh.service"}"#, "the one"),
+        (r#"{"LINUX_CGROUP":"/system.slicer"}"#, "none"),
+        (r#"{}"#, "none"),
+        (r#"{"LINUX_CONTAINER":"web"}"#, "no container"),
+        (r#"{"LINUX_NETWORK_NAMESPACE":1}"#, "another network"),
+        (r#"{"LINUX_NETWORK_NAMESPACE":"/proc/self/ns/net"}"#, "none"),
+        (r#"{"LINUX_CGROUP":"?"}"#, "no service but one"),
+    ];
+    let (given, expected): (Vec<&str>, Vec<&str>) = events.into_iter().unzip();
+    assert_eq!(brief(&given.join("\n")), expected);
+
+    let text = succeeds(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", "LINUX_CGROUP=/system.slice/a.service"]);
+    assert!(text.contains("/system.slice"), "{text}");
+    for (word, said) in [
+        ("LINUX_CGROUP=system.slice", "begins with `/`"),
+        ("LINUX_SYSTEMD_UNIT=ssh", "`ssh.service`"),
+        ("LINUX_NETWORK_NAMESPACE=no-such-namespace", "unknown network namespace"),
+        ("LINUX_NETWORK_NAMESPACE=0", "no namespace"),
+    ] {
+        let output = wfp(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", word]);
+        assert_eq!(output.status.code(), Some(1), "{word}");
+        assert!(stderr(&output).contains(said), "{word}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn the_fields_of_linux_are_shown_apart() {
+    let shown = &lines(&succeeds(&["show", "layers", "ALE_AUTH_CONNECT_V4", "--json"]))[0];
+    let names = |key: &str| -> Vec<String> {
+        let fields = shown[key].as_array().unwrap().iter();
+        fields.map(|field| field["field"].as_str().unwrap().to_owned()).collect()
+    };
+    let ours = ["LINUX_CGROUP", "LINUX_SYSTEMD_UNIT", "LINUX_CONTAINER", "LINUX_NETWORK_NAMESPACE"];
+    assert_eq!(names("extension_fields"), ours);
+    assert!(names("fields").iter().all(|name| !ours.contains(&name.as_str())));
+    let text = succeeds(&["show", "layers", "ALE_AUTH_CONNECT_V4"]);
+    let (public, extension) = text.split_once("fields of ours").unwrap();
+    for name in ours {
+        assert!(extension.contains(name) && !public.contains(name), "{name}");
+    }
 }

@@ -44,7 +44,9 @@ fn each_layer_is_met_where_its_row_says() {
         assert_eq!(entries(live), expected, "{name}");
         let replayed = if REPLAY_LAYERS.contains(&layer.id) { "yes" } else { "–" };
         assert_eq!(replay, replayed, "{name}");
-        let all: Vec<&str> = hooks.into_iter().chain(of_devices).map(Hook::name).collect();
+        let of_kernel = Hook::is_of_kernel_drops(layer.id).then_some(Hook::KernelDrop);
+        assert_eq!(entries(hook).contains(&Hook::KernelDrop.name()), of_kernel.is_some(), "{name}");
+        let all: Vec<&str> = hooks.into_iter().chain(of_devices).chain(of_kernel).map(Hook::name).collect();
         let unknown: Vec<&str> = entries(hook).into_iter().filter(|name| !all.contains(name)).collect();
         assert!(unknown.is_empty(), "{name} needs no {unknown:?}");
         assert_eq!(entries(hook).is_empty(), all.is_empty(), "{name}");
@@ -112,7 +114,8 @@ fn every_program_of_the_table_of_hooks_is_one() {
         Layer::all().iter().flat_map(|layer| Hook::of_layer(layer.id)).map(Hook::name).collect();
     let named = table("program");
     let named: BTreeSet<&str> = named.iter().flat_map(|row| entries(&row[0])).collect();
-    for name in programs.into_iter().filter(|name| *name != "create").chain(["device_in", "device_out"]) {
+    for name in programs.into_iter().filter(|name| *name != "create").chain(["device_in", "device_out", "kernel_drop"])
+    {
         assert!(named.contains(name), "{name}");
     }
 }

@@ -351,6 +351,33 @@ while True:
 }
 
 #[test]
+fn groups_that_were_not_named_at_the_start_are_refused_unless_it_is_watched() {
+    if !can_run() {
+        return;
+    }
+    let permit = "[[filter]]\nname = \"root's\"\nlayer = \"ALE_AUTH_CONNECT_V4\"\naction = \"permit\"
+when = { ALE_USER_ID = { group = \"root\" } }\n";
+    for watched in [false, true] {
+        let folder = Folder::new(&format!("groups-{watched}"));
+        let policy = folder.file("policy.toml", &block(9));
+        let client = ["python3", "-c", CLIENT, "9"];
+        let options = ["-p", &policy, "--watch"];
+        let mut run = Run::start(&folder, &options[..if watched { 3 } else { 2 }], &client);
+        run.wait_for(|event| event["generation"] == 1 && event["values"]["IP_REMOTE_PORT"] == 9);
+        folder.file("policy.toml", permit);
+        run.hang_up();
+        let event = run.wait_for(|event| event["kind"] == "policy");
+        let (said, _) = run.end();
+        if watched {
+            assert_eq!(event["generation"], 2, "{said}");
+        } else {
+            assert!(said.contains("names the group 0") && said.contains("--watch"), "{said}");
+            assert!(said.contains("generation 1 holds"), "{said}");
+        }
+    }
+}
+
+#[test]
 fn a_hang_up_is_the_command_s_without_policy_files_and_from_a_terminal() {
     if !can_run() {
         return;

@@ -4,6 +4,7 @@ mod common;
 
 use common::{Folder, lines, root, stderr, stdout, succeeds, wfp, wfp_reading};
 use serde_json::Value as Json;
+use std::fs;
 
 fn capture(name: &str) -> String {
     root().join("captures").join(name).to_str().unwrap().to_owned()
@@ -185,4 +186,19 @@ fn what_is_no_capture_is_an_error() {
     let output = wfp_reading(&["replay", "-"], "x");
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("--local"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_capture_without_packets() {
+    let folder = Folder::new("nothing");
+    let path = folder.path("empty.pcap");
+    let whole = fs::read(capture("http.pcap")).unwrap();
+    // the head of the file alone
+    fs::write(&path, &whole[..24]).unwrap();
+    assert_eq!(succeeds(&["replay", &path]), "no packets\n");
+    let told = lines(&succeeds(&["replay", "--json", &path]));
+    let [summary] = &told[..] else { panic!("{told:?}") };
+    for key in ["packets", "flows", "permitted", "blocked", "lost"] {
+        assert_eq!(summary[key], 0, "{key}");
+    }
 }

@@ -190,3 +190,17 @@ fn interfaces_are_those_of_the_network_namespace_of_the_command() {
     let output = Command::new("unshare").args(["--net", "sh", "-c", &only_tunnel]).output().unwrap();
     assert_eq!(status(&output), 0, "{}", text(&output));
 }
+
+/// What is behind a policy on standard input is no input of the command.
+#[test]
+fn a_policy_from_standard_input_is_enforced_and_the_command_reads_nothing() {
+    needs!("sh", "cat", "curl");
+    let server = Server::local();
+    let policy = "[[filter]]\nname = 'no'\nlayer = 'ALE_AUTH_CONNECT'\naction = 'block'\n# the end\n";
+    let script = format!("cat; curl -s -m 5 http://127.0.0.1:{}/ || exit 9", server.port());
+    let output = common::wfp_reading(&["run", "-p", "-", "--", "sh", "-c", &script], policy);
+    assert_eq!(status(&output), 9, "{}", text(&output));
+    assert!(output.stdout.is_empty(), "{}", text(&output));
+    assert!(text(&output).contains("came from standard input, so the command's is empty"), "{}", text(&output));
+    assert_eq!(server.reached(), 0);
+}

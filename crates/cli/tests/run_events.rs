@@ -146,6 +146,33 @@ fn the_keys_of_an_event_are_those_of_the_contract() {
 }
 
 #[test]
+fn what_the_kernel_drops_has_its_reason() {
+    needs!("bash", "ip", "unshare");
+    let folder = Folder::new("drops");
+    let log = folder.path("events.jsonl");
+    // a network of its own, where nobody answers
+    let script = format!(
+        "set -e
+        ip link add near0 type veth peer name far0
+        ip link set near0 up
+        ip link set far0 up
+        ip addr add 10.9.1.1/24 dev near0
+        echo 1 > /proc/sys/net/ipv4/neigh/near0/mcast_solicit
+        echo 20 > /proc/sys/net/ipv4/neigh/near0/retrans_time_ms
+        exec {} run --layers OUTBOUND_IPPACKET_DISCARD --events {log} -- \
+            bash -c 'echo x > /dev/udp/10.9.1.77/4711; sleep 1'",
+        env!("CARGO_BIN_EXE_wfp")
+    );
+    let output = Command::new("unshare").args(["-n", "bash", "-c", &script]).output().unwrap();
+    assert_eq!(status(&output), 0, "{}", text(&output));
+    let events = events(&log, "OUTBOUND_IPPACKET_V4_DISCARD");
+    let [event] = &events[..] else { panic!("{events:?}") };
+    assert_eq!(event["drop_reason"], "NEIGH_FAILED");
+    assert_eq!(event["values"]["IP_REMOTE_ADDRESS"], "10.9.1.77");
+    assert_eq!(event["process"]["comm"], "bash");
+}
+
+#[test]
 fn a_trace_for_programs_has_the_lines_of_the_file() {
     needs!("curl");
     let folder = Folder::new("trace");
@@ -155,4 +182,27 @@ fn a_trace_for_programs_has_the_lines_of_the_file() {
     let output = run(&["--json", "--trace", "--events", &log, "--", "curl", "-s", "-o", "/dev/null", &url]);
     assert_eq!(status(&output), 0);
     assert_eq!(String::from_utf8_lossy(&output.stderr), fs::read_to_string(&log).unwrap());
+}
+
+/// Datagrams over loopback: each leaves, and none arrives in the group, since nobody in it listens.
+#[test]
+fn the_packets_of_the_summary_are_counted_where_a_layer_sees_them() {
+    needs!("python3");
+    let folder = Folder::new("packets");
+    let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = receiver.local_addr().unwrap().port();
+    let script = format!(
+        "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\nfor _ in range(7): s.sendto(b'x',('127.0.0.1',{port}))"
+    );
+    let log = folder.path("events.jsonl");
+    let packets = |layers: &[&str]| {
+        let words = [layers, &["--events", &log, "--", "python3", "-c", &script]].concat();
+        assert_eq!(status(&run(&words)), 0);
+        lines(&fs::read_to_string(&log).unwrap()).pop().unwrap()["packets"].clone()
+    };
+    assert_eq!(packets(&["--layers", "OUTBOUND_IPPACKET"]), 7);
+    assert_eq!(packets(&["--layers", "OUTBOUND_TRANSPORT_V4"]), 7);
+    assert_eq!(packets(&["--layers", "OUTBOUND_TRANSPORT,OUTBOUND_IPPACKET"]), 7, "each once");
+    assert_eq!(packets(&["--layers", "INBOUND_IPPACKET_V6"]), 0);
+    assert_eq!(packets(&["--layers", "ALE_AUTH_CONNECT"]), serde_json::Value::Null, "nobody looks at packets");
 }

@@ -215,16 +215,20 @@ fn a_group_that_is_removed_while_the_programs_are_loaded() {
     assert!(groups.runs().is_empty());
 }
 
-/// Root can move the command out of its group, and remove that: then nothing filters the command any more.
+/// Root can move the command out of its group, and remove that: then nothing filters the command any more, nor what it has
+/// started, also where that has left it.
 #[test]
 fn a_group_that_is_removed_under_the_command() {
-    needs!("sh", "sleep");
+    needs!("sh", "sleep", "setsid");
     let folder = Folder::new("under");
     folder.open_to_all();
     let groups = Groups::new("under");
     fs::create_dir(&groups.0).unwrap();
-    let (ready, after) = (folder.path("ready"), folder.path("after"));
-    let script = format!("touch {ready}; sleep 5; touch {after}");
+    let (ready, after) = (folder.path("ready"), ["command", "child", "daemon"].map(|name| folder.path(name)));
+    let [command, child, daemon] = &after;
+    let script = format!(
+        "(setsid sh -c 'sleep 2; touch {daemon}' &); (sleep 2; touch {child}) & sleep 0.2; touch {ready}; sleep 2; touch {command}"
+    );
     let mut wfp =
         groups.wfp(&["--", "sh", "-c", &script]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     while fs::metadata(&ready).is_err() {
@@ -240,12 +244,15 @@ fn a_group_that_is_removed_under_the_command() {
     });
     assert!(removed);
     let started = std::time::Instant::now();
-    let mut said = String::new();
-    // what the command has started keeps standard error open
-    std::io::BufRead::read_line(&mut std::io::BufReader::new(wfp.stderr.take().unwrap()), &mut said).unwrap();
+    // to its end: nobody is left who keeps it open
+    let said = std::io::read_to_string(wfp.stderr.take().unwrap()).unwrap();
     assert_eq!(wfp.wait().unwrap().code(), Some(125));
-    assert!(started.elapsed() < Duration::from_secs(3));
-    assert!(fs::metadata(&after).is_err(), "the command did not go on unfiltered");
+    assert!(started.elapsed() < Duration::from_millis(1500), "{:?}", started.elapsed());
+    thread::sleep(Duration::from_millis(2500));
+    for path in &after {
+        assert!(fs::metadata(path).is_err(), "{path}: nothing goes on unfiltered");
+    }
+    assert!(said.contains("and all that it has started ("), "{said}");
     assert!(said.contains("has been removed under the command") && said.contains(run.to_str().unwrap()), "{said}");
 }
 

@@ -37,6 +37,17 @@ pub mod words {
     pub const ALE_USER_ID: usize = 13;
     /// Which of the groups that the policy names the user is in: two words of bits.
     pub const GROUPS: usize = 14;
+    /// Who acts, or owns the endpoint.
+    pub const OWNER: [usize; 8] = [
+        ALE_APP_ID,
+        ALE_ORIGINAL_APP_ID,
+        ALE_USER_ID,
+        GROUPS,
+        GROUPS + 1,
+        LINUX_CGROUP,
+        LINUX_SYSTEMD_UNIT,
+        LINUX_CONTAINER,
+    ];
     /// `INTERFACE_INDEX`.
     pub const INTERFACE_INDEX: usize = 16;
     /// `INTERFACE_TYPE`: the IANA ifType.
@@ -84,6 +95,14 @@ pub mod words {
     pub const INTERFACE_WORDS: usize = 5;
     /// The first word that means something else at every layer.
     pub const LAYER_OWN: usize = 40;
+    /// `LINUX_CGROUP`: a class number, as those of the next two. The words of the fields that are ours stand last.
+    pub const LINUX_CGROUP: usize = 60;
+    /// `LINUX_SYSTEMD_UNIT`.
+    pub const LINUX_SYSTEMD_UNIT: usize = 61;
+    /// `LINUX_CONTAINER`.
+    pub const LINUX_CONTAINER: usize = 62;
+    /// `LINUX_NETWORK_NAMESPACE`: an inode number; live, 0 for a namespace that no filter names.
+    pub const LINUX_NETWORK_NAMESPACE: usize = 63;
 }
 
 /// The incoming values of one event at one layer.

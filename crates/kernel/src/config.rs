@@ -8,16 +8,16 @@ use crate::{
 };
 use aya::maps::{Array, MapError};
 use openwfp_abi::config::{
-    AT_DEVICES, AUTHORIZATIONS, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DIVERTS, DRY_RUN, FLOWS_RECORDED,
-    INBOUND_ASKED, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS,
+    AT_DEVICES, AUTHORIZATIONS, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DIVERTS, DRY_RUN, FLOWS_RECORDED, FORGETS,
+    FORGOTTEN, INBOUND_ASKED, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS,
 };
 use openwfp_engine::{CompiledPolicy, Schema, Unknown, filter_flags, kind, words};
 use openwfp_model::{FieldId, Layer, LayerId};
 use std::time::Duration;
 
 /// Bits that stay once they were set. Sockets and flows were marked under them, which only they let be looked at: connects
-/// that wait for their first packet, refused flows, authorizations by an earlier policy.
-const LASTING: u64 = LATE | REFUSED_FLOWS | CHANGED;
+/// that wait for their first packet, refused flows, authorizations by an earlier policy, connects that left nothing.
+const LASTING: u64 = LATE | REFUSED_FLOWS | CHANGED | FORGOTTEN;
 
 /// The layers at which a policy has filters.
 pub(crate) fn used_layers(policy: &CompiledPolicy) -> impl Iterator<Item = LayerId> {
@@ -65,10 +65,18 @@ fn is_of_packets(layer: LayerId) -> bool {
     Hook::is_packet_layer(layer) || Hook::of_device_layer(layer).is_some()
 }
 
-/// A bit for each word that filters at the layers of packets and frames test: [`Config::packet_words`].
-fn packet_words(policy: &CompiledPolicy) -> u64 {
+/// The layers at which an outgoing connection is authorized.
+const CALLS: [LayerId; 4] = [
+    LayerId::ALE_AUTH_CONNECT_V4,
+    LayerId::ALE_AUTH_CONNECT_V6,
+    LayerId::ALE_CONNECT_REDIRECT_V4,
+    LayerId::ALE_CONNECT_REDIRECT_V6,
+];
+
+/// A bit for each word that filters at some layers test: [`Config::packet_words`], [`Config::call_words`].
+fn words_tested(policy: &CompiledPolicy, at: impl Fn(LayerId) -> bool) -> u64 {
     let filters = policy.filters().iter().map(|filter| &filter.filter);
-    let words = filters.filter(|filter| is_of_packets(filter.layer)).flat_map(|filter| {
+    let words = filters.filter(|filter| at(filter.layer)).flat_map(|filter| {
         let schema = Schema::of(filter.layer);
         filter.conditions.iter().filter_map(|condition| schema.field(condition.field)).flat_map(|field| {
             // a user is its groups too
@@ -135,7 +143,21 @@ pub(crate) fn of_policy(
     }
     // a callout is told everything; and a packet may be classified afresh, by a policy that tests something else
     let everything = recorded_packets || config.flags & DIVERTS != 0;
-    config.packet_words = if everything { u64::MAX } else { packet_words(policy) };
+    config.packet_words = if everything { u64::MAX } else { words_tested(policy, is_of_packets) };
+    config.call_words =
+        if recorded.is_empty() { words_tested(policy, |layer| !is_of_packets(layer)) } else { u64::MAX };
+    let owner = words::OWNER.iter().fold(0, |bits, word| bits | 1 << word);
+    // nothing is shown, or replaced, or waits for a packet; nobody looks at a connection again, nor at who made it
+    if !options.replaceable
+        && !options.devices
+        && !late
+        && !layers.is_empty()
+        && layers.iter().all(|layer| CALLS.contains(layer))
+        && recorded.is_empty()
+        && config.call_words & owner == 0
+    {
+        config.flags |= FORGETS;
+    }
     let at_socket = |layer: LayerId| !options.devices || Hook::of_device_layer(layer).is_none();
     if layers.iter().any(|layer| Hook::is_packet_layer(*layer) && at_socket(*layer)) {
         config.flags |= PACKET_LAYERS;
@@ -150,7 +172,9 @@ pub(crate) fn of_policy(
 /// layers whose filters differ has to be authorized again.
 pub(crate) fn changed(next: Config, before: &Config, differ: [bool; AUTHORIZATIONS], at: Duration) -> Config {
     let (network, network_at) = (before.network, before.network_at);
-    let mut config = Config { changed: before.changed, changed_at: before.changed_at, network, network_at, ..next };
+    let flags = remembers(next.flags, before.flags);
+    let mut config =
+        Config { changed: before.changed, changed_at: before.changed_at, network, network_at, flags, ..next };
     for (place, _) in differ.iter().enumerate().filter(|(_, differs)| **differs) {
         config.changed[place] = (next.image >> 32) as u32;
         config.changed_at[place] = nanoseconds(at);
@@ -162,7 +186,14 @@ pub(crate) fn changed(next: Config, before: &Config, differ: [bool; AUTHORIZATIO
 /// The settings when interfaces or addresses have come or gone: whatever was authorized before has to be authorized again.
 pub(crate) fn network_changed(config: &Config, at: Duration) -> Config {
     let network = config.network.wrapping_add(1);
-    Config { flags: config.flags | CHANGED, network, network_at: nanoseconds(at), ..*config }
+    let flags = remembers(config.flags, config.flags) | CHANGED;
+    Config { flags, network, network_at: nanoseconds(at), ..*config }
+}
+
+/// Flags under which connects are kept with their sockets: what has changed once may do so again.
+fn remembers(flags: u64, before: u64) -> u64 {
+    let forgotten = if before & (FORGETS | FORGOTTEN) != 0 { FORGOTTEN } else { 0 };
+    flags & !FORGETS | forgotten
 }
 
 fn nanoseconds(time: Duration) -> u64 {
@@ -176,10 +207,11 @@ pub(crate) fn both(now: &Config, next: &Config) -> Config {
         image: now.image,
         changed: now.changed,
         changed_at: now.changed_at,
-        flags: now.flags | next.flags,
+        flags: remembers(now.flags | next.flags, now.flags),
         recorded: union(now.recorded, next.recorded),
         active: union(now.active, next.active),
         packet_words: now.packet_words | next.packet_words,
+        call_words: now.call_words | next.call_words,
         ..*next
     }
 }

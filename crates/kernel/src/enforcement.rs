@@ -17,15 +17,19 @@ use crate::{
     labels::Labels,
     links::Link,
     load::{LoadError, Settings, Shims, Times},
+    namespaces::{Asked, Namespaces},
+    network::News,
     options::Options,
     replace, sockets,
-    totals::{LayerTotals, TotalsMap},
+    totals::{self, LayerTotals, TotalsMap},
     unix::{self, UnixSockets},
 };
 use aya::maps::Map;
 use openwfp_abi::{
-    config::{Config, FLOWS_RECORDED},
-    counters::{DIVERT_ABSENT, DIVERT_FORGED, DIVERT_FULL, NO_STORAGE, NO_WORK},
+    cgroup::GroupKey,
+    config::{Config, FLOWS_RECORDED, FORGETS},
+    counters::{DIVERT_ABSENT, DIVERT_FORGED, DIVERT_FULL, NO_STORAGE, NO_WORK, UNREADABLE_PACKETS},
+    file::FileKey,
 };
 use openwfp_engine::{CompiledPolicy, words};
 use openwfp_model::{FieldId, LayerId};
@@ -88,6 +92,15 @@ pub enum EnforceError {
         /// The group.
         gid: u32,
     },
+    /// A policy that is to take the place of another asks for what the programs were not loaded to find out.
+    #[error(
+        "the policy tests {field}, and the run was not started to find that out: it is looked up when a socket is made; end the \
+         run and start it with this policy"
+    )]
+    NotAsked {
+        /// The field.
+        field: FieldId,
+    },
 }
 
 /// Something that was left undone, and does no harm.
@@ -96,6 +109,9 @@ pub enum Warning {
     /// The program of a condition does not exist now: the condition matches nothing.
     #[error("no program matches a condition on ALE_APP_ID: {0}")]
     Application(#[from] ApplicationError),
+    /// There is no network namespace of a number now: the condition matches nothing.
+    #[error("no network namespace matches a condition on LINUX_NETWORK_NAMESPACE: there is none with the number {0}")]
+    NetworkNamespace(u32),
     /// Not all network interfaces and addresses found room: those left out are unreadable, or not known as local.
     #[error("{0} network interfaces or addresses were left out")]
     Interfaces(usize),
@@ -133,6 +149,12 @@ pub struct Failures {
     pub diverts_without_host: u64,
     /// Packets that came to the device of ours by which packets are injected, and were not ours.
     pub injections_forged: u64,
+    /// How often interfaces or addresses had changed and that could not be followed at once: meanwhile they were unreadable to the
+    /// programs, or not known as local, and new devices without programs.
+    pub changes_not_followed: u64,
+    /// Packets whose headers could not be read, where a layer would have had to look at them. Each was dropped (in a dry run:
+    /// would have been), without an event and in no total.
+    pub packets_unreadable: u64,
 }
 
 /// How long the parts of a start took.
@@ -162,14 +184,22 @@ pub struct Enforcement {
     /// The layers that have, or have had, filters or were recorded.
     pub(crate) layers: Vec<LayerId>,
     events: Events,
+    pub(crate) news: News,
     flows: FlowTable,
     /// The devices to which programs are attached, by index.
     pub(crate) devices: BTreeSet<u32>,
     pub(crate) options: Options,
     warnings: Vec<Warning>,
     sockets_not_ended: u64,
+    pub(crate) changes_not_followed: u64,
+    /// When interfaces are to be looked at again although nothing was heard.
+    pub(crate) follow_again: Option<Instant>,
     phases: Phases,
-    pub(crate) applications: Known,
+    pub(crate) applications: Known<FileKey>,
+    pub(crate) named_groups: Known<GroupKey>,
+    pub(crate) namespaces: Namespaces,
+    /// What of Linux's own the programs find out.
+    pub(crate) asked: Asked,
     /// The bits of groups that the programs know.
     pub(crate) groups: BTreeMap<u32, u32>,
     pub(crate) cells: Cells,
@@ -201,12 +231,14 @@ impl Enforcement {
         let mut groups: Vec<(u32, u32)> = policy.groups().given().map(|(gid, bit)| (bit, gid)).collect();
         groups.sort_unstable();
         let groups: Vec<u32> = groups.into_iter().map(|(_, gid)| gid).collect();
+        let asked = if options.replaceable { Asked::ALL } else { Asked::by(policy) };
         let mut shims = Shims::load(&Settings {
             group,
             groups_named: &groups,
             cells: room,
             flows: options.flows,
             diverted: options.diverted,
+            asked,
         })?;
 
         // before interfaces are listed
@@ -216,6 +248,8 @@ impl Enforcement {
 
         let started = Instant::now();
         let mut warnings = vec![];
+        let system = |source| LoadError::System { what: "cannot listen for changes of network interfaces", source };
+        let news = News::listen().map_err(system)?;
         let mut memory = map_cells(&mut shims, room)?;
         memory.write(0, cells)?;
         let mut applications = Known::default();
@@ -226,7 +260,14 @@ impl Enforcement {
         policies.prepare(replace::diverting(policy, &named));
         policies.switched(true);
         applications.switched(named);
-        let written = interfaces::write(shims.ebpf())?;
+        let mut named_groups = Known::default();
+        let named = Named::groups(policy, shims.hash_key());
+        named_groups.write(&mut shims, &named, policy.generation(), None)?;
+        named_groups.switched(named);
+        let mut namespaces = Namespaces::default();
+        let missing = namespaces.write(&mut shims, policy)?;
+        warnings.extend(missing.into_iter().map(Warning::NetworkNamespace));
+        let written = interfaces::write(shims.ebpf(), &interfaces::of_namespace()?)?;
         if written.refused > 0 {
             warnings.push(Warning::Interfaces(written.refused));
         }
@@ -246,9 +287,12 @@ impl Enforcement {
         if device.is_some() {
             hooks.extend(Hook::OF_DIVERTING);
         }
+        if config.flags & FORGETS != 0 {
+            hooks.extend([Hook::Bound4, Hook::Bound6]);
+        }
         hooks.sort_unstable();
         hooks.dedup();
-        hooks::load(shims.ebpf(), &hooks)?;
+        hooks::load(&mut shims, &hooks)?;
         let unix = match &options.unix {
             UnixSockets::All => vec![],
             UnixSockets::Run(named) => unix::load(&mut shims, named, false)?,
@@ -261,7 +305,8 @@ impl Enforcement {
         let labels = Labels::take(&mut shims)?;
         let totals = TotalsMap::new(take(&mut shims, "TOTALS")?)?;
         let flows = FlowTable::new(take(&mut shims, "FLOWS")?, options.flows)?;
-        let events = Events::new(take(&mut shims, "EVENTS")?, take(&mut shims, "SEQUENCE")?)?;
+        let events = Events::new(take(&mut shims, "EVENTS")?, take(&mut shims, "SEQUENCE")?, shims.reasons().clone())?;
+        news.wake_for(events.as_fd()).map_err(system)?;
         Ok(Self {
             shims,
             hooks,
@@ -272,13 +317,19 @@ impl Enforcement {
             totals,
             layers,
             events,
+            news,
             flows,
             devices: BTreeSet::new(),
             options,
             warnings,
             sockets_not_ended: 0,
+            changes_not_followed: 0,
+            follow_again: None,
             phases,
             applications,
+            named_groups,
+            namespaces,
+            asked,
             groups: policy.groups().given().collect(),
             cells: memory,
             place: 0..cells.len() as u32,
@@ -307,27 +358,11 @@ impl Enforcement {
             let link = Link { index: device.index, name: device.name.clone(), ..Link::default() };
             hooks::attach_to_device(&mut self.shims, &self.hooks, &link, true, self.options.pins.as_deref())?;
         }
-        self.attach_to_devices()?;
+        self.attach_to_devices(&interfaces::of_namespace()?)?;
         hooks::attach(&mut self.shims, &self.hooks, &self.group, self.options.pins.as_deref())?;
         self.attached = true;
         self.phases.attach = started.elapsed().saturating_sub(self.phases.load.programs);
         Ok(())
-    }
-
-    /// Attaches to the devices to which nothing is attached yet.
-    pub(crate) fn attach_to_devices(&mut self) -> Result<(), LoadError> {
-        if !self.hooks.iter().any(|hook| hook.is_of_devices()) {
-            return Ok(());
-        }
-        let devices = self.devices_of_others()?;
-        // the number of one that is gone may be given out again
-        self.devices.retain(|index| devices.iter().any(|device| device.index == *index));
-        for device in devices {
-            if self.devices.insert(device.index) {
-                hooks::attach_to_device(&mut self.shims, &self.hooks, &device, false, self.options.pins.as_deref())?;
-            }
-        }
-        self.know_diverting_devices()
     }
 
     /// What was left undone when the policy was loaded.
@@ -345,15 +380,24 @@ impl Enforcement {
         self.phases
     }
 
-    /// Becomes readable when there are events.
+    /// Becomes readable when there are events, or interfaces or addresses have changed.
     pub fn poll_fd(&self) -> BorrowedFd<'_> {
-        self.events.as_fd()
+        self.news.as_fd()
     }
 
-    /// Reads the events that there are, in the order of time, and ends the sockets that wait for what was refused.
-    /// Call it whenever [`Self::poll_fd`] is readable, also when nothing is recorded.
+    /// Reads the events that there are, in the order of time, and ends the sockets that wait for what was refused; tells the
+    /// programs of interfaces and addresses that have changed, and attaches them to devices that have come, before.
+    /// Call it whenever [`Self::poll_fd`] is readable, also when nothing is recorded, and in the network namespace in which
+    /// the policy was loaded.
     pub fn events(&mut self, mut each: impl FnMut(Event)) {
-        let events = self.events.drain(&self.labels);
+        self.follow_network();
+        let mut events = self.events.drain(&self.labels);
+        for event in &mut events {
+            let cookie = u32::try_from(event.values.get(words::COMPARTMENT_ID)).ok();
+            if let Some(inode) = cookie.and_then(|cookie| self.namespaces.inode(cookie)) {
+                event.values.set(words::LINUX_NETWORK_NAMESPACE, inode);
+            }
+        }
         for event in events.iter().filter(|event| event.fail_socket && event.enforced) {
             match sockets::end(event) {
                 Ok(()) => {}
@@ -414,6 +458,19 @@ impl Enforcement {
         Ok(all)
     }
 
+    /// How many packets were looked at, each once: at the IP packet layers, or of a direction and version of IP where those have
+    /// no filters and are not recorded, at the transport layers. `None` where that holds of these too: nobody counts packets then.
+    pub fn packets(&self) -> Result<Option<u64>, EnforceError> {
+        let totals = self.totals.read()?;
+        let counted =
+            totals::PACKETS.into_iter().filter_map(|layers| layers.into_iter().find(|at| self.layers.contains(at)));
+        let of_layer = |layer: LayerId| -> u64 {
+            let found = totals.iter().filter(|totals| totals.layer == layer);
+            found.map(|totals| totals.permitted + totals.blocked).sum()
+        };
+        Ok(counted.map(of_layer).reduce(|all, more| all + more))
+    }
+
     /// What could not be done so far.
     pub fn failures(&self) -> Failures {
         Failures {
@@ -425,6 +482,8 @@ impl Enforcement {
             diverts_without_room: self.labels.counter(DIVERT_FULL),
             diverts_without_host: self.labels.counter(DIVERT_ABSENT),
             injections_forged: self.labels.counter(DIVERT_FORGED),
+            changes_not_followed: self.changes_not_followed,
+            packets_unreadable: self.labels.counter(UNREADABLE_PACKETS),
         }
     }
 
@@ -441,25 +500,6 @@ impl Enforcement {
     /// How many flows of datagrams are remembered, and hops by way of which packets go elsewhere.
     pub fn flows_remembered(&self) -> usize {
         self.flows.count()
-    }
-
-    /// Network interfaces or addresses may have changed: tells the programs. Where one has come, gone or become another, each
-    /// flow is authorized again at its next packet.
-    pub fn refresh_interfaces(&mut self) -> Result<(), EnforceError> {
-        // the maps first: what is authorized under the new number has seen what is in them
-        let written = interfaces::write(self.shims.ebpf());
-        if written.as_ref().map_or(true, |written| written.changed) {
-            let at = events::monotonic();
-            let next = config::network_changed(&self.config, at);
-            config::write(&mut self.shims, next)?;
-            self.config = next;
-            if let Some(unsettled) = &mut self.unsettled {
-                *unsettled = config::network_changed(unsettled, at);
-            }
-        }
-        written?;
-        self.attach_to_devices()?;
-        Ok(())
     }
 
     /// The loaded object, for those who look at its programs.

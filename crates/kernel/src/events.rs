@@ -1,6 +1,6 @@
 //! Events: what the programs decided, from the ring buffer to typed records.
 
-use crate::{labels::Labels, load::LoadError, mounts};
+use crate::{drops::Reasons, group::Paths, labels::Labels, load::LoadError, mounts};
 use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
 use openwfp_abi::{
     event::{ENFORCED, EventRecord, FAIL_SOCKET, SHOWN, kind},
@@ -77,6 +77,9 @@ pub struct Event {
     pub enforced: bool,
     /// Why, where the filter's action does not say it.
     pub reason: Reason,
+    /// Why the kernel had dropped the packet by itself before it was asked about: the name of its `enum skb_drop_reason` without the
+    /// beginning that all have in common, as its tracepoint `skb:kfree_skb` shows it. `None`: it had not.
+    pub dropped: Option<Arc<str>>,
     /// The filter that decided; 0: none.
     pub filter: u64,
     /// The flow; 0: none.
@@ -89,6 +92,8 @@ pub struct Event {
     pub identity: Identity,
     /// The program that it runs, as a path that this process sees, or a word about why there is none.
     pub program: Arc<str>,
+    /// The path of its control group from the root of the hierarchy; `None` when that is not known, or gone by now.
+    pub cgroup: Option<Arc<str>>,
     /// The incoming values.
     pub values: Values,
     /// Whether the layer is recorded. Other events come only because somebody has to act on them.
@@ -104,7 +109,11 @@ const PATHS_KEPT: usize = 4096;
 pub(crate) struct Events {
     ring: RingBuf<MapData>,
     sequence: PerCpuArray<MapData, u64>,
+    reasons: Reasons,
     programs: HashMap<(FileKey, LabelState), Arc<str>>,
+    /// Paths of control groups by id. Ids are not given out again.
+    cgroups: HashMap<u64, Option<Arc<str>>>,
+    paths: Option<Paths>,
     /// How many events were read.
     read: u64,
     /// What stood in the sequence map at the beginning.
@@ -114,12 +123,15 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    pub(crate) fn new(ring: Map, sequence: Map) -> Result<Self, LoadError> {
+    pub(crate) fn new(ring: Map, sequence: Map, reasons: Reasons) -> Result<Self, LoadError> {
         let failed = |name| move |source: MapError| LoadError::Map { name, source: Box::new(source) };
         let mut events = Self {
             ring: ring.try_into().map_err(failed("EVENTS"))?,
             sequence: sequence.try_into().map_err(failed("SEQUENCE"))?,
+            reasons,
             programs: HashMap::new(),
+            cgroups: HashMap::new(),
+            paths: Paths::open(),
             read: 0,
             before: 0,
             unreadable: 0,
@@ -209,16 +221,30 @@ impl Events {
             blocked: record.action != 0,
             enforced: record.flags & ENFORCED != 0,
             reason: Reason::from_number(record.reason)?,
+            dropped: self.reasons.name(record.drop),
             filter: record.filter,
             flow: record.flow,
             socket: record.socket,
             generation: record.generation,
             identity: record.identity,
             program: self.program(&record.identity.label, labels),
+            cgroup: self.cgroup(record.identity.cgroup),
             values,
             shown: record.flags & SHOWN != 0,
             fail_socket: record.flags & FAIL_SOCKET != 0,
         })
+    }
+
+    fn cgroup(&mut self, id: u64) -> Option<Arc<str>> {
+        if let Some(found) = self.cgroups.get(&id) {
+            return found.clone();
+        }
+        let found: Option<Arc<str>> = self.paths.as_ref()?.of(id).map(Arc::from);
+        if self.cgroups.len() >= PATHS_KEPT {
+            self.cgroups.clear();
+        }
+        self.cgroups.insert(id, found.clone());
+        found
     }
 
     fn program(&mut self, label: &Label, labels: &Labels) -> Arc<str> {
@@ -273,12 +299,14 @@ impl Event {
             blocked: false,
             enforced: true,
             reason: Reason::None,
+            dropped: None,
             filter: 0,
             flow: 0,
             socket: like.map_or(0, |event| event.socket),
             generation: like.map_or(0, |event| event.generation),
             identity: like.map_or_else(Identity::default, |event| event.identity),
             program: like.map_or_else(|| Arc::from(""), |event| event.program.clone()),
+            cgroup: like.and_then(|event| event.cgroup.clone()),
             values: Values::new(),
             shown: true,
             fail_socket: false,

@@ -2,8 +2,12 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
-    os::unix::fs::MetadataExt,
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
 };
 use thiserror::Error;
@@ -66,6 +70,46 @@ pub fn stands(name: &OsStr) -> Result<bool, GroupError> {
     Ok(false)
 }
 
+/// The hierarchy, to look up which path the group with an id has.
+#[derive(Debug)]
+pub(crate) struct Paths {
+    hierarchy: PathBuf,
+    folder: File,
+}
+
+impl Paths {
+    pub(crate) fn open() -> Option<Self> {
+        let hierarchy = hierarchy().ok()?;
+        let folder = File::open(&hierarchy).ok()?;
+        Some(Self { hierarchy, folder })
+    }
+
+    /// The path of the group with this id from the root of the hierarchy; `None` when it is gone.
+    pub(crate) fn of(&self, id: u64) -> Option<String> {
+        /// `struct file_handle` of a kernfs node (`FILEID_KERNFS`).
+        #[repr(C)]
+        struct Handle {
+            bytes: u32,
+            kind: i32,
+            id: u64,
+        }
+        let mut handle = Handle { bytes: 8, kind: 0xfe, id };
+        let flags = libc::O_PATH | libc::O_CLOEXEC;
+        // SAFETY: a handle of our own, whose length it says; the descriptor is open.
+        let opened = unsafe { libc::open_by_handle_at(self.folder.as_raw_fd(), (&raw mut handle).cast(), flags) };
+        if opened < 0 {
+            return None;
+        }
+        // SAFETY: it was just opened, and belongs to nobody else.
+        let opened = unsafe { OwnedFd::from_raw_fd(opened) };
+        let place = fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd())).ok()?;
+        let below = place.strip_prefix(&self.hierarchy).ok()?.to_str()?;
+        // what is gone is shown with this ending, which a name may have too: looking tells
+        let is_there = fs::metadata(&place).is_ok_and(|metadata| metadata.ino() == id);
+        is_there.then(|| format!("/{below}"))
+    }
+}
+
 /// A control group, as the programs recognise it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
@@ -105,6 +149,26 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_group_has_a_path_by_its_id() {
+        let (Ok(hierarchy), Some(paths)) = (hierarchy(), Paths::open()) else {
+            return eprintln!("skipped: no cgroup v2 hierarchy");
+        };
+        let name = format!("openwfp-test-path-{}", std::process::id());
+        let (above, below) = (hierarchy.join(&name), hierarchy.join(&name).join("below"));
+        if let Err(error) = fs::create_dir_all(&below) {
+            return eprintln!("skipped: {error}");
+        }
+        let id = fs::metadata(&below).unwrap().ino();
+        let found = paths.of(id);
+        fs::remove_dir(below).unwrap();
+        let gone = paths.of(id);
+        fs::remove_dir(above).unwrap();
+        assert_eq!(found, Some(format!("/{name}/below")));
+        assert_eq!(gone, None);
+        assert_eq!(paths.of(fs::metadata(hierarchy).unwrap().ino()), Some("/".into()));
+    }
 
     #[test]
     fn a_group_is_found_wherever_it_stands() {

@@ -1,11 +1,12 @@
 //! Which programs a policy needs: each hook costs loading time, and something for every event that it sees.
 
 use crate::{
+    drops::TRACEPOINT,
     links::Link,
     load::{LoadError, Shims},
 };
 use aya::{
-    Ebpf,
+    Btf,
     programs::{
         CgroupAttachMode, Program, ProgramError,
         cgroup_skb::CgroupSkbAttachType,
@@ -31,6 +32,10 @@ pub enum Hook {
     Bind4,
     /// `bind()` of an IPv6 socket.
     Bind6,
+    /// The memory of an IPv4 socket that is bound.
+    Bound4,
+    /// The same for IPv6 sockets.
+    Bound6,
     /// `bind()` of an IPv4 socket, before anything is chosen.
     Redirect4,
     /// The same for IPv6 sockets.
@@ -55,11 +60,13 @@ pub enum Hook {
     DivertOut,
     /// Packets that are injected.
     DivertInject,
+    /// Packets that the kernel drops by itself, of the whole machine.
+    KernelDrop,
 }
 
 use Hook::{
-    Bind4, Bind6, Connect4, Connect6, Create, DeviceIn, DeviceOut, DivertIn, DivertInject, DivertOut, Egress, Ingress,
-    Redirect4, Redirect6, Release, Sendmsg4, Sendmsg6, Stream,
+    Bind4, Bind6, Bound4, Bound6, Connect4, Connect6, Create, DeviceIn, DeviceOut, DivertIn, DivertInject, DivertOut,
+    Egress, Ingress, KernelDrop, Redirect4, Redirect6, Release, Sendmsg4, Sendmsg6, Stream,
 };
 
 /// The programs that see connects. Both versions of IP, because an IPv6 socket can connect to a mapped IPv4 endpoint.
@@ -78,6 +85,8 @@ impl Hook {
             Sendmsg6 => "sendmsg6",
             Bind4 => "bind4",
             Bind6 => "bind6",
+            Bound4 => "bound4",
+            Bound6 => "bound6",
             Redirect4 => "redirect4",
             Redirect6 => "redirect6",
             Create => "create",
@@ -90,6 +99,7 @@ impl Hook {
             DivertIn => "divert_in",
             DivertOut => "divert_out",
             DivertInject => "divert_inject",
+            KernelDrop => "kernel_drop",
         }
     }
 
@@ -150,21 +160,44 @@ impl Hook {
     /// The hooks by which packets go to callouts and come back.
     pub(crate) const OF_DIVERTING: [Self; 3] = [DivertIn, DivertOut, DivertInject];
 
+    /// Whether what the kernel drops by itself is met at a layer; at that of forwarded packets where devices are watched.
+    pub fn is_of_kernel_drops(layer: LayerId) -> bool {
+        const FAMILIES: [&str; 6] = [
+            "INBOUND_IPPACKET",
+            "OUTBOUND_IPPACKET",
+            "IPFORWARD",
+            "INBOUND_TRANSPORT",
+            "DATAGRAM_DATA",
+            "INBOUND_ICMP_ERROR",
+        ];
+        let name = layer.name().strip_suffix("_DISCARD").unwrap_or_default();
+        let family = name.strip_suffix("_V4").or_else(|| name.strip_suffix("_V6"));
+        family.is_some_and(|family| FAMILIES.contains(&family))
+    }
+
     /// Whether a layer is one that each packet meets.
     pub fn is_packet_layer(layer: LayerId) -> bool {
         !layer.name().starts_with("ALE_") && !Self::of_layer(layer).is_empty()
     }
 
-    /// Every hook of a group, and with `devices` every one of devices too.
+    /// Every hook of a group, and with `devices` every one of devices too; not the one that the whole machine has to pass.
     pub(crate) fn all(devices: bool) -> Vec<Self> {
-        Self::wanted(Layer::all().iter().map(|layer| layer.id), devices)
+        let mut hooks = Self::wanted(Layer::all().iter().map(|layer| layer.id), devices);
+        hooks.retain(|hook| *hook != KernelDrop);
+        hooks
     }
 
     /// The hooks that these layers need, each once; with `devices`, the layers that devices can serve are served there.
     pub(crate) fn wanted(layers: impl IntoIterator<Item = LayerId>, devices: bool) -> Vec<Self> {
-        let of_layer = |layer| match Self::of_device_layer(layer).filter(|_| devices) {
-            Some(hook) => vec![hook],
-            None => Self::of_layer(layer),
+        let of_layer = |layer: LayerId| {
+            let mut hooks = match Self::of_device_layer(layer).filter(|_| devices) {
+                Some(hook) => vec![hook],
+                None => Self::of_layer(layer),
+            };
+            if Self::is_of_kernel_drops(layer) && !hooks.is_empty() {
+                hooks.push(KernelDrop);
+            }
+            hooks
         };
         let mut hooks: Vec<Self> = layers.into_iter().flat_map(of_layer).collect();
         hooks.sort_unstable();
@@ -179,7 +212,8 @@ impl Hook {
 }
 
 /// Loads programs, on as many threads as there are processors: the kernel verifies each by itself.
-pub(crate) fn load(ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<(), LoadError> {
+pub(crate) fn load(shims: &mut Shims, hooks: &[Hook]) -> Result<(), LoadError> {
+    let (ebpf, types) = shims.ebpf_and_types();
     let mut programs: Vec<(&'static str, &mut Program)> = ebpf
         .programs_mut()
         .filter_map(|(name, program)| {
@@ -202,7 +236,7 @@ pub(crate) fn load(ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<(), LoadError> {
     thread::scope(|scope| {
         let load_all = |share: Vec<(&'static str, &mut Program)>| {
             share.into_iter().try_for_each(|(name, program)| {
-                load_one(program).map_err(|source| LoadError::Program { name, source: Box::new(source) })
+                load_one(program, types).map_err(|source| LoadError::Program { name, source: Box::new(source) })
             })
         };
         let threads: Vec<_> = shares.into_iter().map(|share| scope.spawn(move || load_all(share))).collect();
@@ -217,20 +251,21 @@ pub(crate) fn load(ebpf: &mut Ebpf, hooks: &[Hook]) -> Result<(), LoadError> {
 fn cost(name: &str) -> u32 {
     match name {
         "stream" => 5,
-        "connect6" | "sendmsg6" | "egress" => 4,
+        "connect6" | "sendmsg6" | "egress" | "kernel_drop" => 4,
         "ingress" | "bind6" | "release" => 3,
         "connect4" | "sendmsg4" => 2,
         _ => 1,
     }
 }
 
-fn load_one(program: &mut Program) -> Result<(), ProgramError> {
+fn load_one(program: &mut Program, types: &Btf) -> Result<(), ProgramError> {
     let loaded = match program {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
         Program::SockOps(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
+        Program::BtfTracePoint(program) => program.load(TRACEPOINT, types),
         _ => Err(ProgramError::UnexpectedProgramType),
     };
     match loaded {
@@ -240,7 +275,7 @@ fn load_one(program: &mut Program) -> Result<(), ProgramError> {
     }
 }
 
-/// Attaches loaded programs to a group: all of them, or none. Links stack, in spite of the mode's name.
+/// Attaches loaded programs to a group, and what tells of drops to the machine: all of them, or none. Links stack, in spite of the mode's name.
 pub(crate) fn attach(shims: &mut Shims, hooks: &[Hook], group: &File, folder: Option<&Path>) -> Result<(), LoadError> {
     let hooks: Vec<Hook> = hooks.iter().copied().filter(|hook| !hook.is_of_devices()).collect();
     for (done, &hook) in hooks.iter().enumerate() {
@@ -322,6 +357,10 @@ fn attach_one(program: &mut Program, hook: Hook, group: &File) -> Result<FdLink,
             let id = program.attach(group, mode)?;
             program.take_link(id)?.try_into()
         }
+        Program::BtfTracePoint(program) => {
+            let id = program.attach()?;
+            Ok(program.take_link(id)?.into())
+        }
         _ => return Err(ProgramError::UnexpectedProgramType),
     };
     link.map_err(|_| ProgramError::UnexpectedProgramType)
@@ -338,5 +377,14 @@ mod tests {
         assert!(hooks.contains(&Hook::Connect6) && !hooks.contains(&Hook::Stream));
         assert!(Hook::of_layers([LayerId::RPC_UM, LayerId::STREAM_V4]).is_empty());
         assert!(Hook::of_layer(LayerId::OUTBOUND_TRANSPORT_V6_DISCARD).contains(&Hook::Egress));
+    }
+
+    #[test]
+    fn drops_of_the_kernel_are_looked_at_for_a_discard_layer_alone() {
+        let looks = |layer, devices| Hook::wanted([layer], devices).contains(&Hook::KernelDrop);
+        assert!(looks(LayerId::INBOUND_TRANSPORT_V4_DISCARD, false) && looks(LayerId::DATAGRAM_DATA_V6_DISCARD, true));
+        assert!(!looks(LayerId::INBOUND_TRANSPORT_V4, false) && !looks(LayerId::ALE_AUTH_CONNECT_V4_DISCARD, false));
+        assert!(!looks(LayerId::IPFORWARD_V4_DISCARD, false) && looks(LayerId::IPFORWARD_V4_DISCARD, true));
+        assert!(!Hook::all(true).contains(&Hook::KernelDrop), "the whole machine would pass it");
     }
 }

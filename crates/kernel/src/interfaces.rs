@@ -1,6 +1,6 @@
 //! Network interfaces and addresses of the caller's network namespace, as incoming values name them.
 //!
-//! An interface that appears later is unknown to the programs (unreadable) until [`write`] is called again. In another
+//! An interface that appears is unknown to the programs (unreadable) until [`write`] is called again. In another
 //! network namespace indexes and addresses mean others; to its sockets, interfaces are unknown.
 
 use crate::{
@@ -64,14 +64,14 @@ pub(crate) struct Written {
     pub changed: bool,
 }
 
-/// Brings the maps of interfaces and addresses up to date.
-pub(crate) fn write(ebpf: &mut Ebpf) -> Result<Written, LoadError> {
+/// Brings the maps of interfaces and addresses up to date; the interfaces are these.
+pub(crate) fn write(ebpf: &mut Ebpf, links: &[Link]) -> Result<Written, LoadError> {
     let system = |source| LoadError::System { what: "cannot list network interfaces", source };
     let entry = |link: &Link| {
         let (kind, tunnel) = link.kind();
         (link.index, Interface::new(link.index, kind, tunnel, link.address))
     };
-    let interfaces: StdHashMap<u32, Interface> = of_namespace()?.iter().map(entry).collect();
+    let interfaces: StdHashMap<u32, Interface> = links.iter().map(entry).collect();
     let addresses: StdHashMap<[u32; 4], u32> =
         links::addresses().map_err(system)?.into_iter().map(|(address, index)| (words(address), index)).collect();
 

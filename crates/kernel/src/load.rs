@@ -6,8 +6,10 @@
 use crate::{
     attach,
     btf::{Btf, BtfError},
+    drops::{self, Reasons},
     flows::FlowLimits,
     group::Group,
+    namespaces::Asked,
     offsets::Offsets,
 };
 use aya::{
@@ -145,12 +147,21 @@ pub struct Settings<'a> {
     pub flows: FlowLimits,
     /// How many bytes the ring buffer of diverted packets has; 0: none is diverted.
     pub diverted: u32,
+    /// What of Linux's own is asked for.
+    pub asked: Asked,
 }
 
 impl<'a> Settings<'a> {
     /// For labels alone: no policy.
     pub fn labels(group: &'a Group) -> Self {
-        Self { group, groups_named: &[], cells: LEAST_CELLS, flows: FlowLimits::default(), diverted: 0 }
+        Self {
+            group,
+            groups_named: &[],
+            cells: LEAST_CELLS,
+            flows: FlowLimits::default(),
+            diverted: 0,
+            asked: Asked::default(),
+        }
     }
 }
 
@@ -172,6 +183,7 @@ pub struct Times {
 pub struct Shims {
     ebpf: Ebpf,
     types: aya::Btf,
+    reasons: Reasons,
     hash_key: [u64; 2],
     links: Vec<(String, FdLink)>,
     /// What is pinned is held too: others can take pins away, with their mount even unawares.
@@ -192,13 +204,14 @@ impl Shims {
         let (found, mut loader) = thread::scope(|scope| {
             let found = scope.spawn(|| -> Result<_, BtfError> {
                 let btf = Btf::of_kernel()?;
-                let tracepoints = LABEL_PROGRAMS.map(|(_, tracepoint)| format!("btf_trace_{tracepoint}"));
-                Ok((Offsets::find(&btf)?, btf.typedefs_alone(&tracepoints)?))
+                let tracepoints = LABEL_PROGRAMS.iter().map(|(_, tracepoint)| *tracepoint).chain([drops::TRACEPOINT]);
+                let tracepoints: Vec<String> = tracepoints.map(|name| format!("btf_trace_{name}")).collect();
+                Ok((Offsets::find(&btf)?, Reasons::of(&btf)?, btf.typedefs_alone(&tracepoints)?))
             });
             let loader = EbpfLoader::new();
             (found.join(), loader)
         });
-        let (offsets, typedefs) = found.map_err(|_| LoadError::ObjectLacks { name: "reader of types" })??;
+        let (offsets, reasons, typedefs) = found.map_err(|_| LoadError::ObjectLacks { name: "reader of types" })??;
         let offsets_time = started.elapsed();
 
         let started = Instant::now();
@@ -206,9 +219,12 @@ impl Shims {
             .map_err(|error| LoadError::Object(Box::new(error.into())))?;
         let hash_key = [random()?, random()?];
         let groups_asked = u32::from(count > 0);
+        let (cgroups_asked, namespaces_asked) =
+            (u32::from(settings.asked.groups), u32::from(settings.asked.namespaces));
         let idle = settings.flows.idle_nanoseconds();
         // any but the mark that packets have by themselves
         let divert_mark = random()? as u32 | 1;
+        let receiver = u32::from(reasons.tell_receiver());
         // not all need be there: a constant that no program reads is left out of the object
         offsets.iter().for_each(|(name, value)| {
             loader.override_global(name, value, false);
@@ -219,8 +235,11 @@ impl Shims {
             .override_global("HASH_KEY_LOW", &hash_key[0], true)
             .override_global("HASH_KEY_HIGH", &hash_key[1], true)
             .override_global("GROUPS_ASKED", &groups_asked, false)
+            .override_global("CGROUPS_ASKED", &cgroups_asked, false)
+            .override_global("NAMESPACES_ASKED", &namespaces_asked, false)
             .override_global("FLOW_IDLE", &idle, true)
             .override_global("DIVERT_MARK", &divert_mark, true)
+            .override_global("DROP_RECEIVER", &receiver, true)
             // on failure the log is asked for anyway
             .verifier_log_level(VerifierLogLevel::STATS)
             .map_max_entries("CELLS", settings.cells.max(LEAST_CELLS))
@@ -228,10 +247,14 @@ impl Shims {
             .map_max_entries("DIVERTED", settings.diverted.max(4096))
             .map_max_entries("TOKENS", if settings.diverted == 0 { 1 } else { TOKENS })
             .allow_unsupported_maps();
+        if !settings.asked.groups {
+            loader.map_max_entries("GROUP_NAMES", 1).map_max_entries("GROUP_CLASSES", 1);
+        }
         let ebpf = loader.load(OBJECT).map_err(|error| LoadError::Object(Box::new(error)))?;
         let (links, pinned, attached) = (Vec::new(), Vec::new(), Vec::new());
-        let mut shims = Self { ebpf, types, hash_key, links, pinned, attached, times: Times::default() };
+        let mut shims = Self { ebpf, types, reasons, hash_key, links, pinned, attached, times: Times::default() };
         shims.name_groups(settings.groups_named)?;
+        shims.reasons.write(&mut shims.ebpf)?;
         shims.times.offsets = offsets_time;
         shims.times.object = started.elapsed();
         Ok(shims)
@@ -327,6 +350,16 @@ impl Shims {
     /// The loaded object, for further programs and maps.
     pub fn ebpf(&mut self) -> &mut Ebpf {
         &mut self.ebpf
+    }
+
+    /// The same, with the kernel's types that programs of tracepoints are loaded with.
+    pub fn ebpf_and_types(&mut self) -> (&mut Ebpf, &aya::Btf) {
+        (&mut self.ebpf, &self.types)
+    }
+
+    /// The kernel's reasons to drop a packet.
+    pub(crate) fn reasons(&self) -> &Reasons {
+        &self.reasons
     }
 
     /// The key of the path hash in this load; see [`Application::key`](crate::applications::Application::key).

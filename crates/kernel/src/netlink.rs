@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr,
 };
 
@@ -66,6 +66,39 @@ impl Socket {
         Err(io::ErrorKind::ResourceBusy.into())
     }
 
+    /// Has the kernel tell what happens in these groups (`RTMGRP_*`).
+    pub fn subscribe(&self, groups: u32) -> io::Result<()> {
+        // SAFETY: an address of zeros is a valid one.
+        let mut address: libc::sockaddr_nl = unsafe { std::mem::zeroed() };
+        address.nl_family = libc::AF_NETLINK as libc::sa_family_t;
+        address.nl_groups = groups;
+        let length = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
+        // SAFETY: an address of this length.
+        match unsafe { libc::bind(self.0.as_raw_fd(), ptr::from_ref(&address).cast(), length) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes what the kernel has told of groups, without waiting; whether there was something.
+    pub fn takes_news(&self) -> bool {
+        let mut some = false;
+        let mut room = [0u8; 64];
+        loop {
+            let (place, flags) = (room.as_mut_ptr().cast(), libc::MSG_DONTWAIT);
+            // SAFETY: the kernel writes at most as many bytes as it is told into our own memory, and drops the rest.
+            let got = unsafe { libc::recv(self.0.as_raw_fd(), place, room.len(), flags) };
+            let error = io::Error::last_os_error();
+            match got {
+                0.. => some = true,
+                // there was more than there is room for
+                _ if error.raw_os_error() == Some(libc::ENOBUFS) => some = true,
+                _ if error.kind() == io::ErrorKind::Interrupted => {}
+                _ => return some,
+            }
+        }
+    }
+
     fn send(&self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
         let mut message = vec![];
         message.extend_from_slice(&((HEADER + body.len()) as u32).to_ne_bytes());
@@ -123,6 +156,12 @@ impl Socket {
                 Ok(got) => return Ok(got),
             }
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 

@@ -13,8 +13,9 @@ const MEMBERS: &[(&str, &str)] = openwfp_abi::kernel_members!(table);
 /// (constant of the object file, member), for single bits.
 const BITS: &[(&str, &str)] = openwfp_abi::kernel_bits!(table);
 
-/// What kernels before 6.7 lack: hooks that read it cannot be attached there anyway.
-const LATER: [&str; 1] = ["CALL_ADDRESS_LENGTH"];
+/// What a kernel may lack: before 6.7 the length, where hooks that read it cannot be attached anyway; without network namespaces
+/// what names them, and then none is told apart.
+const OPTIONAL: [&str; 3] = ["CALL_ADDRESS_LENGTH", "SOCK_NAMESPACE", "DEVICE_NAMESPACE"];
 
 /// The constants of the object file and their values on one kernel.
 #[derive(Clone, Debug)]
@@ -24,7 +25,7 @@ impl Offsets {
     /// Finds every member. The error names the structure or member that the kernel lacks.
     pub fn find(btf: &Btf) -> Result<Self, BtfError> {
         let bytes = MEMBERS.iter().filter_map(|&(name, member)| match btf.offset(member) {
-            Err(BtfError::NoMember { .. }) if LATER.contains(&name) => None,
+            Err(BtfError::NoMember { .. }) if OPTIONAL.contains(&name) => None,
             offset => Some(offset.map(|offset| (name, offset))),
         });
         let bits = BITS.iter().map(|&(name, member)| Ok((name, btf.bit(member)?)));

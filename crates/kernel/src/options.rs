@@ -16,8 +16,10 @@ pub struct Options {
     /// The layers of frames, IP packets and transport are met at every device of the caller's network namespace, by whoever
     /// is in it, and not at the sockets of the group alone (Linux 6.6).
     pub devices: bool,
-    /// Other policies will take the place of this one: every program is attached and the owners of all sockets are kept from the
-    /// start, so that sockets of before mean the same to a later policy as those that are made under it.
+    /// Other policies will take the place of this one: every program is attached, and the owners of all sockets with what Linux
+    /// has beside (control groups, network namespaces) are kept from the start, so that sockets of before mean the same to a later
+    /// policy as those that are made under it. Without, TCP connections keep nothing where the first policy looks at none of what
+    /// would be kept: a later one does not know who made them.
     pub replaceable: bool,
     /// The Unix sockets that the group may connect and send to. This is no matter of policies, and stays as it is when
     /// another policy takes the place of the first.

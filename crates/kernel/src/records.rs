@@ -2,6 +2,7 @@
 
 use aya::Pod;
 use openwfp_abi::{
+    cgroup::GroupKey,
     config::{Config, Totals},
     file::{FileKey, PathRecord},
     flow::{Flow, FlowKey, Interface},
@@ -26,6 +27,7 @@ records!(
     ProcessKey,
     Label,
     FileKey,
+    GroupKey,
     PathRecord,
     Config,
     Totals,

@@ -30,8 +30,13 @@ use crate::{
     image,
     known::{Named, not_waited},
     load::LoadError,
+    namespaces::Asked,
 };
-use openwfp_abi::config::{Config, FLOWS_RECORDED};
+use openwfp_abi::{
+    cgroup::GroupKey,
+    config::{CHANGED, Config, FLOWS_RECORDED},
+    file::FileKey,
+};
 use openwfp_engine::CompiledPolicy;
 use openwfp_model::{FieldId, LayerId};
 
@@ -71,6 +76,9 @@ impl Enforcement {
         if let Some((gid, _)) = policy.groups().iter().find(|(gid, bit)| self.groups.get(gid) != Some(bit)) {
             return Err(EnforceError::UnknownGroup { gid });
         }
+        if let Some(field) = Asked::by(policy).beyond(self.asked) {
+            return Err(EnforceError::NotAsked { field });
+        }
         self.settle()?;
         let cells = policy.image().cells();
         let room = self.cells.count();
@@ -81,18 +89,27 @@ impl Enforcement {
 
         self.cells.write(base, cells)?;
         let (named, missing) = Named::find(policy, self.shims.hash_key());
+        let groups = Named::groups(policy, self.shims.hash_key());
+        // an entry is true whatever policy holds
+        let without = self.namespaces.write(&mut self.shims, policy)?;
         let layers: Vec<LayerId> = config::used_layers(policy).chain(recorded.iter().copied()).collect();
-        let mut new = Hook::wanted(layers.iter().copied(), self.options.devices);
-        new.retain(|hook| !self.hooks.contains(hook));
         let next = config::of_policy(policy, base, &self.options, recorded, self.config.namespace);
-        if next.flags & FLOWS_RECORDED != 0 && !new.contains(&Hook::Release) && !self.hooks.contains(&Hook::Release) {
-            new.push(Hook::Release);
-        }
         let filters = AuthorizingFilters::of(policy);
         let next = config::changed(next, &self.config, self.filters.differ(&filters), events::monotonic());
+        let mut new = Hook::wanted(layers.iter().copied(), self.options.devices);
+        if next.flags & FLOWS_RECORDED != 0 {
+            new.push(Hook::Release);
+        }
+        if next.flags & CHANGED != 0 {
+            // whichever way the next packet of a flow goes, it is asked
+            new.extend([Hook::Egress, Hook::Ingress]);
+        }
+        new.sort_unstable();
+        new.dedup();
+        new.retain(|hook| !self.hooks.contains(hook));
         let before = self.config;
         self.policies.prepare(diverting(policy, &named));
-        let switched = self.switch(&next, &named, &new);
+        let switched = self.switch(&next, (&named, &groups), &new);
         self.policies.switched(switched.is_ok());
         if let Err(error) = switched {
             // as long as this fails, the flags of both stand, which is no harm
@@ -100,6 +117,7 @@ impl Enforcement {
             // nor is what was added, but it would take the room of the next
             if let Some(grace) = &self.grace {
                 let _ = self.applications.clear_up(&mut self.shims, grace);
+                let _ = self.named_groups.clear_up(&mut self.shims, grace);
             }
             return Err(error.into());
         }
@@ -107,24 +125,34 @@ impl Enforcement {
         self.filters = filters;
         self.place = base..base + cells.len() as u32;
         self.applications.switched(named);
+        self.named_groups.switched(groups);
         self.hooks.extend(&new);
         self.layers.extend(layers);
         // the new policy holds, whatever comes of this: the next one sees to it
         let _ = self.settle();
         let mut warnings: Vec<Warning> = missing.into_iter().map(Warning::from).collect();
-        if !new.is_empty() {
-            warnings.push(Warning::LaterHooks(new.clone()));
+        warnings.extend(without.into_iter().map(Warning::NetworkNamespace));
+        // what the kernel drops by itself is told without anything that was kept
+        let later: Vec<Hook> = new.iter().copied().filter(|hook| *hook != Hook::KernelDrop).collect();
+        if !later.is_empty() {
+            warnings.push(Warning::LaterHooks(later));
         }
         Ok(Replaced { generation: found, hooks: new, warnings })
     }
 
     /// Everything up to the switch, and the switch. On failure programs decide by the old policy; its flags are still to be
     /// written.
-    fn switch(&mut self, next: &Config, named: &Named, new: &[Hook]) -> Result<(), LoadError> {
+    fn switch(
+        &mut self,
+        next: &Config,
+        (named, groups): (&Named<FileKey>, &Named<GroupKey>),
+        new: &[Hook],
+    ) -> Result<(), LoadError> {
         let generation = (next.image >> 32) as u32;
         let grace = made(&mut self.grace)?;
         self.applications.write(&mut self.shims, named, generation, Some(grace))?;
-        hooks::load(self.shims.ebpf(), new)?;
+        self.named_groups.write(&mut self.shims, groups, generation, Some(grace))?;
+        hooks::load(&mut self.shims, new)?;
         let mut both = config::both(&self.config, next);
         config::write(&mut self.shims, both)?;
         self.look_closer(new)?;
@@ -176,13 +204,14 @@ impl Enforcement {
         config::write(&mut self.shims, settled)?;
         self.config = settled;
         self.applications.clear_up(&mut self.shims, grace)?;
+        self.named_groups.clear_up(&mut self.shims, grace)?;
         self.unsettled = None;
         Ok(())
     }
 }
 
 /// A policy as diverted packets are decided by it.
-pub(crate) fn diverting(policy: &CompiledPolicy, named: &Named) -> Policy {
+pub(crate) fn diverting(policy: &CompiledPolicy, named: &Named<FileKey>) -> Policy {
     let (cells, applications) = (policy.image().cells().to_vec(), named.classes().clone());
     Policy { generation: policy.generation(), cells, applications }
 }

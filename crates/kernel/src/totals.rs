@@ -17,6 +17,14 @@ pub struct LayerTotals {
     pub blocked: u64,
 }
 
+/// The layers that every packet of a direction and version of IP meets, the first of them first.
+pub(crate) const PACKETS: [[LayerId; 2]; 4] = [
+    [LayerId::INBOUND_IPPACKET_V4, LayerId::INBOUND_TRANSPORT_V4],
+    [LayerId::INBOUND_IPPACKET_V6, LayerId::INBOUND_TRANSPORT_V6],
+    [LayerId::OUTBOUND_IPPACKET_V4, LayerId::OUTBOUND_TRANSPORT_V4],
+    [LayerId::OUTBOUND_IPPACKET_V6, LayerId::OUTBOUND_TRANSPORT_V6],
+];
+
 /// The map of totals.
 pub struct TotalsMap(PerCpuArray<MapData, Record<Totals>>);
 

@@ -348,25 +348,25 @@ fn blocked_transport_keeps_the_kernel_from_answering() {
 }
 
 #[test]
-fn a_device_that_appears_later_is_watched_once_interfaces_are_refreshed() {
+fn a_device_that_appears_later_is_watched_once_its_news_are_read() {
     alone(|| {
         let layers = [LayerId::OUTBOUND_IPPACKET_V4, LayerId::INBOUND_MAC_FRAME_ETHERNET];
         let block = layers.map(|layer| filter(layer, Action::Block).build().unwrap());
         let Some(mut live) = at_devices(block.to_vec(), false) else { return };
         let router = Router::make();
         assert!(passes(&router, "OUTBOUND_IPPACKET", false, LONG));
-        live.enforcement.refresh_interfaces().unwrap();
+        live.drain();
         assert!(!passes(&router, "OUTBOUND_IPPACKET", false, SHORT));
         assert!(!passes(&router, "INBOUND_MAC_FRAME_ETHERNET", false, SHORT));
         // one that takes the number of another that is gone
         let number = index("r0");
         net::ip("link del r0");
-        live.enforcement.refresh_interfaces().unwrap();
+        live.drain();
         net::ip(&format!("link add name r0 index {number} type veth peer name c0 netns {}", router.client.id));
         net::ip("addr add 10.9.7.1/24 dev r0");
         net::ip("link set r0 up");
         router.client.ip("link set c0 up");
-        live.enforcement.refresh_interfaces().unwrap();
+        live.drain();
         let tap = router.client.tap("c0");
         let socket = bound("10.9.7.1:0".parse().unwrap());
         socket.set_broadcast(true).unwrap();

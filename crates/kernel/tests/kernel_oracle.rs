@@ -89,10 +89,9 @@ fn random_policy(random: &mut random::Random, layer: LayerId) -> (Vec<Sublayer>,
         if policy.layer != layer {
             continue;
         }
-        // what the kernel does not have: registered callouts, and programs compared by prefix
-        policy
-            .filters
-            .retain(|(_, filter)| filter.conditions.iter().all(|condition| condition.field != FieldId::ALE_APP_ID));
+        // what the kernel does not have: registered callouts, and programs compared by prefix; nor what events tell by another way than words
+        let told = |field: FieldId| field == FieldId::ALE_APP_ID || field.is_extension();
+        policy.filters.retain(|(_, filter)| filter.conditions.iter().all(|condition| !told(condition.field)));
         return (policy.sublayers, policy.filters);
     }
 }

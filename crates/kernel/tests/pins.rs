@@ -8,7 +8,7 @@ use openwfp_kernel::{
     load::{Settings, Shims},
 };
 use std::process::Command;
-use support::{OwnGroup, wait_until};
+use support::{OwnGroup, pins::Pins, wait_until};
 
 #[test]
 fn labels_are_given_after_the_loader_is_gone() {
@@ -17,14 +17,15 @@ fn labels_are_given_after_the_loader_is_gone() {
         return;
     }
     let group = OwnGroup::make();
-    let folder = bpffs::folder().unwrap().join(format!("test-{}", std::process::id()));
+    let pins = Pins::new("labels").unwrap();
+    let folder = &pins.0;
     let settings = Settings::labels(&group.0);
     {
         let mut shims = Shims::load(&settings).unwrap_or_else(|error| panic!("{error}"));
-        shims.pin_maps(&folder).unwrap_or_else(|error| panic!("{error}"));
-        shims.attach_labels(Some(&folder)).unwrap_or_else(|error| panic!("{error}"));
+        shims.pin_maps(folder).unwrap_or_else(|error| panic!("{error}"));
+        shims.attach_labels(Some(folder)).unwrap_or_else(|error| panic!("{error}"));
     }
-    let labels = Labels::from_pins(&folder).unwrap();
+    let labels = Labels::from_pins(folder).unwrap();
     let mut command = Command::new("/bin/sleep");
     group.enter(command.arg("100"), "");
     let mut child = command.spawn().unwrap();
@@ -32,8 +33,30 @@ fn labels_are_given_after_the_loader_is_gone() {
     child.kill().unwrap();
     child.wait().unwrap();
     drop(labels);
-    bpffs::unpin(&folder).unwrap();
-    bpffs::release().unwrap();
+    bpffs::unpin(folder).unwrap();
     assert!(labelled);
     assert!(!folder.exists());
+}
+
+/// The folders of killed tests have the name of no run: they are the tests' own to take away.
+#[test]
+fn pins_of_killed_tests_are_taken_away() {
+    if let Some(reason) = features::missing().first() {
+        eprintln!("skipped: {reason}");
+        return;
+    }
+    let mut ended = Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    let folder = bpffs::folder().unwrap();
+    let (of_ended, own) = (folder.join(format!("test-x-{}", ended.id())), Pins::new("own").unwrap());
+    let no_test = folder.join(format!("other-{}", ended.id()));
+    for folder in [&of_ended, &own.0, &no_test] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    drop(Pins::new("next").unwrap());
+    let stands = [&of_ended, &own.0, &no_test].map(|folder| folder.exists());
+    for folder in [&of_ended, &no_test] {
+        bpffs::unpin(folder).unwrap();
+    }
+    assert_eq!(stands, [false, true, true]);
 }

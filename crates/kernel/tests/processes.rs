@@ -14,6 +14,7 @@ use std::{
 use support::{
     Folder, OwnGroup, actor,
     live::{Live, filter, free_port, local, policy, remote_port},
+    pins::Pins,
     wait_until,
 };
 
@@ -133,8 +134,8 @@ fn a_policy_stays_while_its_loader_lives_whatever_becomes_of_the_pins() {
     let layer = LayerId::ALE_AUTH_CONNECT_V4;
     let server = TcpListener::bind(local(0)).unwrap();
     let address = server.local_addr().unwrap();
-    let pins = match bpffs::folder() {
-        Ok(folder) => Pins(folder.join(format!("test-live-{}", std::process::id()))),
+    let pins = match Pins::new("live") {
+        Ok(pins) => pins,
         Err(error) => return eprintln!("skipped: {error}"),
     };
     let options = Options { pins: Some(pins.0.clone()), ..Options::default() };
@@ -160,16 +161,6 @@ fn loader() {
     }
 }
 
-/// Takes the pins away however the test ends.
-struct Pins(std::path::PathBuf);
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        let _ = bpffs::unpin(&self.0);
-        let _ = bpffs::release();
-    }
-}
-
 #[test]
 fn a_policy_stays_when_its_loader_is_killed() {
     if let Some(reason) = features::missing().first() {
@@ -177,7 +168,7 @@ fn a_policy_stays_when_its_loader_is_killed() {
         return;
     }
     let group = OwnGroup::make();
-    let pins = Pins(bpffs::folder().unwrap().join(format!("test-enforce-{}", std::process::id())));
+    let pins = Pins::new("enforce").unwrap();
     let server = TcpListener::bind(local(0)).unwrap();
     let open = server.local_addr().unwrap();
     let refused = free_port();

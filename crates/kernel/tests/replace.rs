@@ -4,7 +4,6 @@ mod support;
 
 use openwfp_engine::{CompiledPolicy, Reason, compile_after, compile_objects};
 use openwfp_kernel::{
-    bpffs,
     enforcement::{EnforceError, Failures, Warning},
     hooks::Hook,
     options::Options,
@@ -19,6 +18,7 @@ use std::{
 use support::{
     Folder, actor,
     live::{Live, address, filter, free_port, local, remote_port},
+    pins::Pins,
     wait_until,
 };
 
@@ -237,8 +237,8 @@ fn layers_of_the_new_policy_are_met_and_their_hooks_outlive_the_loader() {
     let server = TcpListener::bind(local(0)).unwrap();
     let open = server.local_addr().unwrap();
     let (bound, heard) = (free_port(), free_port());
-    let pins = bpffs::folder().unwrap().join(format!("test-replace-{}", std::process::id()));
-    let options = Options { pins: Some(pins.clone()), ..Options::default() };
+    let pins = Pins::new("replace").unwrap();
+    let options = Options { pins: Some(pins.0.clone()), ..Options::default() };
     let Some(mut live) = Live::with(vec![remote_port(CONNECT, Action::Block, open.port())], options) else { return };
     let script = format!("tcp {open}\nbind {}\nlisten {}\ntcp {}", local(bound), local(heard), local(heard));
     assert_eq!(live.act(&script), ["EPERM", "ok", "ok", "ok"]);
@@ -254,7 +254,7 @@ fn layers_of_the_new_policy_are_met_and_their_hooks_outlive_the_loader() {
     assert_eq!(replaced.generation, 2);
     assert_eq!(replaced.hooks, [Hook::Bind4, Hook::Bind6, Hook::Stream, Hook::Ingress]);
     assert!(matches!(&replaced.warnings[..], [Warning::LaterHooks(_)]));
-    assert!(pins.join("link_bind4").exists());
+    assert!(pins.0.join("link_bind4").exists());
     assert_eq!(live.act(&script), ["ok", "EPERM", "ok", "timeout"]);
     // back again: nothing is attached twice
     let policy = next(&policy, &[remote_port(CONNECT, Action::Block, open.port())]);
@@ -263,8 +263,7 @@ fn layers_of_the_new_policy_are_met_and_their_hooks_outlive_the_loader() {
     assert_eq!(live.act(&script), ["EPERM", "ok", "ok", "ok"]);
     let Live { enforcement, .. } = live;
     enforcement.detach().unwrap();
-    assert!(!pins.exists());
-    bpffs::release().unwrap();
+    assert!(!pins.0.exists());
 }
 
 #[test]

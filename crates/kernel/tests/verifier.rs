@@ -2,10 +2,14 @@
 
 mod support;
 
-use aya::programs::{Program, ProgramError};
+use aya::{
+    Btf,
+    programs::{Program, ProgramError},
+};
 use openwfp_kernel::{
     features,
     load::{Settings, Shims},
+    namespaces::Asked,
 };
 use std::time::Instant;
 use support::{OwnGroup, actor};
@@ -15,7 +19,7 @@ fn actor() {
     actor::act();
 }
 
-fn load(program: &mut Program) -> Result<(), ProgramError> {
+fn load(name: &str, program: &mut Program, types: &Btf) -> Result<(), ProgramError> {
     match program {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
@@ -24,6 +28,7 @@ fn load(program: &mut Program) -> Result<(), ProgramError> {
         Program::RawTracePoint(program) => program.load(),
         // attached below
         Program::SchedClassifier(program) => program.load(),
+        Program::BtfTracePoint(program) if name == "kernel_drop" => program.load("kfree_skb", types),
         _ => Ok(()),
     }
 }
@@ -37,23 +42,24 @@ fn kernel_is_at_least(major: u32, minor: u32) -> bool {
     (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
 }
 
-fn every_program_is_accepted(groups_named: &[u32]) {
+fn every_program_is_accepted(groups_named: &[u32], asked: Asked) {
     if let Some(reason) = features::missing().first() {
         eprintln!("skipped: {reason}");
         return;
     }
     let group = OwnGroup::make();
-    let settings = Settings { groups_named, ..Settings::labels(&group.0) };
+    let settings = Settings { groups_named, asked, ..Settings::labels(&group.0) };
     let mut shims = Shims::load(&settings).unwrap_or_else(|error| panic!("{error}"));
     let mut refused = vec![];
-    for (name, program) in shims.ebpf().programs_mut() {
+    let (ebpf, types) = shims.ebpf_and_types();
+    for (name, program) in ebpf.programs_mut() {
         // it asks for the paths of Unix sockets, for which older kernels have no hook
         if name == "unix_path" && !kernel_is_at_least(6, 7) {
             println!("{name}: skipped: needs Linux 6.7");
             continue;
         }
         let started = Instant::now();
-        match load(program) {
+        match load(name, program, types) {
             Ok(()) => {
                 let Ok(info) = program.info() else { continue };
                 let instructions = info.verified_instruction_count();
@@ -73,10 +79,15 @@ fn every_program_is_accepted(groups_named: &[u32]) {
 
 #[test]
 fn every_program_is_accepted_for_a_policy_without_groups() {
-    every_program_is_accepted(&[]);
+    every_program_is_accepted(&[], Asked::default());
 }
 
 #[test]
 fn every_program_is_accepted_for_a_policy_that_names_groups() {
-    every_program_is_accepted(&[27]);
+    every_program_is_accepted(&[27], Asked::default());
+}
+
+#[test]
+fn every_program_is_accepted_for_a_policy_that_asks_for_control_groups_and_namespaces() {
+    every_program_is_accepted(&[27], Asked { groups: true, namespaces: true });
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::names::excerpt;
-use crate::{DataType, FieldId, FieldType, FwpError, IpVersion, Layer, LayerField, MatchType, Value};
+use crate::{DataType, FieldId, FieldType, FwpError, IpVersion, Layer, LayerField, MatchType, Value, extension};
 
 /// One test of one field (`FWPM_FILTER_CONDITION0`).
 ///
@@ -74,6 +74,15 @@ impl FilterCondition {
             }
             Value::Application(path) if !path.starts_with('/') => {
                 return Err(ConditionError::RelativePath { field: self.field, path: excerpt(path) });
+            }
+            Value::UnicodeString(text) if self.field.is_extension() => {
+                if let Err(problem) = extension::check(self.field, text) {
+                    return Err(ConditionError::Extension { field: self.field, text: excerpt(text), problem });
+                }
+            }
+            Value::Uint32(0) if self.field == FieldId::LINUX_NETWORK_NAMESPACE => {
+                let problem = "no namespace has this number";
+                return Err(ConditionError::Extension { field: self.field, text: "0".to_owned(), problem });
             }
             Value::Application(text) | Value::UnicodeString(text) if text.is_empty() || text.contains('\0') => {
                 return Err(invalid_text(text));
@@ -237,6 +246,16 @@ pub enum ConditionError {
         /// The beginning of the path, escaped.
         path: String,
     },
+    /// The field is one of ours, and cannot have that value.
+    #[error("{field} cannot be `{text}` ({problem})")]
+    Extension {
+        /// The field.
+        field: FieldId,
+        /// The beginning of the value, escaped.
+        text: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
     /// The text is empty or holds a zero.
     #[error("the text `{text}` on {field} is empty or holds a zero byte, which no such value does")]
     Text {
@@ -258,7 +277,9 @@ impl ConditionError {
             ConditionError::Type { .. } | ConditionError::IpVersion { .. } => FwpError::TypeMismatch,
             ConditionError::ReversedRange { .. } => FwpError::InvalidRange,
             ConditionError::Prefix { .. } => FwpError::InvalidNetMask,
-            ConditionError::RelativePath { .. } | ConditionError::Text { .. } => FwpError::InvalidParameter,
+            ConditionError::RelativePath { .. } | ConditionError::Text { .. } | ConditionError::Extension { .. } => {
+                FwpError::InvalidParameter
+            }
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::extension::EXTENSION_FIELDS;
 use crate::generated::fields::{FIELD_ALIASES, FIELDS};
 use crate::{Guid, names};
 
@@ -12,9 +13,9 @@ use crate::{Guid, names};
 pub struct FieldId(pub(crate) u16);
 
 impl FieldId {
-    /// Every field, in the order of their names.
+    /// Every field: those of the platform in the order of their names, then [ours](crate::extension).
     pub fn all() -> impl ExactSizeIterator<Item = FieldId> {
-        (0..FIELDS.len() as u16).map(FieldId)
+        (0..(FIELDS.len() + EXTENSION_FIELDS.len()) as u16).map(FieldId)
     }
 
     /// The number, below `FieldId::all().len()`.
@@ -24,12 +25,17 @@ impl FieldId {
 
     /// The public name without `FWPM_CONDITION_`.
     pub fn name(self) -> &'static str {
-        FIELDS[usize::from(self.0)].0
+        self.entry().0
     }
 
     /// The public key.
     pub fn key(self) -> Guid {
-        Guid::from_u128(FIELDS[usize::from(self.0)].1)
+        Guid::from_u128(self.entry().1)
+    }
+
+    fn entry(self) -> (&'static str, u128) {
+        let number = usize::from(self.0);
+        FIELDS.get(number).copied().unwrap_or_else(|| EXTENSION_FIELDS[number - FIELDS.len()])
     }
 
     /// The field of that name, alias (`ICMP_TYPE`) or GUID, in any case, with or without `FWPM_CONDITION_`.

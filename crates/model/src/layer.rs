@@ -84,7 +84,8 @@ pub struct Layer {
     pub flags: LayerFlags,
     /// The sublayer of filters that name none.
     pub default_sublayer: Guid,
-    /// The fields that conditions can test here, in the platform's order.
+    /// The fields of the platform that conditions can test here, in the platform's order. Ours come besides:
+    /// [`extension_fields`](Layer::extension_fields).
     pub fields: &'static [LayerField],
 }
 
@@ -145,9 +146,9 @@ impl Layer {
         }
     }
 
-    /// The field at this layer, if it has it.
+    /// The field at this layer, if it has it, ours included.
     pub fn field(&self, field: FieldId) -> Option<&'static LayerField> {
-        self.fields.iter().find(|candidate| candidate.field == field)
+        self.all_fields().find(|candidate| candidate.field == field)
     }
 
     /// The name of a layer or family that is nearest to a wrong name.
@@ -160,7 +161,7 @@ impl Layer {
 
     /// The name of a field of this layer that is nearest to a wrong name.
     pub fn nearest_field(&self, name: &str) -> Option<&'static str> {
-        let here = self.fields.iter().map(|field| field.field.name());
+        let here = self.all_fields().map(|field| field.field.name());
         let aliases = FieldId::aliases().filter(|(_, field)| self.field(*field).is_some()).map(|(alias, _)| alias);
         names::nearest(names::without_prefix(name, "FWPM_CONDITION_"), here.chain(aliases))
     }

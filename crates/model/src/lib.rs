@@ -3,7 +3,7 @@
 //! Traffic meets **layers** ([`Layer`], [`LayerId`]): the fixed points where it is classified, 99 of
 //! them. Each has **fields** ([`LayerField`], [`FieldId`]): what is known there about the traffic,
 //! such as the remote address or the user, each with its type ([`DataType`], [`FieldType`]). Layers
-//! and fields are built in; nobody adds to them.
+//! and fields are built in; nobody adds to them. What Linux has beyond them are fields of ours: [`extension`].
 //!
 //! A **condition** ([`FilterCondition`]) compares a field ([`MatchType`]) with a [`Value`]. A
 //! **filter** ([`Filter`]) stands at one layer, in one sublayer; when its conditions hold, its
@@ -59,6 +59,7 @@ mod condition;
 mod data;
 mod data_type;
 mod errno;
+pub mod extension;
 mod field;
 mod field_values;
 mod filter;

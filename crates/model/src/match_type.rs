@@ -31,7 +31,7 @@ pub enum MatchType {
     /// The opposite of EQUAL, for a field that has a value.
     NotEqual = 10,
     /// On text: the value of the field **ends** with that of the condition. The platform's name misleads, as its own
-    /// documentation says. Ours: on an address, it lies in the network.
+    /// documentation says. Ours: on an address, it lies in the network; on a control group, it is the group or below it.
     Prefix = 11,
     /// The opposite of PREFIX, for a field that has a value.
     NotPrefix = 12,
@@ -79,8 +79,12 @@ impl MatchType {
     ///
     /// Source: MS docs, `FWP_MATCH_TYPE`. Where ours differs: NOT_EQUAL is allowed on every type, as real machines use it
     /// on SIDs; blobs are not sorted, since what they stand for here has no order; case is also ignored in blobs
-    /// that hold text, since no layer has a field of the text type; PREFIX is also allowed on addresses.
+    /// that hold text, since no layer has a field of the text type; PREFIX is also allowed on addresses. Fields of
+    /// [`extension`](crate::extension) have their own rules.
     pub fn allowed_for(self, field: &LayerField) -> bool {
+        if let Some(allowed) = crate::extension::allows(field.field, self) {
+            return allowed;
+        }
         let integer = field.data_type.integer_bits().is_some();
         let text = matches!(field.data_type, DataType::ByteBlob | DataType::UnicodeString);
         match self {

@@ -24,6 +24,14 @@ impl Resolver for Machine {
             _ => Ok(path.to_owned()),
         }
     }
+
+    fn container(&self, text: &str) -> Result<String, String> {
+        Ok(if text == "c0ffee" { "c0ffee00".to_owned() } else { text.to_owned() })
+    }
+
+    fn network_namespace(&self, text: &str) -> Result<u32, String> {
+        if text == "blue-1" { Ok(4026532001) } else { Err(format!("unknown network namespace `{text}`")) }
+    }
 }
 
 fn read(text: &str) -> Read {
@@ -466,4 +474,39 @@ fn warnings_come_with_the_policy() {
                 when = { IP_REMOTE_PORT = [{ not = 1 }, { not = 2 }] }";
     let read = read(text);
     assert_eq!((read.policy.filters.len(), read.warnings.len()), (1, 1));
+}
+
+#[test]
+fn fields_of_linux() {
+    let text = |text: &str| Value::UnicodeString(text.to_owned());
+    for (field, value, match_type, read) in [
+        ("LINUX_CGROUP", "\"/system.slice/ssh.service\"", MatchType::Equal, text("/system.slice/ssh.service")),
+        ("LINUX_CGROUP", "{ prefix = \"/system.slice\" }", MatchType::Prefix, text("/system.slice")),
+        ("LINUX_CGROUP", "{ not = { prefix = \"/\" } }", MatchType::NotPrefix, text("/")),
+        ("linux_systemd_unit", "{ not = \"ssh.service\" }", MatchType::NotEqual, text("ssh.service")),
+        ("LINUX_CONTAINER", "\"c0ffee\"", MatchType::Equal, text("c0ffee00")),
+        ("LINUX_CONTAINER", "{ empty = true }", MatchType::Equal, Value::Empty),
+        ("LINUX_NETWORK_NAMESPACE", "\"blue-1\"", MatchType::Equal, Value::Uint32(4026532001)),
+        ("LINUX_NETWORK_NAMESPACE", "{ not = 4026531840 }", MatchType::NotEqual, Value::Uint32(4026531840)),
+        ("LINUX_NETWORK_NAMESPACE", "\"4026531840\"", MatchType::Equal, Value::Uint32(4026531840)),
+    ] {
+        assert_eq!(tests(field, value), [(match_type, read)], "{field} = {value}");
+    }
+    // the owner of packets is not known everywhere
+    assert_eq!(conditions("OUTBOUND_TRANSPORT_V4", "LINUX_NETWORK_NAMESPACE = 4026531840").len(), 1);
+    for (layer, when) in [
+        ("OUTBOUND_TRANSPORT_V4", "LINUX_CGROUP = \"/a\""),
+        ("ALE_AUTH_CONNECT_V4", "LINUX_CGROUP = \"a\""),
+        ("ALE_AUTH_CONNECT_V4", "LINUX_CGROUP = \"/a/\""),
+        ("ALE_AUTH_CONNECT_V4", "LINUX_CGROUP = { ignore_case = \"/a\" }"),
+        ("ALE_AUTH_CONNECT_V4", "LINUX_SYSTEMD_UNIT = { prefix = \"a.service\" }"),
+        ("ALE_AUTH_CONNECT_V4", "LINUX_SYSTEMD_UNIT = \"system.slice\""),
+        ("ALE_AUTH_CONNECT_V4", "LINUX_NETWORK_NAMESPACE = \"red\""),
+        ("ALE_AUTH_CONNECT_V4", "LINUX_NETWORK_NAMESPACE = 0"),
+        ("ALE_AUTH_CONNECT_V4", "LINUX_NETWORK_NAMESPACE = { min = 1 }"),
+    ] {
+        let text =
+            format!("[[filter]]\nname = \"x\"\nlayer = \"{layer}\"\naction = \"block\"\n[filter.when]\n{when}\n");
+        assert!(policy_file::read("test", &text, &Machine).is_err(), "{when}");
+    }
 }

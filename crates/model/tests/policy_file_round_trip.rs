@@ -64,7 +64,11 @@ fn text() -> impl Strategy<Value = String> {
 
 /// One value of the field's own type.
 fn single(field: LayerField) -> BoxedStrategy<Value> {
+    let texts = |texts: &'static [&'static str]| select(texts).prop_map(|text| Value::UnicodeString(text.to_owned()));
     match field.data_type {
+        _ if field.field == FieldId::LINUX_CGROUP => texts(&["/", "/a", "/system.slice/ssh.service"]).boxed(),
+        _ if field.field == FieldId::LINUX_SYSTEMD_UNIT => texts(&["a.service", "user@7.service"]).boxed(),
+        _ if field.field == FieldId::LINUX_CONTAINER => texts(&["web", "c0ffee", "?"]).boxed(),
         DataType::Uint8 => any::<u8>().prop_map(Value::Uint8).boxed(),
         DataType::Uint16 => any::<u16>().prop_map(Value::Uint16).boxed(),
         DataType::Uint32 => any::<u32>().prop_map(Value::Uint32).boxed(),
@@ -116,7 +120,7 @@ fn range(field: LayerField) -> impl Strategy<Value = Value> {
 
 /// A condition that may stand at the layer.
 fn condition(layer: &'static Layer) -> impl Strategy<Value = FilterCondition> {
-    select(layer.fields.to_vec()).prop_flat_map(move |field| {
+    select(layer.all_fields().copied().collect::<Vec<_>>()).prop_flat_map(move |field| {
         let matches: Vec<MatchType> = MatchType::ALL.into_iter().filter(|each| each.allowed_for(&field)).collect();
         let address = field.field_type == FieldType::IpAddress;
         let value = move |match_type| match match_type {

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open, openat};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
@@ -279,10 +279,12 @@ impl RunGroup {
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
 
-    /// Sends SIGKILL to every process in the group and below it (Linux 5.14).
+    /// Sends SIGKILL to every process in the group and below it (Linux 5.14), also where its path leads elsewhere by now. A group
+    /// that has been removed is an error.
     pub fn kill_all(&self) -> Result<(), CgroupError> {
-        let kill = self.path.join("cgroup.kill");
-        fs::write(&kill, "1").map_err(access("write", &kill))
+        let kill = openat(&self.folder, "cgroup.kill", OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty());
+        let written = kill.and_then(|kill| rustix::io::write(&kill, b"1"));
+        written.map(drop).map_err(|errno| access("write", &self.path.join("cgroup.kill"))(errno.into()))
     }
 
     /// Waits until no process is left; false when the time is up first.

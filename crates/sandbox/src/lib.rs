@@ -54,6 +54,7 @@ use std::path::PathBuf;
 mod capability;
 mod cgroup;
 mod child;
+mod descendants;
 mod descriptors;
 mod error;
 mod family;
@@ -70,6 +71,7 @@ mod user;
 
 pub use capability::{Capability, UNDO_FILTERING, UnknownCapability};
 pub use cgroup::{CgroupError, Groups, PARENT_VARIABLE, RunGroup};
+pub use descendants::end_with_descendants;
 pub use descriptors::{DescriptorError, DescriptorKind, InheritedDescriptor};
 pub use error::{Error, Failure, Shortfall, Step};
 pub use family::{Family, UnknownFamily};

@@ -90,6 +90,19 @@ pub fn bind6(context: SockContext) -> i32 {
     }))
 }
 
+/// Gives a socket that is bound its memory, which the connections inherit that it accepts: what has none then is a connect that
+/// left nothing ([`FORGETS`](openwfp_abi::config::FORGETS)).
+#[cgroup_sock(post_bind4)]
+pub fn bound4(context: SockContext) -> i32 {
+    ENDPOINTS.get_or_insert(context.sock).is_some() as i32
+}
+
+/// As [`bound4`].
+#[cgroup_sock(post_bind6)]
+pub fn bound6(context: SockContext) -> i32 {
+    ENDPOINTS.get_or_insert(context.sock).is_some() as i32
+}
+
 /// Sockets that are neither TCP nor UDP have no hook at bind or connect: their owner is taken when they are made.
 #[cgroup_sock(sock_create)]
 pub fn create(context: SockContext) -> i32 {

@@ -14,7 +14,7 @@ use crate::{
     report::About,
     resource::{Local, asks_implicit, assigned},
     storage::bits,
-    work::{self, MAY_WAIT, Outcome, PROVISIONAL, Work, next_flow, watch_packets},
+    work::{self, MAY_WAIT, OF_INTERFACES, Outcome, PROVISIONAL, Work, bit, next_flow, watch_packets},
 };
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
@@ -23,7 +23,7 @@ use aya_ebpf::{
     programs::SockAddrContext,
 };
 use openwfp_abi::{
-    config::{BY_INTERFACE, BY_LOCAL},
+    config::{BY_INTERFACE, BY_LOCAL, FORGETS},
     flow::{ASSIGNED, CONNECT_LATE, ENDED, FLOW_REFUSED, FlowKey},
 };
 use openwfp_engine::words;
@@ -159,8 +159,12 @@ impl Call {
     /// Authorizes the call; what the hook returns.
     #[inline(always)]
     fn authorize(&self, named: Address) -> i32 {
-        // SAFETY: the context is valid; the verifier checks the members.
-        let (protocol, cookie) = unsafe { ((*self.context).protocol, bpf_get_socket_cookie(self.context.cast())) };
+        // SAFETY: the context is valid; the verifier checks the member.
+        let protocol = unsafe { (*self.context).protocol };
+        let forgets = self.forgets(protocol);
+        // by which what is kept is found, or told
+        // SAFETY: the context is valid.
+        let cookie = if forgets { 0 } else { unsafe { bpf_get_socket_cookie(self.context.cast()) } };
         let (remote, certain) = self.effective(named, protocol);
         let mut port = self.port();
         if self.message && port == 0 {
@@ -173,20 +177,33 @@ impl Call {
         // which local side a datagram has, its packet says
         let certain = certain && (protocol == protocol::SOCKET_TCP || !by_local_side());
         let Some(work) = work::begin() else { return refused(work::CLOSED) };
-        let outcome = self.decide(work, &key, remote, certain, protocol);
+        let outcome = self.decide(work, &key, remote, certain, protocol, forgets);
         refused(work.give_back(outcome))
     }
 
     /// ALE_RESOURCE_ASSIGNMENT, ALE_CONNECT_REDIRECT and ALE_AUTH_CONNECT.
     #[inline(always)]
-    fn decide(&self, work: &mut Work, key: &FlowKey, remote: Address, certain: bool, protocol: u32) -> Outcome {
+    fn decide(
+        &self,
+        work: &mut Work,
+        key: &FlowKey,
+        remote: Address,
+        certain: bool,
+        protocol: u32,
+        forgets: bool,
+    ) -> Outcome {
         let (cookie, port) = (key.socket, key.port);
         // one that was authorized before a change, or refused, is looked at when its packet leaves
         if self.message && certain && flows::standing(key, &mut 0) != Standing::UNKNOWN {
             return Outcome::Permitted;
         }
         work.clear();
-        work.identify_caller(self.socket());
+        work.ask_of_call();
+        if forgets {
+            work.identify_nobody();
+        } else {
+            work.identify_caller(self.socket());
+        }
         let assigned = self.assign(work, remote.is_v6(), protocol, cookie);
         if assigned != Outcome::Permitted {
             return assigned;
@@ -202,12 +219,18 @@ impl Call {
         if redirected != Outcome::Permitted {
             return redirected;
         }
-        let flow = if certain { next_flow() } else { 0 };
+        let flow = if certain && !forgets { next_flow() } else { 0 };
         let flags = if certain { MAY_WAIT } else { MAY_WAIT | PROVISIONAL };
         let about = About { layer: AUTH_CONNECT.of(v6), socket: cookie, flow, flags };
         match work.decide(&about) {
+            Outcome::Permitted if certain && forgets => Outcome::Permitted,
             Outcome::Permitted if certain => self.permitted(work, key, flow, v6),
-            Outcome::Permitted | Outcome::Late => self.wait(work, key, !certain),
+            Outcome::Permitted | Outcome::Late => {
+                if forgets {
+                    work.identify_caller(self.socket());
+                }
+                self.wait(work, key, !certain)
+            }
             blocked => blocked,
         }
     }
@@ -261,6 +284,14 @@ impl Call {
             let _ = FLOWS.remove(key);
         }
         Outcome::Permitted
+    }
+
+    /// Whether the call leaves nothing with its socket if it is permitted. One that has memory already keeps what it calls.
+    #[inline(always)]
+    fn forgets(&self, protocol: u32) -> bool {
+        protocol == protocol::SOCKET_TCP
+            && work::config().is_some_and(|config| config.flags & FORGETS != 0)
+            && ENDPOINTS.get(self.socket()).is_none()
     }
 
     #[inline(always)]
@@ -370,10 +401,13 @@ pub unsafe extern "C" fn write_call(work: *mut Work, ends: *const Ends) -> u32 {
     } else {
         local.write(work, words::IP_LOCAL_ADDRESS);
     }
-    let loopback = if remote.is_local(work, ends.namespace) { IS_LOOPBACK } else { 0 };
-    work.values.set(words::FLAGS, ends.flags | loopback);
-    work.values.set(words::COMPARTMENT_ID, ends.namespace as u32);
+    let loopback = work.asks(bit(words::FLAGS)) && remote.is_local(work, ends.namespace);
+    work.values.set(words::FLAGS, ends.flags | if loopback { IS_LOOPBACK } else { 0 });
+    work.write_compartment(ends.namespace);
     work.values.set(words::REAUTHORIZE_REASON, 0);
+    if !work.asks(OF_INTERFACES) {
+        return 1;
+    }
     if ends.device != 0 {
         work.write_interface(words::INTERFACE_INDEX, ends.device, ends.namespace);
     } else {

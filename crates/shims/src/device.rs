@@ -9,8 +9,10 @@
 //! first one stands. What passes several devices (VLANs, bridges, tunnels) meets the layers at each.
 
 use crate::{
+    bytes::Bytes,
+    counters::count,
     divert,
-    header::{Header, read},
+    header::{Header, read_network},
     icmp::write_embedded,
     inject,
     layers::{
@@ -34,6 +36,7 @@ use aya_ebpf::{
 use core::mem::MaybeUninit;
 use openwfp_abi::{
     config::DIVERTS,
+    counters::UNREADABLE_PACKETS,
     divert::{FRAME, stage},
 };
 use openwfp_engine::words;
@@ -156,10 +159,16 @@ impl Frame {
         };
         let protocol = u16::from_be(protocol as u16) as u32;
         if protocol != IPV4 && protocol != IPV6 {
-            return Outcome::Permitted;
+            if !self.hides_a_packet(protocol) {
+                return Outcome::Permitted;
+            }
+            let outcome = self.unreadable(work, false);
+            return if outcome == Outcome::Permitted { self.unreadable(work, true) } else { outcome };
         }
         let mut memory = MaybeUninit::uninit();
-        let Some(header) = read(self.context, &mut memory) else { return self.unreadable(work, protocol == IPV6) };
+        let Some(header) = read_network(self.context, &mut memory) else {
+            return self.unreadable(work, protocol == IPV6);
+        };
         self.identify(work);
         let kept = Kept::of_namespace(work.namespace());
         // SAFETY: memory that is claimed, and our own.
@@ -174,6 +183,9 @@ impl Frame {
                 || unsafe { stays_here(self.context, header, interface) } != 0;
             if outcome != Outcome::Permitted || !own || !header.first {
                 return outcome;
+            }
+            if header.cut {
+                return self.cut(work, INBOUND_TRANSPORT, INBOUND_ICMP_ERROR, v6);
             }
             let outcome = self.meets(work, INBOUND_TRANSPORT, v6, stage::DEVICE_IN_TRANSPORT);
             if outcome != Outcome::Permitted || !header.is_icmp_error() {
@@ -191,7 +203,12 @@ impl Frame {
             // SAFETY: as above.
             unsafe { write_packet(work, header, &kept, interface, 0) };
         }
-        if header.first {
+        if header.cut {
+            let outcome = self.cut(work, OUTBOUND_TRANSPORT, OUTBOUND_ICMP_ERROR, v6);
+            if outcome != Outcome::Permitted {
+                return outcome;
+            }
+        } else if header.first {
             let outcome = match header.is_icmp_error() {
                 true => self.meets(work, OUTBOUND_ICMP_ERROR, v6, stage::DEVICE_OUT_ERROR),
                 false => Outcome::Permitted,
@@ -207,23 +224,14 @@ impl Frame {
         self.meets(work, OUTBOUND_IPPACKET, v6, stage::DEVICE_OUT_IPPACKET)
     }
 
-    /// IPFORWARD. Source and destination stand where other layers have the local and the remote side.
+    /// IPFORWARD.
     #[inline(always)]
     fn forwarded(&self, work: &mut Work, header: &Header, from: u32, v6: bool) -> Outcome {
-        header.source.write(work, words::IP_LOCAL_ADDRESS);
-        header.destination.write(work, words::IP_REMOTE_ADDRESS);
-        work.write_interface(words::ARRIVAL_INTERFACE_INDEX, from, work.namespace());
-        for word in 0..2 {
-            work.values.copy(words::IP_NEXTHOP_INTERFACE + word, forward::IP_FORWARD_INTERFACE + word);
-        }
-        // the interface that forwards is the one it came by
-        work.values.copy(words::IP_ARRIVAL_INTERFACE, words::IP_LOCAL_INTERFACE);
-        work.values.copy(words::IP_ARRIVAL_INTERFACE + 1, words::IP_LOCAL_INTERFACE + 1);
-        work.values.copy(words::ARRIVAL_INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
+        write_forward(work, header, from);
         self.meets(work, IPFORWARD, v6, stage::DEVICE_OUT_FORWARD)
     }
 
-    /// A packet whose headers are cut, or nest too deep: dropped where a layer would have had to look at it.
+    /// A packet whose headers of IP are cut, or nest too deep: dropped where a layer would have had to look at it.
     #[inline(always)]
     fn unreadable(&self, work: &Work, v6: bool) -> Outcome {
         let layers = if self.inbound {
@@ -231,7 +239,37 @@ impl Frame {
         } else {
             [OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT, IPFORWARD]
         };
-        if layers.iter().any(|layers| work.is_active(layers.of(v6))) { work::CLOSED } else { Outcome::Permitted }
+        if layers.iter().any(|layers| work.is_active(layers.of(v6))) { self.closed() } else { Outcome::Permitted }
+    }
+
+    /// A packet whose transport header is cut: dropped where one of its layers would have had to look at it.
+    #[inline(always)]
+    fn cut(&self, work: &Work, transport: Layers, errors: Layers, v6: bool) -> Outcome {
+        let looks = work.is_active(transport.of(v6)) || work.is_active(errors.of(v6));
+        if looks { self.closed() } else { Outcome::Permitted }
+    }
+
+    /// Dropped, and counted: what it says cannot be read.
+    #[inline(always)]
+    fn closed(&self) -> Outcome {
+        count(UNREADABLE_PACKETS);
+        work::CLOSED
+    }
+
+    /// Whether a frame that comes in holds a packet that the kernel finds behind these programs, and no program would meet: where
+    /// two tags stand one behind the other that name no VLAN (but a priority alone), it takes out the second one too.
+    #[inline(always)]
+    fn hides_a_packet(&self, protocol: u32) -> bool {
+        const NAMES: u32 = 0xfff;
+        // SAFETY: the context is valid; the verifier checks the members.
+        let (tag, tagged) = unsafe { ((*self.context).vlan_tci, (*self.context).vlan_present) };
+        if !self.inbound || !is_tag(protocol) || tagged != 0 && tag & NAMES != 0 {
+            return false;
+        }
+        // cut: the kernel drops it
+        let Some([tag, inner]) = self.context.load::<[u16; 2]>(0) else { return false };
+        let inner = u16::from_be(inner) as u32;
+        u16::from_be(tag) as u32 & NAMES == 0 && (inner == IPV4 || inner == IPV6 || is_tag(inner))
     }
 
     #[inline(always)]
@@ -274,11 +312,11 @@ impl Frame {
         if known.is_some_and(|(kind, _)| kind != ETHERNET) {
             return Outcome::Permitted;
         }
-        let Some(addresses) = self.addresses() else { return work::CLOSED };
+        let Some(addresses) = self.addresses() else { return self.closed() };
         work.clear();
         self.identify(work);
         work.write_interface(words::INTERFACE_INDEX, interface, work.namespace());
-        work.values.set(words::COMPARTMENT_ID, work.namespace() as u32);
+        work.write_compartment(work.namespace());
         let [destination, source] = addresses;
         let (local, remote) = if self.inbound { (destination, source) } else { (source, destination) };
         if let Some((_, address)) = known {
@@ -292,10 +330,10 @@ impl Frame {
         // with its priority, as the field has it
         if tagged != 0 {
             work.values.set(mac::VLAN_ID, tag & 0xffff);
-        } else if kind == VLAN || kind == PROVIDER_VLAN {
+        } else if is_tag(kind) {
             // the kernel takes it out of what comes in, and puts it into what goes out only behind these programs: whoever
             // sends frames by himself has put it there
-            let Some([tag, inner]) = self.load::<[u16; 2]>(14) else { return work::CLOSED };
+            let Some([tag, inner]) = self.load::<[u16; 2]>(14) else { return self.closed() };
             work.values.set(mac::VLAN_ID, u16::from_be(tag) as u32);
             kind = u16::from_be(inner) as u32;
         }
@@ -341,6 +379,28 @@ impl Frame {
         let socket: *mut bpf_sock = unsafe { (*self.context).__bindgen_anon_2.sk };
         work.identify_sender(if socket.is_null() { None } else { Some(socket) });
     }
+}
+
+/// Whether it is the type of a frame with a tag.
+#[inline(always)]
+fn is_tag(kind: u32) -> bool {
+    kind == VLAN || kind == PROVIDER_VLAN
+}
+
+/// The values of a forwarded packet, whose values as one that leaves stand there already; the interface that it came by. Source
+/// and destination stand where other layers have the local and the remote side.
+#[inline(always)]
+pub fn write_forward(work: &mut Work, header: &Header, from: u32) {
+    header.source.write(work, words::IP_LOCAL_ADDRESS);
+    header.destination.write(work, words::IP_REMOTE_ADDRESS);
+    work.write_interface(words::ARRIVAL_INTERFACE_INDEX, from, work.namespace());
+    for word in 0..2 {
+        work.values.copy(words::IP_NEXTHOP_INTERFACE + word, forward::IP_FORWARD_INTERFACE + word);
+    }
+    // the interface that forwards is the one it came by
+    work.values.copy(words::IP_ARRIVAL_INTERFACE, words::IP_LOCAL_INTERFACE);
+    work.values.copy(words::IP_ARRIVAL_INTERFACE + 1, words::IP_LOCAL_INTERFACE + 1);
+    work.values.copy(words::ARRIVAL_INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
 }
 
 /// The type of a MAC address: `DlUnicast`, `DlMulticast` or `DlBroadcast`.

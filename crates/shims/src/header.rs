@@ -2,22 +2,20 @@
 
 use crate::{
     address::Address,
+    bytes::{Bytes, Linear},
     protocol::{DCCP, ICMP, ICMPV6, SCTP, TCP, UDP, UDPLITE},
     words,
     work::Work,
 };
-use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::generated::{bpf_loop, bpf_skb_load_bytes_relative},
-};
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_loop};
 use core::{ffi::c_void, mem::MaybeUninit};
 use openwfp_engine::words as word;
 
 const SYN: u8 = 2;
 const ACK: u8 = 16;
 
-/// No packet has more extension headers than this; one that claims to is not read.
-const EXTENSIONS: u32 = 9;
+/// A packet with more extension headers than 16 is not read (in replay neither); one turn more finds their end.
+const EXTENSIONS: u32 = 16 + 1;
 
 /// `ETH_P_IP`, `ETH_P_IPV6`.
 const IPV4: u16 = 0x0800;
@@ -52,28 +50,9 @@ pub struct Header {
     pub data: bool,
     /// Where the transport header begins, from the network header on.
     pub transport: u16,
-    spare: u32,
-}
-
-/// `BPF_HDR_START_NET`: offsets count from the network header, whatever stands before it.
-const FROM_NETWORK_HEADER: u32 = 1;
-
-/// A value at `offset`.
-#[inline(always)]
-pub fn load<T: Copy>(packet: *mut __sk_buff, offset: u32) -> Option<T> {
-    let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper writes exactly the size of `T`, which is made of integers, or fails.
-    let result = unsafe {
-        bpf_skb_load_bytes_relative(
-            packet.cast(),
-            offset,
-            value.as_mut_ptr().cast(),
-            size_of::<T>() as u32,
-            FROM_NETWORK_HEADER,
-        )
-    };
-    // SAFETY: the helper has written it.
-    if result == 0 { Some(unsafe { value.assume_init() }) } else { None }
+    /// Whether it ends before the transport header does: of that nothing is known.
+    pub cut: bool,
+    spare: [u8; 3],
 }
 
 /// Reads the headers into memory of the caller's, whose stack holds no second copy. `None`: they are cut, or nest too deep.
@@ -82,9 +61,24 @@ pub fn read(packet: *mut __sk_buff, to: &mut MaybeUninit<Header>) -> Option<&Hea
     // SAFETY: zeros are a header; the context is valid.
     unsafe {
         words::zero(to.as_mut_ptr());
-        if read_headers(packet, to.as_mut_ptr()) == 0 { None } else { Some(to.assume_init_ref()) }
+        if read_headers(packet, to.as_mut_ptr()) == WHOLE { Some(to.assume_init_ref()) } else { None }
     }
 }
+
+/// As [`read`], but the transport header may be [cut](Header::cut).
+#[inline(always)]
+pub fn read_network(packet: *mut __sk_buff, to: &mut MaybeUninit<Header>) -> Option<&Header> {
+    // SAFETY: as above.
+    unsafe {
+        words::zero(to.as_mut_ptr());
+        if read_headers(packet, to.as_mut_ptr()) == UNREADABLE { None } else { Some(to.assume_init_ref()) }
+    }
+}
+
+/// What [`read_headers`] answers: nothing could be read; the headers of IP alone; all of them.
+const UNREADABLE: u32 = 0;
+const NETWORK_ALONE: u32 = 1;
+const WHOLE: u32 = 2;
 
 /// Whether a packet of a socket may go by way of somebody else than its destination: it has options, or extension headers.
 ///
@@ -105,7 +99,7 @@ pub fn may_be_routed(packet: *mut __sk_buff) -> bool {
     }
 }
 
-/// [`read`], verified once and not at each call; 0: they cannot be read.
+/// [`read`], verified once and not at each call.
 ///
 /// # Safety
 /// `packet` is the context of a program, `to` is valid.
@@ -113,44 +107,81 @@ pub fn may_be_routed(packet: *mut __sk_buff) -> bool {
 #[inline(never)]
 pub unsafe extern "C" fn read_headers(packet: *mut __sk_buff, to: *mut Header) -> u32 {
     if to.is_null() {
-        return 0;
+        return UNREADABLE;
     }
-    // SAFETY: the caller's.
-    parse(packet, unsafe { &mut *to }).is_some() as u32
-}
-
-/// Writes each part where it belongs: a header of this function's own would take too much of the stack.
-#[inline(always)]
-fn parse(packet: *mut __sk_buff, header: &mut Header) -> Option<()> {
     // what the kernel takes it for, which the first byte of a packet from a raw socket need not say
     // SAFETY: the context is valid; the verifier checks the members.
     let (kind, length) = unsafe { ((*packet).protocol, (*packet).len) };
-    let transport = match u16::from_be(kind as u16) {
+    // SAFETY: the caller's.
+    parse(packet, kind as u16, length, unsafe { &mut *to })
+}
+
+/// [`read_headers`] from what lies in one piece, of a packet of this kind and length; not 0: all of them could be read.
+///
+/// # Safety
+/// `to` is valid.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn read_linear(start: u64, length: u32, kind: u32, to: *mut Header) -> u32 {
+    if to.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's.
+    (parse(Linear { start, length }, kind as u16, length, unsafe { &mut *to }) == WHOLE) as u32
+}
+
+/// Reads the headers of a packet of this kind (`skb->protocol`) and length into memory of the caller's.
+///
+/// Writes each part where it belongs: a header of this function's own would take too much of the stack.
+#[inline(always)]
+fn parse(packet: impl Bytes, kind: u16, length: u32, header: &mut Header) -> u32 {
+    if parse_network(packet, kind, header).is_none() {
+        return UNREADABLE;
+    }
+    if header.first && parse_transport(packet, length, header).is_none() {
+        header.cut = true;
+        return NETWORK_ALONE;
+    }
+    WHOLE
+}
+
+/// The headers of IP.
+#[inline(always)]
+fn parse_network(packet: impl Bytes, kind: u16, header: &mut Header) -> Option<()> {
+    let transport = match u16::from_be(kind) {
         IPV4 => {
             let transport = v4(packet, 0, header)?;
-            header.routed = transport > 20 && has_source_route(packet, transport);
+            if transport > 20 {
+                // the options are there to their end
+                packet.load::<u8>(transport - 1)?;
+                header.routed = has_source_route(packet, transport);
+            }
             transport
         }
         IPV6 => v6(packet, 0, header)?,
         _ => return None,
     };
     header.transport = transport as u16;
-    if !header.first {
-        return Some(());
-    }
+    Some(())
+}
+
+/// What is read of the transport header.
+#[inline(always)]
+fn parse_transport(packet: impl Bytes, length: u32, header: &mut Header) -> Option<()> {
+    let transport = header.transport as u32;
     match header.protocol {
         TCP | UDP | UDPLITE | SCTP | DCCP => {
-            let [a, b]: [u16; 2] = load(packet, transport)?;
+            let [a, b]: [u16; 2] = packet.load(transport)?;
             header.ports = [u16::from_be(a), u16::from_be(b)];
             if header.protocol == TCP {
-                let [offset, flags]: [u8; 2] = load(packet, transport + 12)?;
+                let [offset, flags]: [u8; 2] = packet.load(transport + 12)?;
                 header.tcp_flags = flags;
                 // at the devices the length counts the frame's header too, but there nobody asks
                 header.data = length > transport + (offset >> 4) as u32 * 4;
             }
         }
         ICMP | ICMPV6 => {
-            let [kind, code]: [u8; 2] = load(packet, transport)?;
+            let [kind, code]: [u8; 2] = packet.load(transport)?;
             header.ports = [kind as u16, code as u16];
         }
         _ => {}
@@ -160,12 +191,13 @@ fn parse(packet: *mut __sk_buff, header: &mut Header) -> Option<()> {
 
 /// The fixed header of IPv4 at `at`; where the transport header begins.
 #[inline(always)]
-pub fn v4(packet: *mut __sk_buff, at: u32, header: &mut Header) -> Option<u32> {
-    let fixed: [u32; 5] = load(packet, at)?;
-    if u32::from_be(fixed[0]) >> 28 != 4 {
+pub fn v4(packet: impl Bytes, at: u32, header: &mut Header) -> Option<u32> {
+    let fixed: [u32; 5] = packet.load(at)?;
+    let words = u32::from_be(fixed[0]) >> 24 & 15;
+    if u32::from_be(fixed[0]) >> 28 != 4 || words < 5 {
         return None;
     }
-    let transport = at + (u32::from_be(fixed[0]) >> 24 & 15) * 4;
+    let transport = at + words * 4;
     header.source = Address::v4(u32::from_be(fixed[3]));
     header.destination = Address::v4(u32::from_be(fixed[4]));
     header.protocol = (u32::from_be(fixed[2]) >> 16) as u8;
@@ -176,25 +208,25 @@ pub fn v4(packet: *mut __sk_buff, at: u32, header: &mut Header) -> Option<u32> {
 
 /// The fixed header of IPv6 at `at` and its extensions; where the transport header begins.
 #[inline(always)]
-pub fn v6(packet: *mut __sk_buff, at: u32, header: &mut Header) -> Option<u32> {
+pub fn v6<B: Bytes>(packet: B, at: u32, header: &mut Header) -> Option<u32> {
     const SOURCE: u32 = 8;
     const DESTINATION: u32 = 24;
-    if load::<u8>(packet, at)? >> 4 != 6 {
+    if packet.load::<u8>(at)? >> 4 != 6 {
         return None;
     }
-    header.source = Address::v6(load(packet, at + SOURCE)?);
-    header.destination = Address::v6(load(packet, at + DESTINATION)?);
+    header.source = Address::v6(packet.load(at + SOURCE)?);
+    header.destination = Address::v6(packet.load(at + DESTINATION)?);
     let mut walk = Extensions {
         packet,
         offset: at + 40,
-        next: load(packet, at + 6)?,
+        next: packet.load(at + 6)?,
         first: true,
         fragment: false,
         routed: false,
         ended: false,
     };
     // SAFETY: the callback gets a pointer to `walk`, which lives until the call returns.
-    unsafe { bpf_loop(EXTENSIONS, one_extension as *mut c_void, (&raw mut walk).cast(), 0) };
+    unsafe { bpf_loop(EXTENSIONS, one_extension::<B> as *mut c_void, (&raw mut walk).cast(), 0) };
     header.protocol = walk.next;
     header.first = walk.first;
     header.fragment = walk.fragment;
@@ -203,8 +235,8 @@ pub fn v6(packet: *mut __sk_buff, at: u32, header: &mut Header) -> Option<u32> {
 }
 
 /// A walk along the options of IPv4.
-struct Options {
-    packet: *mut __sk_buff,
+struct Options<B> {
+    packet: B,
     /// Where the next option begins, and where they end.
     offset: u32,
     end: u32,
@@ -213,25 +245,25 @@ struct Options {
 
 /// Whether the options hold a source route. Options that cannot be read may hold one.
 #[inline(always)]
-fn has_source_route(packet: *mut __sk_buff, end: u32) -> bool {
+fn has_source_route<B: Bytes>(packet: B, end: u32) -> bool {
     let mut walk = Options { packet, offset: 20, end, routed: false };
     // SAFETY: the callback gets a pointer to `walk`, which lives until the call returns. An option has a byte at least.
-    unsafe { bpf_loop(40, one_option as *mut c_void, (&raw mut walk).cast(), 0) };
+    unsafe { bpf_loop(40, one_option::<B> as *mut c_void, (&raw mut walk).cast(), 0) };
     walk.routed
 }
 
 /// One option: 1 ends the walk.
-extern "C" fn one_option(_: u32, walk: *mut c_void) -> i64 {
+extern "C" fn one_option<B: Bytes>(_: u32, walk: *mut c_void) -> i64 {
     const END: u8 = 0;
     const NOTHING: u8 = 1;
     const LOOSE_SOURCE_ROUTE: u8 = 131;
     const STRICT_SOURCE_ROUTE: u8 = 137;
     // SAFETY: `has_source_route` hands over a valid walk.
-    let walk = unsafe { &mut *walk.cast::<Options>() };
+    let walk = unsafe { &mut *walk.cast::<Options<B>>() };
     if walk.offset >= walk.end {
         return 1;
     }
-    let Some(kind) = load::<u8>(walk.packet, walk.offset) else { return 1 };
+    let Some(kind) = walk.packet.load::<u8>(walk.offset) else { return 1 };
     match kind {
         END => return 1,
         NOTHING => {
@@ -244,7 +276,7 @@ extern "C" fn one_option(_: u32, walk: *mut c_void) -> i64 {
         }
         _ => {}
     }
-    match load::<u8>(walk.packet, walk.offset + 1) {
+    match walk.packet.load::<u8>(walk.offset + 1) {
         Some(length @ 2..) => {
             walk.offset += length as u32;
             0
@@ -257,8 +289,8 @@ extern "C" fn one_option(_: u32, walk: *mut c_void) -> i64 {
 }
 
 /// A walk along the extension headers of IPv6.
-struct Extensions {
-    packet: *mut __sk_buff,
+struct Extensions<B> {
+    packet: B,
     /// Where the next header begins.
     offset: u32,
     /// Which it is.
@@ -275,11 +307,11 @@ struct Extensions {
 
 /// One extension header: 1 ends the walk. In a loop of its own kind, because the verifier follows it once, where it would
 /// follow each turn of an ordinary loop for each way to get there.
-extern "C" fn one_extension(_: u32, walk: *mut c_void) -> i64 {
+extern "C" fn one_extension<B: Bytes>(_: u32, walk: *mut c_void) -> i64 {
     // SAFETY: `v6` hands over a valid walk.
-    let walk = unsafe { &mut *walk.cast::<Extensions>() };
+    let walk = unsafe { &mut *walk.cast::<Extensions<B>>() };
     let length = match walk.next {
-        HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => load::<[u8; 4]>(walk.packet, walk.offset),
+        HOP_BY_HOP | ROUTING | DESTINATION | AUTHENTICATION | FRAGMENT => walk.packet.load::<[u8; 4]>(walk.offset),
         _ => {
             walk.ended = true;
             return 1;
@@ -377,7 +409,7 @@ impl Header {
             (_, true) => (destination, source),
         };
         match self.protocol {
-            TCP | UDP | UDPLITE | SCTP | DCCP | ICMP | ICMPV6 if !self.first => {
+            TCP | UDP | UDPLITE | SCTP | DCCP | ICMP | ICMPV6 if !self.first || self.cut => {
                 work.values.set_unknown(word::IP_LOCAL_PORT);
                 work.values.set_unknown(word::IP_REMOTE_PORT);
             }
@@ -389,7 +421,7 @@ impl Header {
         }
         if matches!(self.protocol, ICMP | ICMPV6) {
             // an answer belongs to the flow that its request has begun
-            match self.first {
+            match self.first && !self.cut {
                 true => work.values.set(word::ORIGINAL_ICMP_TYPE, self.request().unwrap_or(source) as u32),
                 false => work.values.set_unknown(word::ORIGINAL_ICMP_TYPE),
             }

@@ -1,6 +1,7 @@
 //! What an ICMP error that comes in quotes: the beginning of a packet that this machine is said to have sent.
 
 use crate::{
+    bytes::{Bytes, Linear},
     header::{self, Header},
     layers::embedded::{EMBEDDED_PROTOCOL, EMBEDDED_REMOTE_ADDRESS, behind_address},
     protocol::{DCCP, SCTP, TCP, UDP, UDPLITE},
@@ -28,8 +29,29 @@ pub unsafe extern "C" fn write_embedded(packet: *mut __sk_buff, work: *mut Work,
     quoted(packet, unsafe { &mut *work }, (transport & 0xffff) + ICMP_HEADER, v6 != 0).is_some() as u32
 }
 
+/// [`write_embedded`] from what lies in one piece.
+///
+/// # Safety
+/// `work` is claimed memory.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn write_embedded_linear(
+    start: u64,
+    length: u32,
+    work: *mut Work,
+    transport: u32,
+    v6: u32,
+) -> u32 {
+    if work.is_null() {
+        return 0;
+    }
+    let packet = Linear { start, length };
+    // SAFETY: the caller's.
+    quoted(packet, unsafe { &mut *work }, (transport & 0xffff) + ICMP_HEADER, v6 != 0).is_some() as u32
+}
+
 #[inline(always)]
-fn quoted(packet: *mut __sk_buff, work: &mut Work, at: u32, v6: bool) -> Option<()> {
+fn quoted(packet: impl Bytes, work: &mut Work, at: u32, v6: bool) -> Option<()> {
     let mut original = MaybeUninit::<Header>::uninit();
     // SAFETY: zeros are a header.
     let original = unsafe {
@@ -51,7 +73,7 @@ fn quoted(packet: *mut __sk_buff, work: &mut Work, at: u32, v6: bool) -> Option<
     work.values.set(EMBEDDED_PROTOCOL, original.protocol as u32);
     if original.first
         && matches!(original.protocol, TCP | UDP | UDPLITE | SCTP | DCCP)
-        && let Some([local, remote]) = header::load::<[u16; 2]>(packet, transport)
+        && let Some([local, remote]) = packet.load::<[u16; 2]>(transport)
     {
         work.values.set(behind + 1, u16::from_be(local) as u32);
         work.values.set(behind + 2, u16::from_be(remote) as u32);

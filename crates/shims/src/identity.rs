@@ -2,6 +2,7 @@
 //!
 //! To be called where a system call is being served (bind, connect, sendmsg), never for a packet.
 
+use crate::cgroup;
 use crate::label;
 use crate::offsets as at;
 use crate::task::{Credentials, Task};
@@ -30,6 +31,7 @@ pub fn current(identity: &mut Identity) -> Option<()> {
     if at::GROUPS_ASKED() != 0 {
         (identity.groups, identity.groups_state) = groups(credentials);
     }
+    identity.cgroup = cgroup::current(task);
     let comm = (&raw mut identity.comm).cast::<[u64; 2]>();
     // SAFETY: sixteen bytes, aligned to eight since every field before them is whole words.
     unsafe { comm.write(task.comm()) };

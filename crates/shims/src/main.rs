@@ -13,9 +13,10 @@
 //! - [`bind`], [`connect`], [`stream`], [`packets`], [`release`]: the hooks, each with the layers that it serves;
 //! - [`device`]: the frames and packets of a network namespace;
 //! - [`resource`]: a local endpoint is asked for; [`endpoint`]: what is kept with a socket;
+//! - [`drops`]: what the kernel drops by itself;
 //! - [`unix`]: Unix sockets, which the group may use among itself;
 //! - [`flows`]: what was authorized, until when, and by which policy;
-//! - [`address`], [`header`], [`socket`], [`layers`], [`protocol`]: what the hooks read and name;
+//! - [`address`], [`bytes`], [`header`], [`socket`], [`layers`], [`protocol`]: what the hooks read and name;
 //! - [`divert`], [`inject`]: packets to callouts in user space, and back;
 //! - [`report`], [`refuse`]: what comes of it: an event, an errno, a dropped packet;
 //! - [`maps`]: the maps that the hooks share;
@@ -28,10 +29,13 @@
 
 mod address;
 mod bind;
+mod bytes;
+mod cgroup;
 mod connect;
 mod counters;
 mod device;
 mod divert;
+mod drops;
 mod endpoint;
 mod flows;
 mod header;

@@ -8,6 +8,7 @@ use aya_ebpf::{
 };
 use openwfp_abi::{
     config::{Config, LAYERS, Totals},
+    drop::REASONS,
     file::FileKey,
     flow::{Endpoint, FLOWS_ENTRIES, Flow, FlowKey, Interface},
 };
@@ -45,6 +46,10 @@ pub static ENDPOINTS: SocketStorage<Endpoint> = SocketStorage::new();
 /// Classifications, to be shown.
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 22, 0);
+
+/// What the kernel's reasons to drop a packet say: a number of [`class`](openwfp_abi::drop::class) for each.
+#[map]
+pub static DROPS: Array<u32> = Array::with_max_entries(REASONS, 0);
 
 /// How many events each CPU has had.
 #[map]

@@ -7,6 +7,7 @@
 
 use crate::{
     address::LOOPBACK_INTERFACE,
+    counters::count,
     divert,
     flows::{self, Standing},
     header::{Header, may_be_routed, read},
@@ -21,8 +22,9 @@ use crate::{
     maps::{ENDPOINTS, FLOWS, SHARED},
     protocol,
     report::About,
+    socket,
     storage::bits,
-    work::{self, FAIL_SOCKET, OLD_FLOW, Outcome, Work, bit, config, next_flow},
+    work::{self, FAIL_SOCKET, OF_INTERFACES, OLD_FLOW, Outcome, Work, bit, config, next_flow},
 };
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
@@ -33,9 +35,10 @@ use aya_ebpf::{
 use core::mem::MaybeUninit;
 use openwfp_abi::{
     config::{
-        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DIVERTS, DRY_RUN, INBOUND_ASKED, LATE, LISTEN_FILTERS,
-        PACKET_LAYERS, REFUSED_FLOWS,
+        AT_DEVICES, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DIVERTS, DRY_RUN, FORGOTTEN, INBOUND_ASKED, LATE,
+        LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS,
     },
+    counters::UNREADABLE_PACKETS,
     divert::stage,
     flow::{
         BY_WAY, CONNECT_LATE, FLOW_REFUSED, FlowKey, INBOUND_ALONE, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED,
@@ -47,16 +50,8 @@ use openwfp_engine::words;
 /// The state of a socket that waits for connections.
 const LISTEN: u32 = 10;
 
-/// The words of interfaces that a packet's values hold.
-const INTERFACES: u64 = interface_words(words::INTERFACE_INDEX)
-    | bit(words::SUB_INTERFACE_INDEX)
-    | interface_words(words::ARRIVAL_INTERFACE_INDEX)
-    | interface_words(words::NEXTHOP_INTERFACE_INDEX)
-    | bit(words::NEXTHOP_SUB_INTERFACE_INDEX);
-
-const fn interface_words(first: usize) -> u64 {
-    (bit(words::INTERFACE_WORDS) - 1) << first
-}
+/// A flag of [`Kept`]: there is nothing.
+const NOTHING: u64 = 1 << 63;
 
 #[cgroup_skb(egress)]
 pub fn egress(context: SkBuffContext) -> i32 {
@@ -97,6 +92,34 @@ impl Kept {
             compartment,
         }
     }
+
+    /// What is kept with a socket; [`NOTHING`] where nothing is.
+    #[inline(always)]
+    pub fn of_socket(socket: Option<*mut bpf_sock>) -> Self {
+        let mut kept = Self::of_namespace(core::hint::black_box(0));
+        if let Some(endpoint) = socket.and_then(|socket| ENDPOINTS.get(socket)) {
+            // SAFETY: a valid map value.
+            unsafe {
+                kept.flags = (*endpoint).flags;
+                kept.flow = (*endpoint).flow;
+                kept.generation = (*endpoint).generation;
+                kept.authorization = (*endpoint).authorization;
+                kept.network = (*endpoint).network;
+                kept.arrival = (*endpoint).arrival;
+                kept.compartment = (*endpoint).compartment;
+            }
+        } else {
+            kept.flags = NOTHING;
+        }
+        kept
+    }
+}
+
+/// What becomes of a packet whose headers cannot be read.
+#[inline(always)]
+fn unreadable(settings: u64) -> i32 {
+    count(UNREADABLE_PACKETS);
+    (settings & DRY_RUN != 0) as i32
 }
 
 /// Whether there were sockets whose packets meet the layers whatever the policy asks for.
@@ -135,12 +158,14 @@ struct Packet {
 #[derive(Clone, Copy)]
 pub struct Kept {
     flags: u64,
-    flow: u64,
+    /// The flow that a stream socket carries.
+    pub flow: u64,
     generation: u32,
     authorization: u32,
     network: u32,
     arrival: u32,
-    compartment: u64,
+    /// The cookie of the network namespace.
+    pub compartment: u64,
 }
 
 impl Packet {
@@ -159,26 +184,13 @@ impl Packet {
 
     #[inline(always)]
     fn kept(&self) -> Kept {
-        let mut kept = Kept::of_namespace(core::hint::black_box(0));
-        if let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
-            // SAFETY: a valid map value.
-            unsafe {
-                kept.flags = (*endpoint).flags;
-                kept.flow = (*endpoint).flow;
-                kept.generation = (*endpoint).generation;
-                kept.authorization = (*endpoint).authorization;
-                kept.network = (*endpoint).network;
-                kept.arrival = (*endpoint).arrival;
-                kept.compartment = (*endpoint).compartment;
-            }
-        }
-        kept
+        Kept::of_socket(self.socket())
     }
 
     #[inline(always)]
     fn leaves(&self, config: &Config) -> i32 {
         let settings = config.flags;
-        let kept = self.kept();
+        let mut kept = self.kept();
         if kept.flags & FLOW_REFUSED != 0 {
             return 0;
         }
@@ -186,12 +198,15 @@ impl Packet {
         let mut memory = MaybeUninit::uninit();
         let Some(header) = read(self.context, &mut memory) else {
             // what cannot be read is let through only where nothing is left to be decided
-            return if asked || settings & (PACKET_LAYERS | CHANGED) != 0 { 0 } else { 1 };
+            return if asked || settings & (PACKET_LAYERS | CHANGED) != 0 { unreadable(settings) } else { 1 };
         };
         let stream = is_stream(header, &kept);
         if stream && settings & REFUSED_FLOWS != 0 && header.opens_connection() && header.data {
             // Fast Open: no data before the flow is established. The kernel sends the SYN again without.
             return 0;
+        }
+        if stream {
+            self.recall(settings, header, &mut kept);
         }
         let mut need = Need::Nothing;
         let mut flow = kept.flow;
@@ -262,14 +277,17 @@ impl Packet {
     fn arrives(&self, config: &Config) -> i32 {
         let settings = config.flags;
         let mut memory = MaybeUninit::uninit();
-        let Some(header) = read(self.context, &mut memory) else { return 0 };
+        let Some(header) = read(self.context, &mut memory) else { return unreadable(settings) };
         let opens = header.opens_connection();
         let tcp = header.protocol == protocol::TCP;
         if tcp && !opens && settings & (REFUSED_FLOWS | CHANGED | PACKET_LAYERS | BY_INTERFACE) == 0 && !others() {
             return 1;
         }
-        let kept = self.kept();
+        let mut kept = self.kept();
         let stream = tcp && is_stream(header, &kept);
+        if stream {
+            self.recall(settings, header, &mut kept);
+        }
         let mut need = Need::Nothing;
         let mut flow = kept.flow;
         let key = self.key(header, settings);
@@ -385,6 +403,16 @@ impl Packet {
             _ => Need::Authorize,
         };
         (need, flow)
+    }
+
+    /// What there would be to know of a connection whose connect left nothing.
+    #[inline(always)]
+    fn recall(&self, settings: u64, header: &Header, kept: &mut Kept) {
+        const MAY_BE: u64 = CHANGED | FORGOTTEN;
+        if settings & MAY_BE == MAY_BE && kept.flags & NOTHING != 0 {
+            // SAFETY: the context is valid, and our own memory.
+            unsafe { recall(self.context, header.source.is_v6() as u32, kept) };
+        }
     }
 
     /// Whether the connection was authorized before a change.
@@ -554,9 +582,19 @@ impl Packet {
             }
             return outcome;
         }
-        if let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
+        let socket = self.socket();
+        let endpoint = match kept.flags & NOTHING {
+            0 => socket.and_then(|socket| ENDPOINTS.get(socket)),
+            _ => socket.and_then(|socket| ENDPOINTS.get_or_insert(socket)),
+        };
+        if let Some(endpoint) = endpoint {
             // SAFETY: a valid map value.
             unsafe {
+                if kept.flags & NOTHING != 0 {
+                    (*endpoint).flow = flow;
+                    (*endpoint).compartment = kept.compartment;
+                    (*endpoint).authorization = authorization;
+                }
                 if goes_on {
                     (*endpoint).generation = work.generation();
                     (*endpoint).network = work.network();
@@ -574,34 +612,24 @@ impl Packet {
     /// Whether the packet's socket waits for connections.
     #[inline(always)]
     fn is_listening(&self) -> bool {
-        let Some(socket) = self.socket() else { return false };
+        self.state() == LISTEN
+    }
+
+    /// The state of the packet's socket; 0: it has none, or stands for a connection that is asked for, or is over.
+    #[inline(always)]
+    fn state(&self) -> u32 {
+        let Some(socket) = self.socket() else { return 0 };
         // SAFETY: the verifier checks that it is a socket; null when it is not a full one.
         let full = unsafe { bpf_sk_fullsock(socket) };
         // SAFETY: not null, so a full socket.
-        !full.is_null() && unsafe { (*full).state } == LISTEN
+        if full.is_null() { 0 } else { unsafe { (*full).state } }
     }
 
     #[inline(always)]
     fn key(&self, header: &Header, settings: u64) -> FlowKey {
-        let (local, remote) = match self.inbound {
-            true => (header.destination, header.source),
-            false => (header.source, header.destination),
-        };
-        let version = if remote.is_v6() { 6 } else { 4 };
-        let mut key = FlowKey { kind: 0, ..flows::key(self.cookie(), &remote, header.protocol, version) };
-        key.port = header.remote_port(self.inbound);
-        if self.inbound && header.is_unasked() {
-            key.kind = INBOUND_ALONE;
-        }
-        if settings & BY_LOCAL != 0 {
-            key.local = local.key();
-            key.local_port = header.local_port(self.inbound);
-        }
-        if settings & BY_INTERFACE != 0 {
-            // SAFETY: the context is valid; the verifier checks the member.
-            key.interface = unsafe { (*self.context).ifindex };
-        }
-        key
+        // SAFETY: the context is valid; the verifier checks the member.
+        let interface = unsafe { (*self.context).ifindex };
+        flow_key(self.cookie(), header, self.inbound, interface, settings)
     }
 
     /// The incoming values of a packet, at every layer that it meets.
@@ -614,6 +642,55 @@ impl Packet {
             write_packet(work, header, kept, (*self.context).ifindex, way)
         };
     }
+}
+
+/// A connection whose connect left nothing, and was authorized before a change, as it would be known if it had not. Who made it
+/// is not known any more. Verified once.
+///
+/// # Safety
+/// `packet` is the context of a program of packets; `kept` is valid.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn recall(packet: *mut __sk_buff, v6: u32, kept: *mut Kept) -> u32 {
+    if kept.is_null() {
+        return 0;
+    }
+    // SAFETY: the caller's.
+    let kept = unsafe { &mut *kept };
+    let packet = Packet { context: packet, inbound: false };
+    let authorization = authorization(false, v6 != 0);
+    // a request has no memory either, and belongs to what listens
+    if matches!(packet.state(), 0 | LISTEN) || flows::changes(0, 0, authorization) == 0 {
+        return 0;
+    }
+    let Some(socket) = packet.socket() else { return 0 };
+    kept.authorization = authorization;
+    kept.flow = next_flow();
+    kept.compartment = socket::namespace(socket);
+    1
+}
+
+/// The key of the flow that a packet of a socket belongs to.
+#[inline(always)]
+pub fn flow_key(socket: u64, header: &Header, inbound: bool, interface: u32, settings: u64) -> FlowKey {
+    let (local, remote) = match inbound {
+        true => (header.destination, header.source),
+        false => (header.source, header.destination),
+    };
+    let version = if remote.is_v6() { 6 } else { 4 };
+    let mut key = FlowKey { kind: 0, ..flows::key(socket, &remote, header.protocol, version) };
+    key.port = header.remote_port(inbound);
+    if inbound && header.is_unasked() {
+        key.kind = INBOUND_ALONE;
+    }
+    if settings & BY_LOCAL != 0 {
+        key.local = local.key();
+        key.local_port = header.local_port(inbound);
+    }
+    if settings & BY_INTERFACE != 0 {
+        key.interface = interface;
+    }
+    key
 }
 
 /// ALE_AUTH_CONNECT of a hop by way of which a packet goes somewhere else. That was, or will be, asked for by itself.
@@ -692,7 +769,7 @@ pub unsafe extern "C" fn write_packet(
     work.values.set(words::IP_LOCAL_ADDRESS_TYPE, if inbound { destination } else { local.kind() });
     work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, destination);
     header.write_ports(work, inbound);
-    if work.asks(INTERFACES) {
+    if work.asks(OF_INTERFACES) {
         work.write_interface(words::INTERFACE_INDEX, interface, kept.compartment);
         work.values.copy(words::INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
         if inbound {
@@ -715,6 +792,6 @@ pub unsafe extern "C" fn write_packet(
     }
     work.values.set(words::FLAGS, flags);
     work.values.set(words::REAUTHORIZE_REASON, 0);
-    work.values.set(words::COMPARTMENT_ID, kept.compartment as u32);
+    work.write_compartment(kept.compartment);
     1
 }

@@ -87,6 +87,7 @@ fn write(work: &Work, kind: u8, layer: u16, [socket, flow]: [u64; 2], mut flags:
         (*record).flags = flags;
         (*record).kind = kind;
         (*record).generation = work.generation() as u64;
+        (*record).drop = work.drop;
         words::copy(&raw const work.identity, &raw mut (*record).identity);
         let mut word = 0;
         while word < VALUES {

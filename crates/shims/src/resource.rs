@@ -97,7 +97,7 @@ pub fn write_endpoint(work: &mut Work, address: Address, port: u32, device: u32,
         }
     }
     work.values.set(words::FLAGS, flags);
-    work.values.set(words::COMPARTMENT_ID, namespace as u32);
+    work.write_compartment(namespace);
     if device != 0 {
         work.write_interface(words::INTERFACE_INDEX, device, namespace);
     } else if !address.is_unspecified() {

@@ -34,6 +34,20 @@ pub fn route_device(socket: *mut bpf_sock) -> Option<u32> {
     if index == 0 { None } else { Some(index) }
 }
 
+/// The cookie of a TCP socket's network namespace, for hooks in which no helper tells it; 0: it is not known.
+#[inline(always)]
+pub fn namespace(socket: *mut bpf_sock) -> u64 {
+    // SAFETY: as above.
+    let tcp = unsafe { bpf_skc_to_tcp_sock(socket.cast()) };
+    if tcp.is_null() {
+        return 0;
+    }
+    match at::pointer(tcp.cast(), at::SOCK_NAMESPACE()) {
+        Some(namespace) => at::load(namespace, at::NAMESPACE_COOKIE()),
+        None => 0,
+    }
+}
+
 /// What the hooks of bind and release see is the kernel's own `struct sock`, though its type does not say so: members that
 /// their context does not show are read from there.
 pub mod bound {

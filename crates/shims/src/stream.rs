@@ -290,7 +290,7 @@ impl Operation {
         work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, remote.kind());
         let flags = if remote.is_local(work, namespace) { IS_LOOPBACK } else { 0 };
         work.values.set(words::FLAGS, flags);
-        work.values.set(words::COMPARTMENT_ID, namespace as u32);
+        work.write_compartment(namespace);
         match self.socket().and_then(socket::route_device) {
             Some(device) => work.write_interface(words::INTERFACE_INDEX, device, namespace),
             None => work.unknown_interface(words::INTERFACE_INDEX),

@@ -60,6 +60,12 @@ impl Task {
         pointer(self.0, at::TASK_CRED()).map(Credentials)
     }
 
+    /// `struct cgroup`: its control group in the hierarchy of version 2.
+    #[inline(always)]
+    pub fn cgroup(self) -> Option<Pointer> {
+        pointer(pointer(self.0, at::TASK_GROUPS())?, at::GROUPS_DEFAULT())
+    }
+
     /// How many threads of the process have not begun to exit.
     #[inline(always)]
     pub fn live_threads(self) -> Option<u32> {

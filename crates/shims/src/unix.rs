@@ -43,7 +43,7 @@ static UNIX_PATHS: HashMap<SocketPath, u64> = HashMap::with_max_entries(UNIX_ENT
 const EPERM: i32 = 1;
 
 /// Groups nest less deep below the command's than this; what is deeper counts as outside.
-const DEPTH: u32 = 16;
+pub const DEPTH: u32 = 16;
 
 /// `connect()` of a stream or of packets in sequence: `(struct sock *, struct sock *listening, struct sock *new)`.
 #[lsm(hook = "unix_stream_connect")]
@@ -75,7 +75,7 @@ fn judge(peer: Pointer) -> i32 {
 
 /// Whether a socket was made in the command's group or in one below it.
 #[inline(always)]
-fn is_of_group(socket: Pointer) -> Option<bool> {
+pub fn is_of_group(socket: Pointer) -> Option<bool> {
     let mut group = pointer(socket, at::SOCK_GROUP())?;
     for _ in 0..DEPTH {
         let id: u64 = load(pointer(group, at::GROUP_NODE())?, at::NODE_ID());

@@ -1,10 +1,12 @@
 //! The memory in which one classification is made, and the classification itself.
 
 use crate::{
+    cgroup,
     counters::count,
     identity,
     layers::discard,
     maps::{APPLICATIONS, CELLS, CONFIG, ENDPOINTS, INTERFACES, SHARED, TOTALS},
+    offsets as at,
     report::{About, report_event},
     scratch::claimed,
     task::current_is_ours,
@@ -58,6 +60,8 @@ pub struct Work {
     pub compartment: u64,
     /// Who has injected the packet; 0: nobody.
     pub injector: u64,
+    /// Why the kernel has dropped the packet, as its `enum skb_drop_reason` has it; 0: it has not.
+    pub drop: u64,
 }
 
 #[map]
@@ -69,11 +73,25 @@ pub const fn bit(word: usize) -> u64 {
 }
 
 /// The words of who owns a socket.
-const OWNER: u64 = bit(words::ALE_APP_ID)
-    | bit(words::ALE_ORIGINAL_APP_ID)
-    | bit(words::ALE_USER_ID)
-    | bit(words::GROUPS)
-    | bit(words::GROUPS + 1);
+const OWNER: u64 = {
+    let (mut bits, mut at) = (0, 0);
+    while at < words::OWNER.len() {
+        bits |= bit(words::OWNER[at]);
+        at += 1;
+    }
+    bits
+};
+
+/// The words of interfaces that a packet's values hold.
+pub const OF_INTERFACES: u64 = interface_words(words::INTERFACE_INDEX)
+    | bit(words::SUB_INTERFACE_INDEX)
+    | interface_words(words::ARRIVAL_INTERFACE_INDEX)
+    | interface_words(words::NEXTHOP_INTERFACE_INDEX)
+    | bit(words::NEXTHOP_SUB_INTERFACE_INDEX);
+
+const fn interface_words(first: usize) -> u64 {
+    (bit(words::INTERFACE_WORDS) - 1) << first
+}
 
 /// The image in the `CELLS` map.
 struct MapImage {
@@ -214,6 +232,7 @@ pub fn begin() -> Option<&'static mut Work> {
         memory.namespace = (&raw const config.namespace).read_volatile();
         (&raw mut memory.stop).write_volatile(0);
         (&raw mut memory.injector).write_volatile(0);
+        memory.drop = 0;
     }
     Some(memory)
 }
@@ -241,6 +260,13 @@ impl Work {
         for word in 0..WORDS {
             self.values.set_empty(word);
         }
+    }
+
+    /// Those values are looked at that filters at the ALE layers test: for a call that is shown nowhere else.
+    #[inline(always)]
+    pub fn ask_of_call(&mut self) {
+        // SAFETY: a valid map value; volatile, because the loader changes it while programs run.
+        self.asked = config().map_or(u64::MAX, |config| unsafe { (&raw const config.call_words).read_volatile() });
     }
 
     /// Every value is looked at: by a layer that authorizes.
@@ -291,6 +317,8 @@ impl Work {
     pub fn identify_task(&mut self) {
         // SAFETY: memory that is claimed.
         unsafe { identify_current(self) };
+        // not from there: the stack is short
+        cgroup::know(self.identity.cgroup);
     }
 
     /// Takes the identity of the calling task.
@@ -327,9 +355,14 @@ impl Work {
         if self.asks(OWNER) {
             self.identify_owner(socket);
         } else {
-            // that makes it nobody's
-            self.identity.process.started = 0;
+            self.identify_nobody();
         }
+    }
+
+    /// Nobody's identity: not looked at, or not known.
+    #[inline(always)]
+    pub fn identify_nobody(&mut self) {
+        self.identity.process.started = 0;
     }
 
     /// Takes an identity that was kept.
@@ -339,14 +372,16 @@ impl Work {
         unsafe { record_words::copy(owner, &raw mut self.identity) };
     }
 
-    /// Writes application, user and groups into the values.
+    /// Writes application, user and groups into the values, and the control group where the policy asks for it.
     #[inline(always)]
     pub fn write_identity(&mut self) {
+        if at::CGROUPS_ASKED() != 0 {
+            // SAFETY: memory that is claimed.
+            unsafe { cgroup::write_group(self) };
+        }
         let identity = &self.identity;
         if identity.process.started == 0 {
-            for word in
-                [words::ALE_APP_ID, words::ALE_ORIGINAL_APP_ID, words::ALE_USER_ID, words::GROUPS, words::GROUPS + 1]
-            {
+            for word in words::OWNER {
                 self.values.set_unknown(word);
             }
             return;
@@ -369,6 +404,16 @@ impl Work {
         } else {
             self.values.set(words::GROUPS, identity.groups[0]);
             self.values.set(words::GROUPS + 1, identity.groups[1]);
+        }
+    }
+
+    /// Writes the network namespace with this cookie.
+    #[inline(always)]
+    pub fn write_compartment(&mut self, namespace: u64) {
+        self.values.set(words::COMPARTMENT_ID, namespace as u32);
+        if at::NAMESPACES_ASKED() != 0 {
+            // SAFETY: memory that is claimed.
+            unsafe { cgroup::write_namespace(self, namespace) };
         }
     }
 

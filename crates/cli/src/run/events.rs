@@ -147,7 +147,7 @@ impl Recorder {
         }
         self.report_lost(0);
         let summary = json!({
-            "time": now(), "kind": "summary", "packets": Json::Null, "flows": self.flows_made,
+            "time": now(), "kind": "summary", "packets": ended.packets, "flows": self.flows_made,
             "permitted": ended.permitted, "blocked": ended.blocked, "lost": self.lost,
         });
         self.write(&summary);
@@ -183,6 +183,7 @@ impl Recorder {
         let identity = &event.identity;
         let known = identity.process.started != 0;
         let application = (known && identity.label.state.is_known()).then_some(&*event.program);
+        let told = json::Told { application, cgroup: event.cgroup.as_deref().filter(|_| known) };
         let mut line = json!({
             "time": time(event),
             "kind": "classify",
@@ -194,7 +195,7 @@ impl Recorder {
             "cpu": event.cpu,
             "seq": event.sequence,
             "flow": if event.flow == 0 { Json::Null } else { json!(event.flow) },
-            "values": policy.map(|policy| json::values(policy, event.layer, &event.values, application)),
+            "values": policy.map(|policy| json::values(policy, event.layer, &event.values, told)),
             "process": Json::Null,
         });
         if known {
@@ -207,6 +208,9 @@ impl Recorder {
         }
         if !event.reason.name().is_empty() {
             line["reason"] = json!(event.reason.name());
+        }
+        if let Some(reason) = &event.dropped {
+            line["drop_reason"] = json!(&**reason);
         }
         if event.blocked && !event.enforced {
             line["dry_run"] = json!(true);
@@ -262,6 +266,10 @@ impl Recorder {
             (Some(filter), reason) => format!("\"{}\" ({reason})", filter.filter.name),
             (None, "") => "no filter matched".to_owned(),
             (None, reason) => reason.to_owned(),
+        };
+        let why = match &event.dropped {
+            Some(reason) => format!("{why}; the kernel had dropped it: {reason}"),
+            None => why,
         };
         let layer = event.layer.name();
         let action = paint.action(action(event));

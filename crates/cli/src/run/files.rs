@@ -4,6 +4,7 @@
 //! folder of each symbolic link on the way to the file. A file that is being written is not looked at before whoever
 //! writes it has closed it, and a moment has passed in which nothing happened.
 
+use crate::policies::is_standard_input;
 use openwfp_sandbox::RunUser;
 use rustix::{
     fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags},
@@ -143,7 +144,7 @@ fn places(path: &Path) -> io::Result<Vec<(PathBuf, OsString)>> {
 
 /// Something on the way to the files that a user may write, so that he can change what they say.
 pub(super) fn writable(paths: &[PathBuf], user: &RunUser) -> Option<PathBuf> {
-    let files = paths.iter().filter(|path| path.is_file());
+    let files = paths.iter().filter(|path| !is_standard_input(path) && path.is_file());
     let all = files.filter_map(|path| places(path).ok()).flatten();
     let all = all.flat_map(|(folder, name)| [folder.join(name), folder]);
     // a link itself has no mode: its folder counts

@@ -19,7 +19,8 @@ use openwfp_kernel::unix::{NamedSocket, PRIVATE_FOLDER, UnixSockets, peers_are_s
 use openwfp_model::{Layer, LayerId};
 use openwfp_sandbox::Isolation;
 use reload::Reload;
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use rustix::stdio::dup2_stdin;
+use std::{fs::File, path::PathBuf, process::ExitCode, sync::Arc};
 
 pub(crate) use session::{Ended, Plan, Watcher, run as run_session};
 
@@ -44,6 +45,12 @@ fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
     let sources: Vec<policies::Source> =
         args.policy.iter().map(|path| policies::Source::read(path)).collect::<Result<_>>()?;
     let mut policy = policies::compiled_from(&sources, None, globals)?;
+    if args.policy.iter().any(|path| policies::is_standard_input(path)) {
+        // a terminal would still give something
+        let nothing = File::open("/dev/null").context("cannot open /dev/null")?;
+        dup2_stdin(&nothing).context("cannot close standard input")?;
+        globals.notice("the policy came from standard input, so the command's is empty");
+    }
     if args.watch {
         policy.know_groups(machine::groups());
     }

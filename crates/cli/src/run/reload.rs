@@ -64,8 +64,8 @@ impl<'a> Reload<'a> {
         let mut sources = vec![];
         for path in &self.args.policy {
             // a pipe, as from <(…), was read to its end at the start: it is empty now, and nothing would be filtered
-            if path.metadata().is_ok_and(|found| !found.is_file()) {
-                bail!("{} is not a file that can be read again", path.display());
+            if policies::is_standard_input(path) || path.metadata().is_ok_and(|found| !found.is_file()) {
+                bail!("{} is not a file that can be read again", policies::shown(path).display());
             }
             sources.push(policies::Source::read(path)?);
         }
@@ -167,6 +167,9 @@ impl Source for Reload<'_> {
                     count => format!("{count} filters"),
                 };
                 self.globals.notice(&format!("policy reloaded: generation {}, {filters}", replaced.generation));
+            }
+            Err(error @ EnforceError::UnknownGroup { .. }) if !self.args.watch => {
+                self.refused(&anyhow!("{error} (under --watch, later policies may name all groups of this machine)"));
             }
             Err(error) => self.refused(&anyhow!("{error}")),
         }

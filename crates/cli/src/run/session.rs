@@ -14,16 +14,15 @@ use openwfp_kernel::{
     unix::UnixSockets,
 };
 use openwfp_model::LayerId;
-use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, RunUser, Sandbox};
+use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, RunUser, Sandbox, end_with_descendants};
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::FlockOperation,
-    net::{AddressFamily, SocketFlags, SocketType, bind, netlink, socket_with},
 };
 use std::{
     ffi::OsString,
     fs::{self, File},
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::BorrowedFd,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -84,6 +83,8 @@ pub(crate) struct Next {
 /// What a run came to.
 pub(crate) struct Ended {
     pub outcome: Outcome,
+    /// Packets that were looked at; `None` where no layer saw them.
+    pub packets: Option<u64>,
     pub permitted: u64,
     pub blocked: u64,
     /// How many events each CPU has made.
@@ -92,6 +93,9 @@ pub(crate) struct Ended {
 
 /// Events are looked for this often although the kernel has not called: it does not for each one.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Nanoseconds of a clock tick, in which user space is told when processes have started (`USER_HZ` is 100 everywhere).
+const TICK: u64 = 10_000_000;
 
 /// Runs the command; the watcher is told what happens meanwhile.
 pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option<&mut dyn Source>) -> Result<Ended> {
@@ -130,6 +134,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
     drop(starting);
     let watched = watch(&group, &mut enforcement, &mut child, watcher, source);
     let totals = enforcement.totals().unwrap_or_default();
+    let packets = enforcement.packets().ok().flatten();
     let failures = enforcement.failures();
     if failures.sockets_not_ended > 0 {
         (plan.notice)(&format!("{} refused connections could not be ended and time out", failures.sockets_not_ended));
@@ -141,36 +146,25 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
     if without > 0 {
         (plan.notice)(&format!("{without} calls or packets were blocked for want of memory to decide them"));
     }
+    if failures.changes_not_followed > 0 {
+        (plan.notice)("a change of network interfaces or addresses could not be followed at once");
+    }
+    if failures.packets_unreadable > 0 {
+        let count = failures.packets_unreadable;
+        let what = if plan.dry_run { "would have been dropped" } else { "were dropped" };
+        (plan.notice)(&format!("{count} packets {what} because their headers cannot be read"));
+    }
     if let Err(error) = leave(enforcement, group, plan.notice) {
         (plan.notice)(&format!("the command has ended, but not all could be cleared up: {}", told(&error)));
     }
     let (outcome, sequences) = watched?;
     Ok(Ended {
         outcome,
+        packets,
         permitted: totals.iter().map(|layer| layer.permitted).sum(),
         blocked: totals.iter().map(|layer| layer.blocked).sum(),
         sequences,
     })
-}
-
-/// A socket on which the kernel tells that network interfaces or addresses have changed.
-fn network_changes() -> Option<OwnedFd> {
-    // protocol 0 is NETLINK_ROUTE; the groups RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR
-    const GROUPS: u32 = 0x1 | 0x10 | 0x100;
-    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
-    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, None).ok()?;
-    bind(&socket, &netlink::SocketAddrNetlink::new(0, GROUPS)).ok()?;
-    Some(socket)
-}
-
-/// Whether the socket had something to tell; what it was does not matter, since everything is read anew.
-fn has_changed(socket: &OwnedFd) -> bool {
-    let mut changed = false;
-    // an overflow is a change too
-    while let Ok(1..) | Err(rustix::io::Errno::NOBUFS) = rustix::io::read(socket, &mut [0; 8192]) {
-        changed = true;
-    }
-    changed
 }
 
 /// Hands on events and signals until the command has ended.
@@ -181,7 +175,6 @@ fn watch(
     watcher: &mut dyn Watcher,
     mut source: Option<&mut dyn Source>,
 ) -> Result<(Outcome, Vec<u64>)> {
-    let changes = network_changes();
     if source.is_some() {
         child.keep_hangups();
     }
@@ -191,7 +184,6 @@ fn watch(
             PollFd::from_borrowed_fd(child.signals(), PollFlags::IN),
             PollFd::from_borrowed_fd(enforcement.poll_fd(), PollFlags::IN),
         ];
-        ready.extend(changes.iter().map(|socket| PollFd::new(socket, PollFlags::IN)));
         let watched = source.as_ref().and_then(|source| source.descriptor());
         ready.extend(watched.map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN)));
         let limit = rustix::event::Timespec::try_from(LOOK_AGAIN).ok();
@@ -200,10 +192,6 @@ fn watch(
             Err(errno) => return Err(anyhow!("cannot wait for the command: {errno}")),
         }
         let asked = child.hand_on_signals()?;
-        if changes.as_ref().is_some_and(has_changed) {
-            // what cannot be told now is unreadable to the programs, and so closed
-            let _ = enforcement.refresh_interfaces();
-        }
         enforcement.events(|event| watcher.event(&event));
         watcher.looked();
         if let Some(source) = &mut source
@@ -212,9 +200,7 @@ fn watch(
             replace(enforcement, watcher, *source, next);
         }
         if group.is_gone() {
-            // whoever did that has moved the command out of it: nothing filters it any more
-            child.kill()?;
-            bail!("the control group {} has been removed under the command, which is ended", group.path().display());
+            return Err(end_all(group, enforcement, child));
         }
         if let Some(outcome) = child.try_wait()? {
             break outcome;
@@ -225,6 +211,26 @@ fn watch(
     enforcement.events(|event| watcher.event(&event));
     watcher.looked();
     Ok((outcome, sequences))
+}
+
+/// Ends the command and what it has started, when its group is gone. Only an empty group can be removed: whoever did that has moved
+/// them out of it, and nothing filters them any more.
+fn end_all(group: &RunGroup, enforcement: &Enforcement, child: &openwfp_sandbox::Child) -> anyhow::Error {
+    // the group may stand where its path does not lead any more
+    let _ = group.kill_all();
+    let executed = enforcement.labels().iter().map(|(process, _)| (process.tgid, Some(process.started / TICK)));
+    let roots: Vec<(u32, Option<u64>)> = executed.chain([(child.id(), None)]).collect();
+    let ended = end_with_descendants(&roots);
+    // it is one of them, unless it could not be found
+    let _ = child.kill();
+    let what = match ended {
+        0 | 1 => "the command is ended".to_owned(),
+        _ => format!("the command and all that it has started ({ended} processes) are ended"),
+    };
+    anyhow!(
+        "the control group {} has been removed under the command, so that nothing filters it any more: {what}",
+        group.path().display()
+    )
 }
 
 /// Takes a policy over, if it is one and can be.

@@ -12,7 +12,7 @@
 //! `FWP_MATCH_PREFIX` looks at the *end* of a text or blob, whatever its name says (MS docs: `FWP_MATCH_TYPE`).
 
 use super::CompileError;
-use openwfp_model::{FieldId, MatchType, SecurityDescriptor, Value};
+use openwfp_model::{FieldId, MatchType, SecurityDescriptor, Value, extension};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     string::String,
@@ -93,6 +93,8 @@ struct FieldClasses {
     /// Numbers below the last of those that are nobody's, the highest first.
     gaps: Vec<u32>,
     wide: Vec<Wide>,
+    /// The values are paths of a tree: what is below a named one, and below no deeper one, has a class of its own.
+    tree: bool,
 }
 
 impl FieldClasses {
@@ -102,7 +104,7 @@ impl FieldClasses {
         let taken: HashSet<u32> = before.values().copied().collect();
         let last = taken.iter().max().copied().unwrap_or(0);
         let gaps = (1..last).rev().filter(|number| !taken.contains(number)).collect();
-        Self { named: vec![None; last as usize], before, gaps, ..Self::default() }
+        Self { named: vec![None; last as usize], before, gaps, tree: previous.tree, ..Self::default() }
     }
 
     /// Gives a value the number that it had before, else the lowest that is nobody's.
@@ -125,9 +127,34 @@ impl FieldClasses {
         if let Some(&number) = self.numbers.get(value) {
             return number;
         }
+        if self.tree {
+            return self.class_below(value);
+        }
         let set =
             self.wide.iter().enumerate().filter(|(_, wide)| wide.meets(value)).fold(0, |set, (bit, _)| set | 1 << bit);
         if set == 0 { 0 } else { self.named.len() as u32 + set }
+    }
+
+    /// The class of what is below the deepest path that is named above this one; 0: none is.
+    fn class_below(&self, value: &Value) -> u32 {
+        let Some(mut path) = text_of(value) else { return 0 };
+        while let Some((above, _)) = path.rsplit_once('/') {
+            let group = if above.is_empty() { "/" } else { above };
+            if let Some(&number) = self.numbers.get(&below(group)) {
+                return number;
+            }
+            path = above;
+        }
+        0
+    }
+
+    /// The classes of a path and of what is below it.
+    fn at_or_below(&self, group: &Value) -> Vec<u32> {
+        let Some(group) = text_of(group) else { return vec![] };
+        let holds = |path: &str| extension::is_at_or_below(path, group);
+        let named = (1..).zip(&self.named);
+        let named = named.filter(|(_, value)| value.as_ref().and_then(text_of).is_some_and(holds));
+        named.map(|(number, _)| number).collect()
     }
 
     /// The classes of the values that meet a comparison.
@@ -164,7 +191,13 @@ impl Classes {
     /// Takes note of what a condition compares with.
     pub(super) fn note(&mut self, field: FieldId, match_type: MatchType, value: &Value) -> Result<(), CompileError> {
         let classes = self.fields.entry(space(field)).or_default();
-        if let Some(wide) = wide(match_type, value) {
+        classes.tree = field == FieldId::LINUX_CGROUP;
+        if classes.tree {
+            if let Some(path) = text_of(value) {
+                classes.name(value);
+                classes.name(&below(path));
+            }
+        } else if let Some(wide) = wide(match_type, value) {
             if !classes.wide.contains(&wide) {
                 classes.wide.push(wide);
             }
@@ -183,6 +216,7 @@ impl Classes {
             return vec![];
         };
         let mut matching = match wide(match_type, value) {
+            Some(_) if classes.tree => classes.at_or_below(value),
             Some(wide) => classes.matching(&wide),
             None => vec![classes.class(value)],
         };
@@ -224,8 +258,9 @@ impl Classes {
     #[must_use]
     pub fn example(&self, field: FieldId, class: u32) -> Option<Value> {
         let classes = self.fields.get(&space(field))?;
-        let named = classes.named.get((class as usize).checked_sub(1)?);
-        named.cloned().flatten().or_else(|| {
+        let named = classes.named.get((class as usize).checked_sub(1)?).cloned().flatten();
+        let named = named.map(|value| if is_below(&value) { inside(&value) } else { value });
+        named.or_else(|| {
             let examples = classes.wide.iter().filter_map(|wide| match wide {
                 Wide::Prefix(value) | Wide::CaseInsensitive(value) => Some(longer(value)),
                 Wide::Descriptor(_) => None,
@@ -238,6 +273,32 @@ impl Classes {
 /// The field whose classes a field uses: both applications of an event are told apart in the same way.
 fn space(field: FieldId) -> FieldId {
     if field == FieldId::ALE_ORIGINAL_APP_ID { FieldId::ALE_APP_ID } else { field }
+}
+
+/// What stands for every path below a group: its path with a `/` at the end, which no group's path has.
+fn below(group: &str) -> Value {
+    let mut path = String::from(group);
+    path.push('/');
+    Value::UnicodeString(path)
+}
+
+/// The group of which a value of [`named`](Classes::named) stands for everything below.
+#[must_use]
+pub fn group_above(value: &Value) -> Option<&str> {
+    let group = text_of(value)?.strip_suffix('/')?;
+    (!group.is_empty()).then_some(group)
+}
+
+fn is_below(value: &Value) -> bool {
+    matches!(value, Value::UnicodeString(_)) && group_above(value).is_some()
+}
+
+/// A path below a group that nobody names.
+fn inside(value: &Value) -> Value {
+    let group = group_above(value).unwrap_or_default();
+    let mut path = String::from(if group == "/" { "" } else { group });
+    path.push_str("/~");
+    Value::UnicodeString(path)
 }
 
 /// A value that ends so, and that nobody names.
@@ -323,6 +384,50 @@ mod tests {
         assert_eq!(second.class(FieldId::ALE_APP_ID, &application("/a")), 0);
         let third = noted(Classes::after(&second), &["/f", "/e", "/g", "/h"]);
         assert_eq!(named(&third), [is(1, "/f"), is(2, "/g"), is(5, "/e"), is(6, "/h")]);
+    }
+
+    #[test]
+    fn control_groups_are_a_tree() {
+        let (field, text) = (FieldId::LINUX_CGROUP, |path: &str| Value::UnicodeString(path.into()));
+        let mut classes = Classes::default();
+        classes.note(field, MatchType::Prefix, &text("/a")).unwrap();
+        classes.note(field, MatchType::Equal, &text("/a/b/c")).unwrap();
+        let holds = |match_type, named: &str, path: &str| {
+            let (ranges, class) = (classes.ranges(field, match_type, &text(named)), classes.class(field, &text(path)));
+            ranges.iter().any(|&(low, high)| (low..=high).contains(&class))
+        };
+        for (path, below, equal) in [
+            ("/a", true, false),
+            ("/a/x", true, false),
+            ("/a/b", true, false),
+            ("/a/b/c", true, true),
+            ("/a/b/c/d", true, false),
+            ("/ab", false, false),
+            ("/", false, false),
+            ("/x/a", false, false),
+        ] {
+            assert_eq!(holds(MatchType::Prefix, "/a", path), below, "{path}");
+            assert_eq!(holds(MatchType::NotPrefix, "/a", path), !below, "{path}");
+            assert_eq!(holds(MatchType::Equal, "/a/b/c", path), equal, "{path}");
+            assert_eq!(holds(MatchType::NotEqual, "/a/b/c", path), !equal, "{path}");
+        }
+        for class in 1..=4 {
+            let example = classes.example(field, class).unwrap();
+            assert_eq!(classes.class(field, &example), class, "{example:?}");
+        }
+        classes.note(field, MatchType::Prefix, &text("/")).unwrap();
+        let all = classes.ranges(field, MatchType::Prefix, &text("/"));
+        let class = |path| classes.class(field, &text(path));
+        assert!(
+            ["/", "/z", "/a", "/a/b/c/d"]
+                .map(class)
+                .iter()
+                .all(|&class| { all.iter().any(|&(low, high)| (low..=high).contains(&class)) })
+        );
+        assert_eq!(
+            classes.named(field).filter_map(|(_, value)| group_above(value)).collect::<Vec<_>>(),
+            ["/a", "/a/b/c", "/"]
+        );
     }
 
     #[test]

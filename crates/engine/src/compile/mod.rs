@@ -27,7 +27,7 @@ mod schema;
 mod users;
 
 pub use change::Change;
-pub use classes::Classes;
+pub use classes::{Classes, group_above};
 pub use error::CompileError;
 pub use event::{Event, EventValue};
 pub use explain::{

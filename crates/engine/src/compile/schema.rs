@@ -44,12 +44,13 @@ impl Schema {
 
     fn build(layer: &Layer) -> Self {
         let own: usize =
-            layer.fields.iter().filter(|field| common_word(field.field).is_none()).map(|f| shape(f).0).sum();
+            layer.all_fields().filter(|field| common_word(field.field).is_none()).map(|f| shape(f).0).sum();
         // the layers with the most fields of their own (those of RPC) know no interfaces
-        let fits = words::LAYER_OWN + own <= WORDS;
+        let end = if layer.extension_fields().is_empty() { WORDS } else { words::LINUX_CGROUP };
+        let fits = words::LAYER_OWN + own <= end;
         let mut free = if fits { words::LAYER_OWN } else { words::ARRIVAL_INTERFACE_INDEX };
         let mut fields: Vec<FieldWords> = Vec::with_capacity(layer.fields.len());
-        for field in layer.fields {
+        for field in layer.all_fields() {
             let (count, mut encoding) = shape(field);
             if field.field == FieldId::ALE_USER_ID {
                 encoding = Encoding::User;
@@ -67,7 +68,7 @@ impl Schema {
         Self { fields }
     }
 
-    /// Every field of the layer, in the layer's order.
+    /// Every field of the layer, in the layer's order, then ours.
     #[must_use]
     pub fn fields(&self) -> &[FieldWords] {
         &self.fields
@@ -124,6 +125,10 @@ fn common_word(field: FieldId) -> Option<usize> {
             words::NEXTHOP_SUB_INTERFACE_INDEX
         }
         FieldId::ORIGINAL_ICMP_TYPE => words::ORIGINAL_ICMP_TYPE,
+        FieldId::LINUX_CGROUP => words::LINUX_CGROUP,
+        FieldId::LINUX_SYSTEMD_UNIT => words::LINUX_SYSTEMD_UNIT,
+        FieldId::LINUX_CONTAINER => words::LINUX_CONTAINER,
+        FieldId::LINUX_NETWORK_NAMESPACE => words::LINUX_NETWORK_NAMESPACE,
         _ => return None,
     })
 }
@@ -172,7 +177,11 @@ pub fn unknown(layer: LayerId, field: FieldId) -> Option<Unknown> {
         | FieldId::IP_PHYSICAL_NEXTHOP_INTERFACE
         | FieldId::ALE_APP_ID
         | FieldId::ALE_ORIGINAL_APP_ID
-        | FieldId::ALE_USER_ID => Some(Unknown::Unreadable),
+        | FieldId::ALE_USER_ID
+        | FieldId::LINUX_CGROUP
+        | FieldId::LINUX_SYSTEMD_UNIT
+        | FieldId::LINUX_CONTAINER
+        | FieldId::LINUX_NETWORK_NAMESPACE => Some(Unknown::Unreadable),
         _ => None,
     }
 }

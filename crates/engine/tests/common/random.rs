@@ -136,12 +136,12 @@ fn filter(random: &mut Random, layer: LayerId, keys: &[Guid], callouts: &[Guid],
 
 /// The fields that conditions of random filters test.
 fn fields(layer: LayerId) -> Vec<LayerField> {
-    let all = layer.layer().fields;
+    let all = layer.layer();
     let tested = |field: &&LayerField| {
         let name = field.field.name();
         !name.starts_with("RESERVED") && !name.contains("PROFILE")
     };
-    all.iter().filter(tested).take(14).copied().collect()
+    all.fields.iter().filter(tested).take(14).chain(all.extension_fields()).copied().collect()
 }
 
 fn condition(random: &mut Random, layer: LayerId, field: &LayerField) -> Option<FilterCondition> {
@@ -247,6 +247,14 @@ pub fn value(random: &mut Random, field: &LayerField) -> Value {
             Value::Application(random.pick(&["/usr/bin/curl", "/usr/bin/CURL", "/usr/bin/dig", "/bin/sh"]).into())
         }
         DataType::ByteBlob => Value::ByteBlob(random.pick(&[vec![], vec![1], vec![1, 2], vec![1, 2, 3], vec![9]])),
+        DataType::UnicodeString if field.field.is_extension() => {
+            let texts: &[&str] = match field.field {
+                FieldId::LINUX_CGROUP => &["/", "/a", "/a/b", "/a/b/c", "/a/bc", "/b"],
+                FieldId::LINUX_SYSTEMD_UNIT => &["a.service", "b.scope", "user@1.service"],
+                _ => &["a", "b", "abc"],
+            };
+            Value::UnicodeString(random.pick(texts).into())
+        }
         DataType::UnicodeString => {
             Value::UnicodeString(random.pick(&["", "a", "ab", "AB", "abc", "example.org"]).into())
         }
@@ -258,7 +266,8 @@ pub fn value(random: &mut Random, field: &LayerField) -> Value {
 /// A random event at a layer; all three states of values occur.
 pub fn event(random: &mut Random, layer: LayerId) -> Event {
     let mut event = Event::new(layer);
-    for field in Layer::all()[layer.get() as usize].fields.iter().take(16) {
+    let layer_fields = &Layer::all()[layer.get() as usize];
+    for field in layer_fields.fields.iter().take(16).chain(layer_fields.extension_fields()) {
         let value = match random.below(100) {
             0..12 => continue,
             12..16 if unknown(layer, field.field).is_some() => EventValue::Unknown,

@@ -1,7 +1,7 @@
 //! A process that does what a script says, to be run in a control group: this test program once more, told by a variable of
 //! its environment.
 
-use super::{bulk, odd, unix};
+use super::{bulk, odd, storm, unix};
 use std::{
     cell::RefCell,
     env,
@@ -104,6 +104,16 @@ fn perform(line: &str) -> io::Result<()> {
         "udp-storm" => storm(address()?, words[2].parse().map_err(io::Error::other)?),
         // connected datagrams until the standard input is closed: from sockets that live for eight of them each
         "send-storm" => send_storm(address()?),
+        // what is shot at, what it has received, and what shoots
+        "storm-open" => storm::open(words[1].parse().map_err(io::Error::other)?),
+        "storm-tell" => {
+            storm::tell();
+            Ok(())
+        }
+        "storm-send" => {
+            let number = |at: usize| words[at].parse::<u64>().map_err(io::Error::other);
+            storm::send(number(1)?, number(2)? as usize)
+        }
         "on-cpu" => on_cpu(words[1].parse().map_err(io::Error::other)?),
         // Unix sockets, by a path or `@` and an abstract name: what is asked for, then where
         "unix" => unix::act(words[1], words[2]),
@@ -127,6 +137,13 @@ fn perform(line: &str) -> io::Result<()> {
         // bound to the address, for "send" and "receive"
         "udp-at" => {
             let socket = UdpSocket::bind(address()?)?;
+            SENDER.set(Some(socket));
+            Ok(())
+        }
+        // likewise, with room for hardly anything that comes
+        "udp-at-narrow" => {
+            let socket = UdpSocket::bind(address()?)?;
+            odd::narrow(&socket)?;
             SENDER.set(Some(socket));
             Ok(())
         }

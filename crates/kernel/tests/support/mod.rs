@@ -6,12 +6,17 @@
 pub mod actor;
 pub mod bulk;
 pub mod diverting;
+pub mod frames;
 pub mod live;
 pub mod net;
 pub mod obedient;
 pub mod odd;
+pub mod pins;
 pub mod router;
+pub mod storm;
+pub mod talk;
 pub mod unix;
+pub mod wire;
 
 use openwfp_abi::label::Label;
 use openwfp_kernel::{
@@ -57,10 +62,15 @@ impl OwnGroup {
 impl Drop for OwnGroup {
     fn drop(&mut self) {
         let _ = fs::write(self.0.path.join("cgroup.kill"), "1");
-        let below = fs::read_dir(&self.0.path).into_iter().flatten().filter_map(Result::ok);
-        let mut folders: Vec<PathBuf> = below.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
-        folders.push(self.0.path.clone());
-        for folder in folders {
+        let mut folders: Vec<PathBuf> = vec![self.0.path.clone()];
+        let mut looked_at = 0;
+        while let Some(folder) = folders.get(looked_at) {
+            let below = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+            let below: Vec<PathBuf> = below.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+            folders.extend(below);
+            looked_at += 1;
+        }
+        for folder in folders.into_iter().rev() {
             let gone = wait_until(|| fs::remove_dir(&folder).is_ok());
             if !gone {
                 eprintln!("{} could not be removed", folder.display());

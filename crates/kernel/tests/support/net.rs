@@ -200,8 +200,18 @@ impl Tap {
 
     /// Sends a frame as it is.
     pub fn send(&self, frame: &[u8]) {
+        assert!(self.sends(frame), "{}", io::Error::last_os_error());
+    }
+
+    /// Whether a frame is sent.
+    pub fn sends(&self, frame: &[u8]) -> bool {
         // SAFETY: memory of this length.
-        let sent = unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
-        assert_eq!(sent, frame.len() as isize, "{}", io::Error::last_os_error());
+        unsafe { libc::send(self.0.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) == frame.len() as isize }
+    }
+}
+
+impl AsRawFd for Tap {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_raw_fd()
     }
 }

@@ -64,6 +64,11 @@ fn set(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), 4) })
 }
 
+/// Leaves as little room for what comes as a socket can have.
+pub fn narrow(socket: &UdpSocket) -> io::Result<()> {
+    set(&socket.try_clone()?.into(), libc::SOL_SOCKET, libc::SO_RCVBUF)
+}
+
 /// Connects; the family is that of the address to bind to, if there is one.
 pub fn connect_from(kind: i32, protocol: i32, from: Option<SocketAddr>, to: SocketAddr) -> io::Result<OwnedFd> {
     let socket = socket(family(from.unwrap_or(to)), kind, protocol)?;

@@ -154,7 +154,7 @@ pub fn address(event: &Event, field: FieldId) -> Option<IpAddr> {
 }
 
 /// What was met that has to do with a machine of the net: the families, in order, once there are as many. The kernel's own talk
-/// with neighbours and groups is left out.
+/// with neighbours and groups is left out, and what it drops by itself.
 pub fn met_with(live: &mut Live, net: u8, v6: bool, count: usize) -> Vec<&'static str> {
     let started = Instant::now();
     loop {
@@ -181,7 +181,8 @@ fn families_met_with(live: &Live, net: u8, v6: bool) -> Vec<&'static str> {
         layer if layer.name().starts_with("IPFORWARD") => true,
         _ => address(event, FieldId::IP_REMOTE_ADDRESS) == Some(peer),
     };
-    let classified = live.events.iter().filter(|event| event.kind == EventKind::Classify).filter(concerns);
+    let classified = live.events.iter().filter(|event| event.kind == EventKind::Classify && event.dropped.is_none());
+    let classified = classified.filter(concerns);
     let family = |event: &Event| {
         let name = event.layer.name();
         name.strip_suffix("_V4").or_else(|| name.strip_suffix("_V6")).unwrap_or(name)

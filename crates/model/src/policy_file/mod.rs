@@ -143,6 +143,17 @@ pub trait Resolver {
 
     /// The absolute path without symbolic links that an absolute path leads to, or why it leads nowhere.
     fn canonicalize(&self, path: &str) -> Result<String, String>;
+
+    /// The whole id or name of the container of this name, id, or beginning of an id, or why there is none. Without a machine it is
+    /// what is written.
+    fn container(&self, text: &str) -> Result<String, String> {
+        Ok(text.to_owned())
+    }
+
+    /// The inode number of the network namespace of this name or file, or why there is none.
+    fn network_namespace(&self, text: &str) -> Result<u32, String> {
+        Err(format!("unknown network namespace `{text}`"))
+    }
 }
 
 /// A machine without users and groups, where every path leads to itself: for policies of other machines.

@@ -38,6 +38,10 @@ pub(super) enum Kind {
     Sid,
     User,
     Text,
+    /// The text of a field of ours.
+    Linux,
+    /// A network namespace: its number, or what leads to it.
+    Namespace,
 }
 
 /// The field of a condition, with what its values need to be read.
@@ -104,12 +108,22 @@ impl Subject {
             Kind::Sid => "a SID as a string, such as \"S-1-5-32-545\"".to_owned(),
             Kind::User => "the name or number of a user, `{ group = … }`, or a security descriptor in SDDL".to_owned(),
             Kind::Text => "a string".to_owned(),
+            Kind::Linux => match self.field.field {
+                FieldId::LINUX_CGROUP => {
+                    "the path of a control group as a string, such as \"/system.slice\"".to_owned()
+                }
+                FieldId::LINUX_SYSTEMD_UNIT => "the name of a unit as a string, such as \"ssh.service\"".to_owned(),
+                _ => "the id or name of a container as a string".to_owned(),
+            },
+            Kind::Namespace => "the name of a network namespace, its file, or its inode number".to_owned(),
         }
     }
 }
 
 fn kind(field: &LayerField) -> Kind {
     match (field.field_type, field.data_type) {
+        _ if field.field == FieldId::LINUX_NETWORK_NAMESPACE => Kind::Namespace,
+        _ if field.field.is_extension() => Kind::Linux,
         (FieldType::IpAddress, _) => Kind::Address,
         (FieldType::Flags, _) => Kind::Flags,
         (_, DataType::ByteArray6) => Kind::Mac,
@@ -148,7 +162,7 @@ impl Reader<'_> {
 
     fn integer_operand(&mut self, subject: &Subject, node: &Node, number: i128) -> Option<Operand> {
         let value = match subject.kind {
-            Kind::Number | Kind::Flags => match u64::try_from(number) {
+            Kind::Number | Kind::Flags | Kind::Namespace => match u64::try_from(number) {
                 Ok(number) if number <= subject.max() => subject.number(number),
                 _ => return self.too_large(subject, node, &number.to_string()),
             },
@@ -187,6 +201,8 @@ impl Reader<'_> {
             },
             Kind::Application => self.application(node, text)?,
             Kind::Bytes | Kind::Text => self.blob_text(node, text)?,
+            Kind::Linux => self.linux(subject.field.field, node, text)?,
+            Kind::Namespace => self.namespace(node, text)?,
             Kind::Sid => match text.parse::<Sid>() {
                 Ok(sid) => Value::Sid(sid),
                 Err(_) if !text.starts_with("S-") && subject.field.field == FieldId::ALE_USER_ID => {
@@ -275,6 +291,33 @@ impl Reader<'_> {
             }
         };
         self.fail(Diagnostic::error(node.span, "not the path of an application", problem))
+    }
+
+    /// A text of a field of ours, whose form the condition's own check sees to. A part of a container's id stands for the container
+    /// that there is.
+    fn linux(&mut self, field: FieldId, node: &Node, text: &str) -> Option<Value> {
+        if field != FieldId::LINUX_CONTAINER {
+            return Some(Value::UnicodeString(text.to_owned()));
+        }
+        Some(Value::UnicodeString(match self.resolver.container(text) {
+            Ok(container) => container,
+            Err(reason) => {
+                let label = "kept as it is written: nothing matches until a container has this id or name";
+                self.report(Diagnostic::warning(node.span, reason, label));
+                text.to_owned()
+            }
+        }))
+    }
+
+    fn namespace(&mut self, node: &Node, text: &str) -> Option<Value> {
+        let number = parse_number(text).and_then(|number| number.try_into().ok());
+        match number.map_or_else(|| self.resolver.network_namespace(text), Ok) {
+            Ok(inode) => Some(Value::Uint32(inode)),
+            Err(reason) => {
+                let label = "expected a name under /run/netns, a file such as /proc/PID/ns/net, or an inode number";
+                self.fail(Diagnostic::error(node.span, reason, label))
+            }
+        }
     }
 
     fn user_text(&mut self, node: &Node, text: &str) -> Option<Value> {

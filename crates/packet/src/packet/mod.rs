@@ -1,14 +1,19 @@
 //! A captured frame as far as classification needs it: addresses, protocol, ports, and what the link told.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+mod address;
+mod original;
+mod transport;
+
+pub use address::AddressType;
+pub use original::{Original, OriginalTransport};
+pub use transport::{IcmpHeader, TcpHeader, Transport};
+
+use core::net::{IpAddr, Ipv6Addr};
 
 use openwfp_model::IpVersion;
 
 use crate::link::{LinkFrame, LinkInfo, LinkType, Network};
-use crate::wire::{
-    EtherType, Fragment, Icmpv4Packet, Icmpv6Packet, Ipv4Packet, Ipv6Chain, Ipv6Packet, PortsHeader, TcpFlags,
-    TcpSegment, UdpDatagram, WireError, protocol,
-};
+use crate::wire::{EtherType, Fragment, Icmpv4Packet, Icmpv6Packet, Ipv4Packet, Ipv6Packet, WireError, protocol};
 
 /// What a frame turned out to be.
 #[derive(Clone, Copy, Debug)]
@@ -43,56 +48,6 @@ pub struct Packet<'a> {
     pub payload_length: usize,
     /// What stood before the packet.
     pub link: LinkInfo,
-}
-
-/// The beginning of a payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Transport {
-    /// TCP.
-    Tcp(TcpHeader),
-    /// UDP, UDP-Lite, SCTP or DCCP.
-    Ports {
-        /// The sender's port.
-        source: u16,
-        /// The receiver's port.
-        destination: u16,
-    },
-    /// ICMP, or ICMPv6.
-    Icmp(IcmpHeader),
-    /// A protocol that has neither ports nor types, or whose headers are not looked at.
-    Other,
-    /// The packet is a fragment that does not begin the datagram.
-    LaterFragment,
-}
-
-/// What flows and streams need of a TCP segment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TcpHeader {
-    /// The sender's port.
-    pub source: u16,
-    /// The receiver's port.
-    pub destination: u16,
-    /// The control bits.
-    pub flags: TcpFlags,
-    /// The sequence number.
-    pub sequence: u32,
-    /// The acknowledgment number, which counts where [`TcpFlags::ACK`] is set.
-    pub acknowledgment: u32,
-    /// The length of the header with its options, in bytes.
-    pub header_length: u8,
-}
-
-/// What flows need of an ICMP message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct IcmpHeader {
-    /// The type.
-    pub message_type: u8,
-    /// The code.
-    pub code: u8,
-    /// The identifier of an echo or its reply.
-    pub identifier: Option<u16>,
-    /// Whether the message reports an error about another packet.
-    pub is_error: bool,
 }
 
 impl<'a> Packet<'a> {
@@ -205,181 +160,6 @@ fn unmapped(source: Ipv6Addr, destination: Ipv6Addr) -> (IpAddr, IpAddr) {
     }
 }
 
-impl Transport {
-    /// Reads the beginning of a payload.
-    ///
-    /// # Errors
-    /// What is wrong with the header, with the offset in `payload`.
-    #[inline]
-    pub fn read(version: IpVersion, protocol: u8, payload: &[u8]) -> Result<Self, WireError> {
-        Ok(match (protocol, version) {
-            (protocol::TCP, _) => {
-                let segment = TcpSegment::new_checked(payload)?;
-                Self::Tcp(TcpHeader {
-                    source: segment.source_port(),
-                    destination: segment.destination_port(),
-                    flags: segment.flags(),
-                    sequence: segment.sequence(),
-                    acknowledgment: segment.acknowledgment(),
-                    // Four bits of words of four bytes.
-                    header_length: segment.header_length() as u8,
-                })
-            }
-            (protocol::UDP, _) => {
-                let datagram = UdpDatagram::new_checked(payload)?;
-                Self::Ports { source: datagram.source_port(), destination: datagram.destination_port() }
-            }
-            (protocol::UDP_LITE | protocol::SCTP | protocol::DCCP, _) => {
-                let ports = PortsHeader::new_checked(payload)?;
-                Self::Ports { source: ports.source_port(), destination: ports.destination_port() }
-            }
-            (protocol::ICMP, IpVersion::V4) => {
-                let message = Icmpv4Packet::new_checked(payload)?;
-                Self::Icmp(IcmpHeader {
-                    message_type: message.message_type(),
-                    code: message.code(),
-                    identifier: message.identifier(),
-                    is_error: message.is_error(),
-                })
-            }
-            (protocol::ICMPV6, IpVersion::V6) => {
-                let message = Icmpv6Packet::new_checked(payload)?;
-                Self::Icmp(IcmpHeader {
-                    message_type: message.message_type(),
-                    code: message.code(),
-                    identifier: message.identifier(),
-                    is_error: message.is_error(),
-                })
-            }
-            _ => Self::Other,
-        })
-    }
-
-    /// Reads the beginning of what was fragmented: in IPv6 extension headers can stand before the protocol.
-    /// Returns the protocol as well.
-    ///
-    /// # Errors
-    /// What is wrong with the headers, with the offset in `payload`.
-    pub fn read_fragmentable(version: IpVersion, protocol: u8, payload: &[u8]) -> Result<(u8, Self), WireError> {
-        if version == IpVersion::V4 {
-            return Ok((protocol, Self::read(version, protocol, payload)?));
-        }
-        let chain = Ipv6Chain::walk(protocol, payload)?;
-        if chain.fragment().is_some() {
-            return Err(WireError::new(0, crate::wire::Malformation::NestedFragment));
-        }
-        let transport = Self::read(version, chain.protocol(), chain.payload());
-        Ok((chain.protocol(), transport.map_err(|error| error.within(chain.length()))?))
-    }
-}
-
-/// What an ICMP error quotes of the packet that it is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Original {
-    /// Who sent that packet.
-    pub source: IpAddr,
-    /// Who should have received it.
-    pub destination: IpAddr,
-    /// Its protocol.
-    pub protocol: u8,
-    /// Its ports, or its ICMP type with the identifier.
-    pub transport: OriginalTransport,
-    /// Bytes 4 to 7 of its payload, zeros where they are missing: of UDP length and checksum, of TCP the sequence number.
-    pub mark: [u8; 4],
-}
-
-/// What is quoted of the payload; eight bytes are all that an error must carry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OriginalTransport {
-    /// The ports of TCP, UDP, UDP-Lite, SCTP or DCCP.
-    Ports {
-        /// The sender's port.
-        source: u16,
-        /// The receiver's port.
-        destination: u16,
-    },
-    /// An ICMP message.
-    Icmp(IcmpHeader),
-    /// Another protocol.
-    Other,
-}
-
-impl Original {
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let (source, destination, version, protocol, payload) = match bytes.first()? >> 4 {
-            4 => {
-                let ip = Ipv4Packet::new_checked(bytes).ok()?;
-                if ip.fragment().is_some_and(|fragment| fragment.at != 0) {
-                    return None;
-                }
-                (ip.source().into(), ip.destination().into(), IpVersion::V4, ip.protocol(), ip.payload())
-            }
-            6 => {
-                let ip = Ipv6Packet::new_checked(bytes).ok()?;
-                let chain = ip.chain().ok()?;
-                if chain.fragment().is_some_and(|fragment| fragment.at != 0) {
-                    return None;
-                }
-                let (source, destination) = unmapped(ip.source(), ip.destination());
-                (source, destination, IpVersion::V6, chain.protocol(), chain.payload())
-            }
-            _ => return None,
-        };
-        let transport = match protocol {
-            protocol::TCP | protocol::UDP | protocol::UDP_LITE | protocol::SCTP | protocol::DCCP => {
-                let ports = PortsHeader::new_checked(payload).ok()?;
-                OriginalTransport::Ports { source: ports.source_port(), destination: ports.destination_port() }
-            }
-            _ => match Transport::read(version, protocol, payload).ok()? {
-                Transport::Icmp(header) => OriginalTransport::Icmp(header),
-                _ => OriginalTransport::Other,
-            },
-        };
-        let mark = payload.get(4..8).and_then(|bytes| bytes.first_chunk()).copied().unwrap_or_default();
-        Some(Self { source, destination, protocol, transport, mark })
-    }
-}
-
-/// The kind of an address, as `NL_ADDRESS_TYPE` numbers it in the fields `IP_LOCAL_ADDRESS_TYPE` and
-/// `IP_DESTINATION_ADDRESS_TYPE`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
-pub enum AddressType {
-    /// No address: `0.0.0.0` or `::`.
-    Unspecified = 0,
-    /// One interface.
-    Unicast = 1,
-    /// The nearest of several. No packet shows that an address is one.
-    Anycast = 2,
-    /// A group.
-    Multicast = 3,
-    /// Every station of a link.
-    Broadcast = 4,
-}
-
-impl AddressType {
-    /// The kind of `address`; `link_broadcast` says that the frame was addressed to every station, which makes an
-    /// IPv4 address that it was sent to the broadcast address of its network.
-    #[inline]
-    #[must_use]
-    pub fn of(address: IpAddr, link_broadcast: bool) -> Self {
-        match address {
-            IpAddr::V4(address) if address.is_multicast() => Self::Multicast,
-            IpAddr::V4(Ipv4Addr::BROADCAST) => Self::Broadcast,
-            IpAddr::V6(address) if address.is_multicast() => Self::Multicast,
-            address if address.is_unspecified() => Self::Unspecified,
-            IpAddr::V4(_) if link_broadcast => Self::Broadcast,
-            _ => Self::Unicast,
-        }
-    }
-
-    /// Whether a packet to such an address is for more than one receiver.
-    #[must_use]
-    pub const fn is_group(self) -> bool {
-        matches!(self, Self::Multicast | Self::Broadcast)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -456,15 +236,6 @@ mod tests {
     }
 
     #[test]
-    fn a_fragment_inside_a_datagram_is_malformed() {
-        let inner = [&[17, 0, 0, 1, 0, 0, 0, 1][..], &UDP].concat();
-        let read = Transport::read_fragmentable(IpVersion::V6, 44, &inner);
-        assert_eq!(read.unwrap_err().malformation, Malformation::NestedFragment);
-        let options = [&[17, 0, 0, 0, 0, 0, 0, 0][..], &UDP].concat();
-        assert_eq!(Transport::read_fragmentable(IpVersion::V6, 60, &options), Ok((protocol::UDP, PORTS)));
-    }
-
-    #[test]
     fn offsets_of_errors_count_from_the_start_of_the_frame() {
         let mut frame = vec![0; 12];
         frame.extend([0x81, 0x00, 0x00, 0x07, 0x08, 0x00]);
@@ -491,22 +262,5 @@ mod tests {
         let echo = IcmpHeader { message_type: 128, code: 0, identifier: Some(7), is_error: false };
         assert_eq!(parse(&bytes).original().unwrap().transport, OriginalTransport::Icmp(echo));
         assert_eq!(parse(&ipv4(protocol::ICMP, &[8, 0, 0, 0, 0, 7, 0, 1])).original(), None);
-    }
-
-    #[test]
-    fn addresses_have_types() {
-        let cases = [
-            ("192.0.2.1", false, AddressType::Unicast),
-            ("192.0.2.255", true, AddressType::Broadcast),
-            ("255.255.255.255", false, AddressType::Broadcast),
-            ("224.0.0.251", true, AddressType::Multicast),
-            ("0.0.0.0", false, AddressType::Unspecified),
-            ("2001:db8::1", false, AddressType::Unicast),
-            ("ff02::fb", false, AddressType::Multicast),
-            ("::", false, AddressType::Unspecified),
-        ];
-        for (address, link_broadcast, expected) in cases {
-            assert_eq!(AddressType::of(address.parse().unwrap(), link_broadcast), expected, "{address}");
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Explanations for people.
 
+use super::words::{action, action_name, cell_action, headline};
 use crate::{
-    explain::{action, action_name, cell_action, headline},
     filled,
     output::{Globals, Paint},
     readable,

@@ -1,9 +1,7 @@
 //! Explanations for programs. They are written as they are found: there may be very many of them.
 
-use crate::{
-    explain::{action, action_name, cell_action, match_name, reason, waits_for},
-    json::{self, FieldValue, FilterName},
-};
+use super::words::{action, action_name, cell_action, match_name, reason, waits_for};
+use crate::json::{self, FieldValue, FilterName};
 use openwfp_engine::{
     Action, Change, CompiledPolicy, ConditionExplanation, Effect, EventValue, Explanation, FilterExplanation,
     SublayerExplanation,

@@ -1,0 +1,154 @@
+//! Flows that are authorized again because interfaces or addresses have changed, or their packets come by another interface.
+//! Needs root and BPF.
+
+mod support;
+
+use openwfp_engine::words;
+use openwfp_kernel::{events::EndOfFlow, options::Options};
+use openwfp_model::{Action, FieldId, LayerId, MatchType, Value};
+use std::{
+    fs::File,
+    net::{SocketAddr, TcpStream},
+    os::fd::AsRawFd,
+    process::Command,
+    sync::mpsc::{Sender, channel},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use support::{
+    actor,
+    live::{Live, filter, remote_port},
+    net::ip,
+    obedient::Obedient,
+    talk::{
+        KINDS, NEW_ARRIVAL_INTERFACE, NEW_NEXTHOP_INTERFACE, POLICY_CHANGE, Peer, RECORDED, Talk,
+        Way::{In, Out},
+        both_versions, in_own_network,
+    },
+};
+
+const ACCEPT: LayerId = LayerId::ALE_AUTH_RECV_ACCEPT_V4;
+
+#[test]
+fn actor() {
+    actor::act();
+}
+
+#[test]
+fn interfaces_and_addresses_that_come_and_go_ask_every_flow() {
+    in_own_network(|| {
+        for kind in both_versions() {
+            let Some(mut talk) = Talk::begin(kind, Options::default()) else { return };
+            talk.live.enforcement.refresh_interfaces().unwrap();
+            talk.passes(Out);
+            talk.not_asked();
+            let address = if kind.v6 { "fd09::9:9/128" } else { "127.9.9.9/32" };
+            let [add, del] = ["add", "del"].map(|what| format!("address {what} {address} dev lo"));
+            // (what happens, the packet that comes then, why it is asked)
+            let table = [
+                (&*add, Out, NEW_NEXTHOP_INTERFACE),
+                (&*del, In, NEW_ARRIVAL_INTERFACE),
+                ("link add other type veth peer name another", In, NEW_ARRIVAL_INTERFACE),
+                ("link del other", Out, NEW_NEXTHOP_INTERFACE),
+            ];
+            for (change, way, reason) in table {
+                thread::sleep(Duration::from_millis(100));
+                ip(change);
+                // that is enough to see it
+                talk.live.drain();
+                talk.passes(way);
+                assert!(!talk.asked_for(reason).blocked);
+                talk.passes(Out);
+                talk.passes(In);
+                talk.not_asked();
+            }
+            // both at once; and a later policy does not ask for the interfaces again
+            ip(&add);
+            talk.live.enforcement.refresh_interfaces().unwrap();
+            talk.replace(vec![remote_port(talk.layer, Action::Block, 9)]);
+            talk.passes(Out);
+            talk.asked_for(POLICY_CHANGE | NEW_NEXTHOP_INTERFACE);
+            talk.replace(vec![]);
+            talk.passes(Out);
+            talk.asked_for(POLICY_CHANGE);
+            ip(&del);
+        }
+    });
+}
+
+/// A peer in a network namespace of its own, to which two ways lead: 10.9.1.0/24 and 10.9.2.0/24. It connects to where it is
+/// told.
+fn peer_with_two_ways() -> (String, Sender<SocketAddr>, JoinHandle<TcpStream>) {
+    let loosely = |name: &str| std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"), "0").unwrap();
+    let (tell, told) = channel();
+    let (go, going) = channel::<SocketAddr>();
+    let peer = thread::spawn(move || {
+        actor::own_network().unwrap();
+        ["all", "default"].into_iter().for_each(loosely);
+        tell.send(File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
+        TcpStream::connect(going.recv().unwrap()).unwrap()
+    });
+    ["all", "default"].into_iter().for_each(loosely);
+    let namespace = told.recv().unwrap();
+    let there = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
+    for way in ["1", "2"] {
+        ip(&format!("link add here{way} type veth peer name there{way} netns {there}"));
+        ip(&format!("address add 10.9.{way}.1/24 dev here{way}"));
+        ip(&format!("link set here{way} up"));
+        ip_there(&there, &format!("address add 10.9.{way}.2/24 dev there{way}"));
+        ip_there(&there, &format!("link set there{way} up"));
+    }
+    // open as long as the test runs
+    std::mem::forget(namespace);
+    (there, go, peer)
+}
+
+/// Runs `ip` in another network namespace, by the file that stands for it.
+fn ip_there(namespace: &str, arguments: &str) {
+    let mut command = Command::new("nsenter");
+    let status = command.arg(format!("--net={namespace}")).arg("ip").args(arguments.split(' ')).status();
+    assert!(status.unwrap().success(), "ip {arguments}");
+}
+
+#[test]
+fn a_connection_that_arrives_by_another_interface_is_asked_again() {
+    for blocked in [false, true] {
+        in_own_network(move || {
+            let (there, go, peer) = peer_with_two_ways();
+            let links = openwfp_kernel::links::links().unwrap();
+            let second = links.into_iter().find(|link| link.name == "here2").unwrap().index;
+            let interface = Value::Uint32(if blocked { second } else { 4321 });
+            let field = FieldId::ARRIVAL_INTERFACE_INDEX;
+            let block = filter(ACCEPT, Action::Block).when(field, MatchType::Equal, interface).build().unwrap();
+            let options = Options { recorded: RECORDED.to_vec(), ..Options::default() };
+            let Some(mut live) = Live::with(vec![block], options) else { return };
+            let mut actor = Obedient::start(&live);
+            let address = SocketAddr::from(([10, 9, 1, 1], 7000));
+            assert_eq!(actor.tell(&mut live, &format!("listen {address}")), "ok");
+            go.send(address).unwrap();
+            assert_eq!(actor.tell(&mut live, "accept"), "ok");
+            let stream = peer.join().unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            let first = live.classified();
+            let flow = first[1].flow;
+            let mut talk =
+                Talk { live, actor, peer: Peer::Stream(stream), flow, layer: ACCEPT, port: 0, kind: KINDS[1] };
+            for way in [In, Out, In] {
+                talk.passes(way);
+            }
+            talk.not_asked();
+            ip_there(&there, "route add 10.9.1.1/32 via 10.9.2.1 dev there2");
+            let heard = talk.inward();
+            let event = talk.asked_for(NEW_ARRIVAL_INTERFACE);
+            assert_eq!(event.values.get(words::ARRIVAL_INTERFACE_INDEX), u64::from(second));
+            assert_eq!((event.blocked, heard.as_str()), (blocked, if blocked { "ECONNABORTED" } else { "ok" }));
+            if blocked {
+                return talk.has_ended(EndOfFlow::Refused);
+            }
+            for way in [In, Out, In] {
+                talk.passes(way);
+            }
+            talk.not_asked();
+        });
+    }
+}
