@@ -22,13 +22,13 @@ pub const BY_LOCAL: u64 = 1 << 8;
 pub const BY_INTERFACE: u64 = 1 << 9;
 /// What comes in is authorized: datagrams that leave keep their flows, so that the answers belong to them.
 pub const INBOUND_ASKED: u64 = 1 << 10;
+/// The policy names callouts to which packets go.
+pub const DIVERTS: u64 = 1 << 13;
 /// Nobody asks who connected, nor will: a TCP connect that is permitted at once leaves nothing with its socket, which costs
 /// more than all the rest of an authorization.
 pub const FORGETS: u64 = 1 << 11;
 /// There were connects that left nothing. A connection of which nothing is known is one of them.
 pub const FORGOTTEN: u64 = 1 << 12;
-/// The policy names callouts to which packets go.
-pub const DIVERTS: u64 = 1 << 13;
 /// The ends of flows are to be reported.
 pub const FLOWS_RECORDED: u64 = 1 << 6;
 

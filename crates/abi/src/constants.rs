@@ -78,6 +78,7 @@ macro_rules! kernel_members {
             PACKET_TAIL = "sk_buff.tail";
             PACKET_HEAD = "sk_buff.head";
             PACKET_DATA = "sk_buff.data";
+            CALL_ADDRESS = "bpf_sock_addr_kern.uaddr";
             PACKET_END = "sk_buff.end";
             PACKET_SUM_START = "sk_buff.csum_start";
             PACKET_SUM_OFFSET = "sk_buff.csum_offset";
@@ -115,14 +116,14 @@ macro_rules! settings {
             HASH_KEY_HIGH: u64;
             /// 1 when the policy names groups, so that those of a task have to be looked up.
             GROUPS_ASKED: u32;
+            /// The mark of a packet that was diverted, and is to be taken out of the stack where it leaves; drawn by lot.
+            DIVERT_MARK: u32;
             /// 1 when the policy asks for control groups, units or containers.
             CGROUPS_ASKED: u32;
             /// 1 when the policy asks for network namespaces.
             NAMESPACES_ASKED: u32;
             /// 1 when the kernel says for which socket a packet was that it drops (from Linux 6.11 on).
             DROP_RECEIVER: u32;
-            /// The mark of a packet that was diverted, and is to be taken out of the stack where it leaves; drawn by lot.
-            DIVERT_MARK: u32;
             /// A flow of datagrams that was not used for so many nanoseconds has ended.
             FLOW_IDLE: u64;
         }

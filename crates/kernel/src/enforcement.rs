@@ -141,12 +141,6 @@ pub struct Failures {
     pub decisions_without_memory: u64,
     /// Sockets that had no room for what has to be kept with them. What needed it was refused or dropped.
     pub sockets_without_memory: u64,
-    /// How often interfaces or addresses had changed and that could not be followed at once: meanwhile they were unreadable to the
-    /// programs, or not known as local, and new devices without programs.
-    pub changes_not_followed: u64,
-    /// Packets whose headers could not be read, where a layer would have had to look at them. Each was dropped (in a dry run:
-    /// would have been), without an event and in no total.
-    pub packets_unreadable: u64,
     /// Packets that a callout was to be asked about, and that found no room in the ring buffer or were too long. They were
     /// blocked, or permitted where their filter says so.
     pub diverts_without_room: u64,
@@ -155,6 +149,12 @@ pub struct Failures {
     pub diverts_without_host: u64,
     /// Packets that came to the device of ours by which packets are injected, and were not ours.
     pub injections_forged: u64,
+    /// How often interfaces or addresses had changed and that could not be followed at once: meanwhile they were unreadable to the
+    /// programs, or not known as local, and new devices without programs.
+    pub changes_not_followed: u64,
+    /// Packets whose headers could not be read, where a layer would have had to look at them. Each was dropped (in a dry run:
+    /// would have been), without an event and in no total.
+    pub packets_unreadable: u64,
 }
 
 /// How long the parts of a start took.
@@ -239,6 +239,7 @@ impl Enforcement {
             flows: options.flows,
             asked,
             diverted: options.diverted,
+            asked,
         })?;
 
         // before interfaces are listed
@@ -284,11 +285,11 @@ impl Enforcement {
         if config.flags & FLOWS_RECORDED != 0 {
             hooks.push(Hook::Release);
         }
-        if config.flags & FORGETS != 0 {
-            hooks.extend([Hook::Bound4, Hook::Bound6]);
-        }
         if device.is_some() {
             hooks.extend(Hook::OF_DIVERTING);
+        }
+        if config.flags & FORGETS != 0 {
+            hooks.extend([Hook::Bound4, Hook::Bound6]);
         }
         hooks.sort_unstable();
         hooks.dedup();
@@ -479,11 +480,11 @@ impl Enforcement {
             sockets_not_ended: self.sockets_not_ended,
             decisions_without_memory: self.labels.counter(NO_WORK),
             sockets_without_memory: self.labels.counter(NO_STORAGE),
-            changes_not_followed: self.changes_not_followed,
-            packets_unreadable: self.labels.counter(UNREADABLE_PACKETS),
             diverts_without_room: self.labels.counter(DIVERT_FULL),
             diverts_without_host: self.labels.counter(DIVERT_ABSENT),
             injections_forged: self.labels.counter(DIVERT_FORGED),
+            changes_not_followed: self.changes_not_followed,
+            packets_unreadable: self.labels.counter(UNREADABLE_PACKETS),
         }
     }
 

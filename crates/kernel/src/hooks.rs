@@ -96,10 +96,10 @@ impl Hook {
             Egress => "egress",
             DeviceIn => "device_in",
             DeviceOut => "device_out",
-            KernelDrop => "kernel_drop",
             DivertIn => "divert_in",
             DivertOut => "divert_out",
             DivertInject => "divert_inject",
+            KernelDrop => "kernel_drop",
         }
     }
 
@@ -157,6 +157,9 @@ impl Hook {
         matches!(self, DeviceIn | DeviceOut | DivertIn | DivertOut | DivertInject)
     }
 
+    /// The hooks by which packets go to callouts and come back.
+    pub(crate) const OF_DIVERTING: [Self; 3] = [DivertIn, DivertOut, DivertInject];
+
     /// Whether what the kernel drops by itself is met at a layer; at that of forwarded packets where devices are watched.
     pub fn is_of_kernel_drops(layer: LayerId) -> bool {
         const FAMILIES: [&str; 6] = [
@@ -171,8 +174,6 @@ impl Hook {
         let family = name.strip_suffix("_V4").or_else(|| name.strip_suffix("_V6"));
         family.is_some_and(|family| FAMILIES.contains(&family))
     }
-    /// The hooks by which packets go to callouts and come back.
-    pub(crate) const OF_DIVERTING: [Self; 3] = [DivertIn, DivertOut, DivertInject];
 
     /// Whether a layer is one that each packet meets.
     pub fn is_packet_layer(layer: LayerId) -> bool {

@@ -145,10 +145,10 @@ pub struct Settings<'a> {
     pub cells: u32,
     /// How flows are remembered.
     pub flows: FlowLimits,
-    /// What of Linux's own is asked for.
-    pub asked: Asked,
     /// How many bytes the ring buffer of diverted packets has; 0: none is diverted.
     pub diverted: u32,
+    /// What of Linux's own is asked for.
+    pub asked: Asked,
 }
 
 impl<'a> Settings<'a> {
@@ -159,8 +159,8 @@ impl<'a> Settings<'a> {
             groups_named: &[],
             cells: LEAST_CELLS,
             flows: FlowLimits::default(),
-            asked: Asked::default(),
             diverted: 0,
+            asked: Asked::default(),
         }
     }
 }
@@ -222,9 +222,9 @@ impl Shims {
         let (cgroups_asked, namespaces_asked) =
             (u32::from(settings.asked.groups), u32::from(settings.asked.namespaces));
         let idle = settings.flows.idle_nanoseconds();
-        let receiver = u32::from(reasons.tell_receiver());
         // any but the mark that packets have by themselves
         let divert_mark = random()? as u32 | 1;
+        let receiver = u32::from(reasons.tell_receiver());
         // not all need be there: a constant that no program reads is left out of the object
         offsets.iter().for_each(|(name, value)| {
             loader.override_global(name, value, false);
@@ -238,8 +238,8 @@ impl Shims {
             .override_global("CGROUPS_ASKED", &cgroups_asked, false)
             .override_global("NAMESPACES_ASKED", &namespaces_asked, false)
             .override_global("FLOW_IDLE", &idle, true)
-            .override_global("DROP_RECEIVER", &receiver, true)
             .override_global("DIVERT_MARK", &divert_mark, true)
+            .override_global("DROP_RECEIVER", &receiver, true)
             // on failure the log is asked for anyway
             .verifier_log_level(VerifierLogLevel::STATS)
             .map_max_entries("CELLS", settings.cells.max(LEAST_CELLS))

@@ -80,9 +80,7 @@ impl Enforcement {
         self.devices.retain(|index| devices.iter().any(|device| device.index == *index));
         let mut failed = Ok(());
         for device in devices {
-            // the one that packets are injected by has a program of its own
-            let ours = self.device.as_ref().is_some_and(|ours| ours.index == device.index);
-            if ours || self.devices.contains(&device.index) {
+            if self.devices.contains(&device.index) || self.injects_by(device.index) {
                 continue;
             }
             match hooks::attach_to_device(&mut self.shims, &self.hooks, device, false, self.options.pins.as_deref()) {
@@ -91,7 +89,8 @@ impl Enforcement {
                 Err(error) => failed = Err(error),
             }
         }
-        failed.and(self.know_diverting_devices())
+        self.know_diverting_devices()?;
+        failed
     }
 
     /// The devices at which programs are attached, by index.

@@ -52,8 +52,6 @@ pub struct Work {
     /// [`Config::network`].
     network: u64,
     done: u64,
-    /// Why the kernel has dropped the packet, as its `enum skb_drop_reason` has it; 0: it has not.
-    pub drop: u64,
     /// [`MAY_STOP`]: the walk may stop for a callout that is registered. Else the counter that says why not; 0: none does.
     pub stop: u64,
     /// The flags that are kept with the packet's socket.
@@ -62,6 +60,8 @@ pub struct Work {
     pub compartment: u64,
     /// Who has injected the packet; 0: nobody.
     pub injector: u64,
+    /// Why the kernel has dropped the packet, as its `enum skb_drop_reason` has it; 0: it has not.
+    pub drop: u64,
 }
 
 #[map]
@@ -230,9 +230,9 @@ pub fn begin() -> Option<&'static mut Work> {
         memory.active[1] = (&raw const config.active[1]).read_volatile();
         memory.asked = (&raw const config.packet_words).read_volatile();
         memory.namespace = (&raw const config.namespace).read_volatile();
-        memory.drop = 0;
         (&raw mut memory.stop).write_volatile(0);
         (&raw mut memory.injector).write_volatile(0);
+        memory.drop = 0;
     }
     Some(memory)
 }

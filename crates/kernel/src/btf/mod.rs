@@ -95,8 +95,11 @@ impl Btf {
     /// from the lowest bit of each byte, as bit fields lie on little-endian machines.
     pub fn bit(&self, path: &str) -> Result<u32, BtfError> {
         let place = self.place(path)?;
-        let in_one_byte = (1..8).contains(&place.width) && place.bits % 8 + place.width <= 8;
-        if in_one_byte { Ok(place.bits) } else { Err(form(path)) }
+        if (1..8).contains(&place.width) && place.bits % 8 + place.width <= 8 {
+            Ok(place.bits)
+        } else {
+            Err(form(path))
+        }
     }
 
     /// Where a member is, by a path as for [`Btf::offset`].

@@ -49,7 +49,7 @@ impl Writer {
 
 /// ```c
 /// struct path { void *mnt, *dentry; };                       // 2
-/// struct file { int mode; union { path_t f_path; long raw; }; unsigned a:1, b:1, wide:3; };  // 5
+/// struct file { int mode; union { path_t f_path; long raw; }; unsigned a:1, b:1, wide:3, across:4; };  // 5
 /// ```
 fn example() -> Writer {
     let mut w = Writer::default();

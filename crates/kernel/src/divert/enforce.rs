@@ -15,10 +15,15 @@ use std::{
 };
 
 impl Enforcement {
+    /// Whether a device is that by which packets are injected.
+    pub(crate) fn injects_by(&self, index: u32) -> bool {
+        self.device.as_ref().is_some_and(|device| device.index == index)
+    }
+
     /// The devices of the caller's network namespace, without that by which packets are injected.
     pub(crate) fn devices_of_others(&self) -> Result<Vec<Link>, LoadError> {
         let mut devices = interfaces::of_namespace()?;
-        devices.retain(|link| self.device.as_ref().is_none_or(|device| device.index != link.index));
+        devices.retain(|link| !self.injects_by(link.index));
         Ok(devices)
     }
 
