@@ -183,6 +183,14 @@ impl State {
         self.follow(answer)
     }
 
+    /// Goes on after [`Step::Callout`] when nobody answers for the callout any more: as if it had never been registered.
+    pub fn resume_unregistered<O: Observer>(&mut self, filter: &Cell, observer: &mut O) -> Step {
+        let before = self.arbitration;
+        let answer = self.arbitration.answer(filter, self.sublayer);
+        observer.answer(self.candidate(), filter, &before, answer);
+        self.follow(answer)
+    }
+
     /// On to the next sublayer, or to the next filter of this one.
     #[inline(always)]
     fn follow(&mut self, answer: Answer) -> Step {

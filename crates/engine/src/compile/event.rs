@@ -83,29 +83,45 @@ impl CompiledPolicy {
     #[must_use]
     pub fn value(&self, layer: LayerId, field: FieldId, values: &Values) -> Option<Value> {
         let words = Schema::of(layer).field(field)?;
-        let mut number = 0u128;
-        for word in 0..words.count {
-            let value = values.get(words.first + word);
-            if value >= EMPTY {
-                return None;
-            }
-            number = number << 32 | value as u128;
-        }
         match words.encoding {
-            Encoding::Class => self.classes.example(field, number as u32),
-            Encoding::User => Some(Value::User(number as u32)),
-            Encoding::Number => Some(match layer.layer().field(field)?.data_type {
-                DataType::Uint8 => Value::Uint8(number as u8),
-                DataType::Uint16 => Value::Uint16(number as u16),
-                DataType::Uint64 => Value::Uint64(number as u64),
-                DataType::ByteArray16 => Value::ByteArray16(number.to_be_bytes()),
-                DataType::ByteArray6 => {
-                    let [_, _, mac @ ..] = (number as u64).to_be_bytes();
-                    Value::ByteArray6(mac)
-                }
-                _ => Value::Uint32(number as u32),
-            }),
+            Encoding::Class => self.classes.example(field, number(values, words)? as u32),
+            Encoding::Number | Encoding::User => decode(layer, field, values),
         }
+    }
+}
+
+fn number(values: &Values, words: FieldWords) -> Option<u128> {
+    let mut number = 0u128;
+    for word in 0..words.count {
+        let value = values.get(words.first + word);
+        if value >= EMPTY {
+            return None;
+        }
+        number = number << 32 | value as u128;
+    }
+    Some(number)
+}
+
+/// The typed value of a field whose words are a number; `None` where it is empty or unknown, or the number of a class, which
+/// means something to its policy alone.
+#[must_use]
+pub fn decode(layer: LayerId, field: FieldId, values: &Values) -> Option<Value> {
+    let words = Schema::of(layer).field(field)?;
+    let number = number(values, words)?;
+    match words.encoding {
+        Encoding::Class => None,
+        Encoding::User => Some(Value::User(number as u32)),
+        Encoding::Number => Some(match layer.layer().field(field)?.data_type {
+            DataType::Uint8 => Value::Uint8(number as u8),
+            DataType::Uint16 => Value::Uint16(number as u16),
+            DataType::Uint64 => Value::Uint64(number as u64),
+            DataType::ByteArray16 => Value::ByteArray16(number.to_be_bytes()),
+            DataType::ByteArray6 => {
+                let [_, _, mac @ ..] = (number as u64).to_be_bytes();
+                Value::ByteArray6(mac)
+            }
+            _ => Value::Uint32(number as u32),
+        }),
     }
 }
 

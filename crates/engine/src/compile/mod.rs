@@ -29,7 +29,7 @@ mod users;
 pub use change::Change;
 pub use classes::{Classes, group_above};
 pub use error::CompileError;
-pub use event::{Event, EventValue};
+pub use event::{Event, EventValue, decode};
 pub use explain::{
     ConditionExplanation, Effect, Explainer, Explanation, FilterExplanation, SublayerAnswer, SublayerExplanation,
 };

@@ -1,0 +1,48 @@
+//! Callouts of openwfp: code that filters name.
+//!
+//! In the order in which one meets them:
+//!
+//! 1. [`Callout`]: what an author writes, and [`Registration`], what is known of it.
+//! 2. [`Classification`]: one event that met a filter: [`IncomingValues`], [`Metadata`], [`LayerData`], the [`Filter`].
+//! 3. [`ClassifyOut`]: where the answer is written: permit, block, absorb, another packet, a [`StreamAction`], a redirection; or the
+//!    event is pended, and a [`PendedOperation`] answered later.
+//! 4. [`Platform`]: contexts of flows, injection ([`Injector`]), reauthorization, reports; in and out of classifications.
+//! 5. [`PacketBuilder`]: packets from scratch.
+//!
+//! No author needs `unsafe`, and none needs to know where a callout runs: the same code is asked in this process, in a replay
+//! or live. Items that say "for hosts" are for programs that call callouts.
+
+mod builder;
+mod callout;
+mod checksum;
+mod classification;
+mod data;
+mod filter;
+mod flow;
+mod inject;
+mod metadata;
+mod out;
+mod pend;
+mod platform;
+mod redirect;
+mod report;
+mod values;
+
+pub use builder::{BuildError, PacketBuilder};
+pub use callout::{Callout, Limits, Notification, Refused, Registration};
+pub use checksum::{MendError, mend};
+pub use classification::Classification;
+pub use data::{LayerData, PacketData, StreamData, StreamFlags};
+pub use filter::{Filter, ProviderContext};
+pub use flow::{FlowContext, FlowContextError, FlowHandle};
+pub use inject::{InjectError, Injection, InjectionHistory, InjectionPoint, Injector, PacketInjectionState};
+pub use metadata::{FragmentData, Metadata, Process};
+pub use out::{ActionSoFar, Answer, ClassifyOut, Nonsense, Pender, Question, StreamAction};
+pub use pend::{Completer, PendError, PendedOperation};
+pub use platform::{Platform, Services};
+pub use redirect::{RedirectRecord, RedirectRequest, RedirectState};
+pub use report::{DnsReport, Report};
+pub use values::{IncomingValue, IncomingValues};
+
+pub use openwfp_engine::CalloutAction;
+pub use openwfp_packet::{flow::Direction, time::Timestamp};
