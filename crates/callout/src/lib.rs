@@ -8,15 +8,21 @@
 //!    event is pended, and a [`PendedOperation`] answered later.
 //! 4. [`Platform`]: contexts of flows, injection ([`Injector`]), reauthorization, reports; in and out of classifications.
 //! 5. [`PacketBuilder`]: packets from scratch.
+//! 6. [`Registry`]: calls callouts in this process, and keeps what they have under way within bounds.
+//! 7. [`policy`]: the callouts that policies name, and [`builtin`], those that come with openwfp.
+//! 8. [`replay`]: callouts over captures.
 //!
 //! No author needs `unsafe`, and none needs to know where a callout runs: the same code is asked in this process, in a replay
 //! or live. Items that say "for hosts" are for programs that call callouts.
 
 mod builder;
+pub mod builtin;
 mod callout;
 mod checksum;
 mod classification;
+mod context;
 mod data;
+mod dispatch;
 mod filter;
 mod flow;
 mod inject;
@@ -24,8 +30,12 @@ mod metadata;
 mod out;
 mod pend;
 mod platform;
+pub mod policy;
 mod redirect;
+mod registry;
+pub mod replay;
 mod report;
+mod services;
 mod values;
 
 pub use builder::{BuildError, PacketBuilder};
@@ -33,6 +43,7 @@ pub use callout::{Callout, Limits, Notification, Refused, Registration};
 pub use checksum::{MendError, mend};
 pub use classification::Classification;
 pub use data::{LayerData, PacketData, StreamData, StreamFlags};
+pub use dispatch::{LayerEvent, LayerOutcome, can_pend};
 pub use filter::{Filter, ProviderContext};
 pub use flow::{FlowContext, FlowContextError, FlowHandle};
 pub use inject::{InjectError, Injection, InjectionHistory, InjectionPoint, Injector, PacketInjectionState};
@@ -41,6 +52,7 @@ pub use out::{ActionSoFar, Answer, ClassifyOut, Nonsense, Pender, Question, Stre
 pub use pend::{Completer, PendError, PendedOperation};
 pub use platform::{Platform, Services};
 pub use redirect::{RedirectRecord, RedirectRequest, RedirectState};
+pub use registry::{AddFilterError, CalloutReport, Counts, RegisterError, Registry, UnregisterError};
 pub use report::{DnsReport, Report};
 pub use values::{IncomingValue, IncomingValues};
 

@@ -125,7 +125,8 @@ impl Answer {
             }
         }
         let is_packet = matches!(question.data, LayerData::Packet(_)) && !question.discard;
-        if (self.absorb || self.packet.is_some()) && !is_packet && !question.pendable {
+        let can_absorb = is_packet || matches!(question.data, LayerData::Stream(_)) && !question.discard;
+        if self.absorb && !can_absorb || self.packet.is_some() && !is_packet {
             nonsense = Some(Nonsense::NothingToAbsorb);
             (self.absorb, self.packet) = (false, None);
             (self.action, self.clear_action_right) = (CalloutAction::Block, true);
@@ -223,8 +224,6 @@ pub struct Question<'a> {
     pub frame: bool,
     /// Whether the layer is one of discarded traffic.
     pub discard: bool,
-    /// Whether there is something to hold, though no packet is shown.
-    pub pendable: bool,
     /// The bind or connect that could be rewritten.
     pub redirect: Option<&'a RedirectRequest>,
 }

@@ -235,6 +235,8 @@ pub enum DeleteReason {
     Idle,
     /// A new connection between the same endpoints took its place.
     Replaced,
+    /// The classifier has ended it.
+    Dropped,
     /// The table was full. A further packet of the flow is classified again.
     Evicted,
     /// The capture ended before the flow did.
@@ -250,6 +252,7 @@ impl DeleteReason {
             Self::Reset => "reset",
             Self::Idle => "idle",
             Self::Replaced => "replaced",
+            Self::Dropped => "dropped",
             Self::Evicted => "evicted",
             Self::EndOfCapture => "end-of-capture",
         }
@@ -263,6 +266,8 @@ pub enum Refusal {
     Authorization,
     /// At ALE_FLOW_ESTABLISHED.
     Establishment,
+    /// Later, by the classifier: at STREAM or DATAGRAM_DATA for the most part.
+    Dropped,
 }
 
 /// What became of a flow.

@@ -148,6 +148,8 @@ pub struct FlowTable {
     /// What the waiting data of all connections take, in bytes.
     waiting: usize,
     streams: StreamCounts,
+    /// Flows that were removed, until somebody takes note.
+    gone: Vec<FlowId>,
 }
 
 impl FlowTable {
@@ -166,7 +168,18 @@ impl FlowTable {
             evicted: 0,
             waiting: 0,
             streams: StreamCounts::default(),
+            gone: Vec::new(),
         }
+    }
+
+    /// The flows that were removed since this was asked last.
+    pub(crate) fn take_gone(&mut self) -> impl Iterator<Item = FlowId> + use<> {
+        core::mem::take(&mut self.gone).into_iter()
+    }
+
+    /// The slot of a flow, by its number.
+    pub(crate) fn find_id(&self, id: FlowId) -> Option<Slot> {
+        self.index.iter().copied().find(|&slot| self.flows[slot as usize].id == id).map(Slot)
     }
 
     /// How many flows the table holds.
@@ -315,6 +328,13 @@ impl FlowTable {
         self.flows[slot.0 as usize].refusal = Some(refusal);
     }
 
+    /// Refuses whatever comes of a flow from now on. It is told of as deleted.
+    pub fn drop_flow(&mut self, slot: Slot, now: Timestamp, tell: &mut dyn FnMut(FlowEvent)) {
+        self.tell_deleted(slot.0, DeleteReason::Dropped, now, tell);
+        self.release(slot.0);
+        self.flows[slot.0 as usize].refusal = Some(Refusal::Dropped);
+    }
+
     /// Ends a connection: it is told of as deleted, and stays for late segments.
     pub fn end(&mut self, slot: Slot, reason: DeleteReason, now: Timestamp, tell: &mut dyn FnMut(FlowEvent)) {
         self.tell_deleted(slot.0, reason, now, tell);
@@ -380,6 +400,7 @@ impl FlowTable {
     fn remove(&mut self, slot: u32) {
         self.release(slot);
         self.unlink(slot);
+        self.gone.push(self.flows[slot as usize].id);
         let key = self.flows[slot as usize].key;
         if let Ok(entry) = self.index.find_entry(hash(&self.hasher, &key), |&other| other == slot) {
             entry.remove();

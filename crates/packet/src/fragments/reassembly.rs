@@ -262,6 +262,8 @@ mod tests {
             payload,
             payload_length: payload.len(),
             link: LinkInfo::default(),
+            bytes: &[],
+            begins_at: 0,
         }
     }
 

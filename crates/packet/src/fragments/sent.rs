@@ -59,6 +59,8 @@ mod tests {
             payload: &[0; 8],
             payload_length: 8,
             link: LinkInfo::default(),
+            bytes: &[],
+            begins_at: 0,
         }
     }
 

@@ -351,6 +351,8 @@ mod tests {
             payload: &[],
             payload_length: 0,
             link: LinkInfo::default(),
+            bytes: &[],
+            begins_at: 0,
         }
     }
 

@@ -48,6 +48,10 @@ pub struct Packet<'a> {
     pub payload_length: usize,
     /// What stood before the packet.
     pub link: LinkInfo,
+    /// The packet from its IP header on, without what fills the frame up behind it, as far as it was captured.
+    pub bytes: &'a [u8],
+    /// Where `bytes` begin in the frame.
+    pub begins_at: usize,
 }
 
 impl<'a> Packet<'a> {
@@ -84,6 +88,8 @@ impl<'a> Packet<'a> {
             payload: ip.payload(),
             payload_length: ip.payload_length(),
             link: frame.info,
+            bytes: prefix(frame.payload, ip.header_length() + ip.payload_length()),
+            begins_at: frame.offset,
         };
         packet.read_transport(frame.offset + ip.header_length());
         Ok(packet)
@@ -102,6 +108,8 @@ impl<'a> Packet<'a> {
             payload: ip.payload(),
             payload_length: ip.payload_length(),
             link: frame.info,
+            bytes: prefix(frame.payload, Ipv6Packet::HEADER_LENGTH + ip.payload_length()),
+            begins_at: frame.offset,
         };
         let base = frame.offset + Ipv6Packet::HEADER_LENGTH;
         match ip.chain() {
@@ -150,6 +158,12 @@ impl<'a> Packet<'a> {
         };
         Original::read(original)
     }
+}
+
+/// At most so many of the bytes.
+#[inline]
+fn prefix(bytes: &[u8], length: usize) -> &[u8] {
+    &bytes[..bytes.len().min(length)]
 }
 
 /// IPv4-mapped addresses are IPv4 traffic, but only where both ends can be written as such.

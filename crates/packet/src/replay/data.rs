@@ -31,7 +31,22 @@ impl<C: Classifier> Pass<'_, '_, C> {
         let asked = self.acknowledged(slot, header, &mut joined);
         let asked = asked.and_then(|()| self.arrived(slot, packet, header, &mut joined));
         self.replay.joined = joined;
-        asked
+        asked.and_then(|()| self.ended(slot, header))
+    }
+
+    /// Asks at the end of one direction, when all data before it are there.
+    #[inline]
+    fn ended(&mut self, slot: Slot, header: &TcpHeader) -> Result<(), Outcome> {
+        let asks = self.shows && header.flags.contains(TcpFlags::FIN) && self.wants(Stage::Stream);
+        if !asks || self.entry.is_some() {
+            return Ok(());
+        }
+        let direction = self.direction;
+        let complete = self
+            .replay
+            .flows
+            .with_streams(slot, |streams, _, _| streams.halves[direction as usize].reassembler.waiting() == 0);
+        if complete { self.ask_end() } else { Ok(()) }
     }
 
     #[inline]
@@ -47,7 +62,7 @@ impl<C: Classifier> Pass<'_, '_, C> {
             half.reassembler.acknowledge(header.acknowledgment, counts, joined)
         });
         if let Arrival::Data { data, from, to } = arrival
-            && self.ask_with(Stage::Stream, NO_FLAGS, received, data).is_err()
+            && self.ask_range(Stage::Stream, NO_FLAGS, received, data, Some((from, to))).is_err()
         {
             self.block(slot, received, from, to);
         }
@@ -78,7 +93,9 @@ impl<C: Classifier> Pass<'_, '_, C> {
                 self.tell_blocked(Stage::Stream);
                 Err(Outcome::FlowBlocked)
             }
-            Arrival::Data { data, .. } => self.ask_with(Stage::Stream, NO_FLAGS, direction, data),
+            Arrival::Data { data, from, to } => {
+                self.ask_range(Stage::Stream, NO_FLAGS, direction, data, Some((from, to)))
+            }
             Arrival::Waiting | Arrival::Nothing => Ok(()),
         };
         if let (Err(_), Arrival::Data { from, to, .. }) = (&asked, arrival) {

@@ -6,7 +6,7 @@ use openwfp_model::ConditionFlags;
 
 use super::pass::{NO_FLAGS, Pass};
 use super::stage::Stage;
-use super::{Classifier, Outcome};
+use super::{Bytes, Classifier, Outcome, Shown};
 use crate::capture::Record;
 use crate::flow::Direction;
 use crate::fragments::Arrival;
@@ -97,6 +97,9 @@ impl<C: Classifier> Pass<'_, '_, C> {
         if self.loopback || self.record.link_type != LinkType::ETHERNET {
             return Ok(());
         }
+        if self.comes_before_entry(stage) {
+            return Ok(());
+        }
         if !self.wants(stage) {
             if let Some(packet) = self.packet {
                 self.replay.counts.permit(stage.layer(packet.version()));
@@ -107,7 +110,7 @@ impl<C: Classifier> Pass<'_, '_, C> {
         ethernet(self.record).map_or(Ok(()), |frame| self.classify_frame(&frame, malformed))
     }
 
-    fn classify_frame(&mut self, frame: &EthernetFrame<'_>, malformed: bool) -> Result<(), Outcome> {
+    pub(super) fn classify_frame(&mut self, frame: &EthernetFrame<'_>, malformed: bool) -> Result<(), Outcome> {
         let stage = match self.direction {
             Direction::Outbound => Stage::OutboundFrame,
             Direction::Inbound => Stage::InboundFrame,
@@ -121,7 +124,21 @@ impl<C: Classifier> Pass<'_, '_, C> {
         let (interface, direction) = (self.record.interface, self.direction);
         self.replay.incoming.facts.see_frame(frame, tags.as_ref(), malformed, interface, direction);
         let (moment, layers) = (self.moment(), self.layers());
-        self.replay.ask(self.classifier, layers, stage, NO_FLAGS, &moment, direction, &[])
+        let header = tags.as_ref().map_or(frame.payload().len(), |tags| tags.payload().len());
+        let header = self.record.data.len() - header.min(self.record.data.len());
+        let shown = Shown {
+            bytes: if self.shows { self.record.data } else { &[] },
+            transport: header,
+            payload: header,
+            link_type: self.record.link_type,
+            interface: self.record.interface,
+            mark: self.mark,
+            ..Shown::default()
+        };
+        let bytes = Bytes { shown, ..Bytes::default() };
+        let asked = self.replay.ask(self.classifier, layers, stage, NO_FLAGS, &moment, direction, bytes);
+        self.drop_flow();
+        asked
     }
 
     /// Takes a packet between two other machines through the local one. A capture shows it where it arrives or where it leaves; what does

@@ -1,6 +1,6 @@
 //! Packets that arrive.
 
-use openwfp_model::ConditionFlags;
+use openwfp_model::{ConditionFlags, IpVersion};
 
 use super::pass::{Attachment, NO_FLAGS, Pass, is_icmp_error};
 use super::stage::Stage;
@@ -9,6 +9,7 @@ use crate::flow::{Direction, Slot, TcpChange, is_syn};
 use crate::fragments::{Arrival, Datagram};
 use crate::packet::{Packet, Transport};
 use crate::unheard::Question;
+use crate::wire::Ipv6Packet;
 
 impl<C: Classifier> Pass<'_, '_, C> {
     /// Takes a packet from the wire to the local machine.
@@ -48,6 +49,9 @@ impl<C: Classifier> Pass<'_, '_, C> {
     /// Goes on with a datagram whose last missing piece `packet` was.
     fn reassembled(&mut self, packet: &Packet<'_>, datagram: &Datagram) -> Result<Outcome, Outcome> {
         (self.reassembled, self.seen) = (true, false);
+        if self.shows {
+            self.whole = one_packet(packet, datagram);
+        }
         let whole = Packet {
             protocol: datagram.protocol,
             fragment: None,
@@ -94,6 +98,13 @@ impl<C: Classifier> Pass<'_, '_, C> {
                 Some(refused) => return Err(refused),
                 None => slot,
             },
+            Attachment::Opens { .. } if self.enters_after_authorization() => {
+                match transport {
+                    Transport::Tcp(_) => self.ask(Stage::StreamPacket, NO_FLAGS)?,
+                    _ => self.ask_datagram(packet, protocol)?,
+                }
+                return Ok(Outcome::Permitted);
+            }
             Attachment::Opens { flow, replaces } => self.authorize(flow, replaces)?,
             Attachment::None if is_icmp_error(transport) => {
                 self.ask(Stage::InboundIcmpError, NO_FLAGS)?;
@@ -148,6 +159,27 @@ impl<C: Classifier> Pass<'_, '_, C> {
         self.end(slot, change);
         received.map(|()| Outcome::Permitted)
     }
+}
+
+/// A datagram that was put together, as the packet that it was before it was cut.
+fn one_packet(last: &Packet<'_>, datagram: &Datagram) -> Vec<u8> {
+    let v4 = last.header_version == IpVersion::V4;
+    let header =
+        if v4 { usize::from(last.bytes.first().map_or(5, |first| first & 15)) * 4 } else { Ipv6Packet::HEADER_LENGTH };
+    let Some(header) = last.bytes.get(..header).filter(|header| header.len() >= 20) else { return Vec::new() };
+    let mut whole = [header, &datagram.payload].concat();
+    let counted = if v4 { whole.len() } else { datagram.payload.len() };
+    let length = u16::try_from(counted).unwrap_or(u16::MAX).to_be_bytes();
+    if v4 {
+        whole[2..4].copy_from_slice(&length);
+        // Neither flags nor a place; and no checksum, which nobody looks at here.
+        whole[6..8].fill(0);
+        whole[10..12].fill(0);
+    } else {
+        whole[4..6].copy_from_slice(&length);
+        whole[6] = datagram.protocol;
+    }
+    whole
 }
 
 /// `REQUIRES_ALE_CLASSIFY` says that ALE_AUTH_RECV_ACCEPT comes next.

@@ -59,6 +59,7 @@ mod data;
 mod facts;
 mod frames;
 mod inbound;
+mod injected;
 mod outbound;
 mod pass;
 mod stage;
@@ -67,7 +68,7 @@ mod values;
 
 use openwfp_model::{ConditionFlags, LayerId};
 
-pub use classifier::{Classifier, Decision, Step};
+pub use classifier::{Classifier, Decision, Injected, Shown, Step};
 pub use facts::fills;
 pub use stage::{LayerSet, REPLAY_LAYERS};
 pub use summary::{LayerCount, Outcome, Summary};
@@ -120,6 +121,16 @@ pub struct Replay {
     now: Timestamp,
     summary: Summary,
     counts: LayerCounts,
+    /// The classifier has ended the flow of the packet at hand.
+    drops: bool,
+}
+
+/// The bytes of a question.
+#[derive(Clone, Copy, Default)]
+struct Bytes<'a> {
+    data: &'a [u8],
+    range: Option<(u32, u32)>,
+    shown: Shown<'a>,
 }
 
 /// What a step says beside its layer and values.
@@ -150,6 +161,7 @@ impl Replay {
             now: Timestamp::default(),
             summary: Summary::default(),
             counts: LayerCounts::new(),
+            drops: false,
         }
     }
 
@@ -181,6 +193,7 @@ impl Replay {
             Err(error) => self.frame_alone(record, Outcome::Malformed(error), classifier),
         };
         self.summary.count(&outcome);
+        self.attend(record, classifier);
         outcome
     }
 
@@ -194,7 +207,7 @@ impl Replay {
         // A user who says what is local says too that other packets pass through.
         let forwards = matches!(self.local, LocalSide::Given(_));
         let mut pass = Pass::new(self, classifier, record, Some(packet));
-        match side {
+        let outcome = match side {
             Side::Outbound => pass.outbound(packet),
             Side::Inbound => pass.inbound(packet),
             Side::Loopback => {
@@ -206,7 +219,9 @@ impl Replay {
             }
             Side::Elsewhere if forwards => pass.forward(packet),
             Side::Elsewhere => Outcome::Elsewhere,
-        }
+        };
+        pass.tell_passed(&outcome);
+        outcome
     }
 
     fn frame_alone<C: Classifier>(&mut self, record: &Record<'_>, outcome: Outcome, classifier: &mut C) -> Outcome {
@@ -220,6 +235,7 @@ impl Replay {
             let now = self.now;
             self.flows.delete(slot, DeleteReason::EndOfCapture, now, &mut |event| classifier.flow_changed(&event));
         }
+        self.flows.take_gone().for_each(|flow| classifier.flow_gone(flow));
     }
 
     /// Asks about the values at hand; what is blocked is shown to the discard layer.
@@ -233,23 +249,31 @@ impl Replay {
         flags: ConditionFlags,
         moment: &Moment,
         shown: Direction,
-        data: &[u8],
+        bytes: Bytes<'_>,
     ) -> Result<(), Outcome> {
         let version = self.incoming.version();
         let layer = stage.layer(version);
         self.summary.classifications += 1;
         let values = self.incoming.at(stage, false, flags, shown);
-        match classifier.classify(&moment.step(layer, values, data)) {
+        match classifier.classify(&moment.step(layer, values, bytes)) {
             Decision::Permit => {
                 self.counts.permit(layer);
                 return Ok(());
             }
+            Decision::Absorb => {
+                self.counts.absorb(layer);
+                return Err(Outcome::Absorbed { layer });
+            }
             Decision::Block => self.counts.block(layer),
+            Decision::Drop => {
+                self.counts.block(layer);
+                self.drops = true;
+            }
         }
         if let Some(discard) = stage.discard(version) {
             let asked = layers.contains(discard).then(|| {
                 let values = self.incoming.at(stage, true, flags, shown);
-                classifier.discarded(&moment.step(discard, values, data))
+                classifier.discarded(&moment.step(discard, values, bytes))
             });
             self.count_discarded(discard, asked);
         }
@@ -261,7 +285,7 @@ impl Replay {
         let decision = asked.unwrap_or(Decision::Permit);
         match decision {
             Decision::Permit => self.counts.permit(discard),
-            Decision::Block => self.counts.block(discard),
+            Decision::Block | Decision::Absorb | Decision::Drop => self.counts.block(discard),
         }
         decision
     }
@@ -274,7 +298,7 @@ impl Replay {
         let layer = silenced.unwrap_or(stage.layer(version));
         let shown = if matches!(stage, Stage::FlowEstablished | Stage::Stream) { opened } else { moment.direction };
         let values = self.incoming.at(stage, silenced.is_some(), NO_FLAGS, shown);
-        classifier.flow_blocked(&moment.step(layer, values, &[]));
+        classifier.flow_blocked(&moment.step(layer, values, Bytes::default()));
     }
 
     /// Ends a flow. Where a connection ends with it, ALE_ENDPOINT_CLOSURE comes first. Changes the values at hand.
@@ -294,7 +318,8 @@ impl Replay {
             let layer = Stage::EndpointClosure.layer(self.incoming.version());
             if layers.contains(layer) {
                 // A closure cannot be refused.
-                let _ = self.ask(classifier, layers, Stage::EndpointClosure, NO_FLAGS, &moment, opened, &[]);
+                let _ =
+                    self.ask(classifier, layers, Stage::EndpointClosure, NO_FLAGS, &moment, opened, Bytes::default());
             } else {
                 self.counts.permit(layer);
             }
@@ -327,8 +352,9 @@ impl Replay {
 
 impl Moment {
     #[inline]
-    fn step<'a>(&self, layer: LayerId, values: &'a openwfp_engine::Values, data: &'a [u8]) -> Step<'a> {
+    fn step<'a>(&self, layer: LayerId, values: &'a openwfp_engine::Values, bytes: Bytes<'a>) -> Step<'a> {
         let Self { flow, packet, time, direction } = *self;
-        Step { layer, values, data, flow, packet, time, direction }
+        let Bytes { data, range, shown } = bytes;
+        Step { layer, values, data, flow, packet, time, direction, range, shown }
     }
 }

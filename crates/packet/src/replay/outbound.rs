@@ -52,6 +52,13 @@ impl<C: Classifier> Pass<'_, '_, C> {
                 Some(refused) => return Err(refused),
                 None => slot,
             },
+            Attachment::Opens { .. } if self.enters_after_authorization() => {
+                match transport {
+                    Transport::Tcp(_) => self.ask(Stage::StreamPacket, NO_FLAGS)?,
+                    _ => self.ask_datagram(packet, protocol)?,
+                }
+                return self.leave().map(|()| Outcome::Permitted);
+            }
             Attachment::Opens { flow, replaces } => self.authorize(flow, replaces)?,
             Attachment::None => {
                 self.answers_nothing_silenced(packet, transport)?;

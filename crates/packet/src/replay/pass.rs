@@ -4,13 +4,14 @@ use openwfp_model::ConditionFlags;
 
 use super::facts::Sight;
 use super::stage::Stage;
-use super::{Classifier, Decision, LayerSet, Moment, Outcome, Replay};
+use super::{Bytes, Classifier, Decision, LayerSet, Moment, Outcome, Replay, Shown};
 use crate::capture::Record;
 use crate::flow::{
     DeleteReason, Direction, FlowId, FlowKey, FlowTuple, Lifetime, NewFlow, Refusal, Selector, Sender, Slot, TcpChange,
     TcpState, is_syn, is_syn_ack, request_of,
 };
-use crate::packet::{AddressType, Original, OriginalTransport, Packet, TcpHeader, Transport};
+use crate::link::LinkType;
+use crate::packet::{AddressType, Frame, Original, OriginalTransport, Packet, TcpHeader, Transport};
 use crate::wire::TcpFlags;
 
 /// The first port that no service has by right (RFC 6335: system ports end before it).
@@ -30,12 +31,22 @@ pub(super) struct Pass<'r, 'p, C> {
     pub(super) loopback: bool,
     pub(super) reassembled: bool,
     pub(super) flow: Option<FlowId>,
+    /// Where that stands in the table.
+    slot: Option<Slot>,
     /// Who opened the flow.
     pub(super) opened: Direction,
     /// Which layers the classifier wants to be asked at.
     layers: LayerSet,
     /// Whether the values show this packet. They are filled in when the first layer asks for them.
     pub(super) seen: bool,
+    /// Whether the classifier wants to see bytes.
+    pub(super) shows: bool,
+    /// A datagram that was put together, as one packet, for a classifier that wants to see it.
+    pub(super) whole: Vec<u8>,
+    /// Where an injected packet begins its way, as long as it has not come there.
+    pub(super) entry: Option<Stage>,
+    /// The mark of an injected packet.
+    pub(super) mark: Option<u64>,
 }
 
 /// How a packet stands to the flows.
@@ -55,7 +66,7 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
         record: &'p Record<'p>,
         packet: Option<&'p Packet<'p>>,
     ) -> Self {
-        let layers = classifier.layers();
+        let (layers, shows) = (classifier.layers(), classifier.wants_bytes());
         Self {
             replay,
             classifier,
@@ -66,16 +77,21 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
             loopback: false,
             reassembled: false,
             flow: None,
+            slot: None,
             opened: Direction::Outbound,
             layers,
             seen: false,
+            shows,
+            whole: Vec::new(),
+            entry: None,
+            mark: None,
         }
     }
 
     /// Begins the way in a direction.
     pub(super) fn begin(&mut self, direction: Direction) {
         self.direction = direction;
-        self.flow = None;
+        (self.flow, self.slot) = (None, None);
         self.transport = None;
         self.seen = false;
     }
@@ -95,7 +111,23 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
         direction: Direction,
         data: &[u8],
     ) -> Result<(), Outcome> {
+        self.ask_range(stage, flags, direction, data, None)
+    }
+
+    /// Asks about data that have a place in a stream.
+    #[inline]
+    pub(super) fn ask_range(
+        &mut self,
+        stage: Stage,
+        flags: ConditionFlags,
+        direction: Direction,
+        data: &[u8],
+        range: Option<(u32, u32)>,
+    ) -> Result<(), Outcome> {
         let Some(packet) = self.packet else { return Ok(()) };
+        if self.comes_before_entry(stage) {
+            return Ok(());
+        }
         let layer = stage.layer(packet.version());
         if !self.layers.contains(layer) {
             self.replay.counts.permit(layer);
@@ -108,7 +140,54 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
             _ => direction,
         };
         let moment = Moment { direction, ..self.moment() };
-        self.replay.ask(self.classifier, self.layers, stage, flags, &moment, shown, data)
+        let shows = if self.shows && direction == self.direction {
+            show(self.record, packet, &self.whole, self.transport, &Context::of(self))
+        } else {
+            Shown { mark: self.mark, ..Shown::default() }
+        };
+        let bytes = Bytes { data, range, shown: shows };
+        let asked = self.replay.ask(self.classifier, self.layers, stage, flags, &moment, shown, bytes);
+        self.drop_flow();
+        asked
+    }
+
+    /// Whether a layer comes before the place where an injected packet begins its way.
+    #[inline]
+    pub(super) fn comes_before_entry(&mut self, stage: Stage) -> bool {
+        match self.entry {
+            Some(entry) if entry != stage => true,
+            _ => {
+                self.entry = None;
+                false
+            }
+        }
+    }
+
+    /// Whether the flow of an injected packet is not authorized by it, because it begins its way after that.
+    pub(super) fn enters_after_authorization(&self) -> bool {
+        self.entry.is_some_and(|entry| match self.direction {
+            Direction::Outbound => !matches!(entry, Stage::Connect | Stage::OutboundIcmpError),
+            Direction::Inbound => {
+                matches!(entry, Stage::FlowEstablished | Stage::DatagramData | Stage::StreamPacket | Stage::Stream)
+            }
+        })
+    }
+
+    /// Ends the flow of the packet at hand, where the classifier has said so.
+    pub(super) fn drop_flow(&mut self) {
+        if core::mem::take(&mut self.replay.drops)
+            && let Some(slot) = self.slot
+        {
+            let (now, classifier) = (self.replay.now, &mut *self.classifier);
+            self.replay.flows.drop_flow(slot, now, &mut |event| classifier.flow_changed(&event));
+        }
+    }
+
+    /// Tells of a packet that passed every layer on its way.
+    pub(super) fn tell_passed(&mut self, outcome: &Outcome) {
+        if self.shows && *outcome == Outcome::Permitted {
+            self.classifier.passed(self.record.link_type, self.record.data, self.direction);
+        }
     }
 
     pub(super) fn moment(&self) -> Moment {
@@ -116,7 +195,7 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
     }
 
     /// Fills in the values, unless that was done.
-    fn see(&mut self) {
+    pub(super) fn see(&mut self) {
         if let (false, Some(packet)) = (self.seen, self.packet) {
             self.replay.incoming.facts.see(&Sight {
                 packet,
@@ -138,7 +217,7 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
             self.see();
             let moment = self.moment();
             let values = self.replay.incoming.at(stage, true, NO_FLAGS, self.direction);
-            self.classifier.discarded(&moment.step(discard, values, &[]))
+            self.classifier.discarded(&moment.step(discard, values, Bytes::default()))
         });
         self.replay.count_discarded(discard, asked)
     }
@@ -250,8 +329,14 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
         let slot = self.replay.flows.open(flow, now, &mut |event| classifier.flow_changed(&event));
         self.enter(slot);
         let asked = self.ask(authorizing(flow.opened), NO_FLAGS);
-        if asked.is_err() {
-            self.replay.flows.refuse(slot, Refusal::Authorization);
+        match &asked {
+            Ok(()) => {}
+            // Nothing is decided: whatever comes next of it is asked about again.
+            Err(Outcome::Absorbed { .. }) => {
+                self.replay.flows.delete(slot, DeleteReason::Replaced, now, &mut |_| {});
+                (self.flow, self.slot) = (None, None);
+            }
+            Err(_) => self.replay.flows.refuse(slot, Refusal::Authorization),
         }
         asked.map(|()| slot)
     }
@@ -259,7 +344,7 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
     /// Notes the flow that the packet belongs to.
     pub(super) fn enter(&mut self, slot: Slot) {
         let flow = self.replay.flows.flow(slot);
-        (self.flow, self.opened) = (Some(flow.id()), flow.opened());
+        (self.flow, self.opened, self.slot) = (Some(flow.id()), flow.opened(), Some(slot));
     }
 
     /// Asks at ALE_FLOW_ESTABLISHED, when this packet establishes the flow: a TCP connection by its handshake, any other by its
@@ -323,6 +408,8 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
         let stage = match flow.refusal()? {
             Refusal::Authorization => authorizing(flow.opened()),
             Refusal::Establishment => Stage::FlowEstablished,
+            Refusal::Dropped if flow.tcp().is_some() => Stage::Stream,
+            Refusal::Dropped => Stage::DatagramData,
         };
         self.replay.flows.touch(slot, self.replay.now);
         self.tell_blocked(stage);
@@ -366,6 +453,52 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
         };
         let key = FlowKey::from(&FlowTuple { local, remote, protocol: original.protocol, selector });
         self.replay.flows.find(&key).map(|slot| self.replay.flows.flow(slot).id())
+    }
+}
+
+/// What a packet is shown with.
+struct Context {
+    loopback: bool,
+    reassembled: bool,
+    mark: Option<u64>,
+}
+
+impl Context {
+    fn of<C>(pass: &Pass<'_, '_, C>) -> Self {
+        Self { loopback: pass.loopback, reassembled: pass.reassembled, mark: pass.mark }
+    }
+}
+
+/// The packet at hand, for a classifier that wants to see it.
+fn show<'a>(
+    record: &'a Record<'_>,
+    packet: &'a Packet<'_>,
+    whole: &'a [u8],
+    transport: Option<(u8, Transport)>,
+    context: &Context,
+) -> Shown<'a> {
+    let bytes = if whole.is_empty() { packet.bytes } else { whole };
+    let header = match Packet::parse(LinkType::RAW, bytes) {
+        Ok(Frame::Ip(packet)) => packet.bytes.len() - packet.payload.len(),
+        _ => bytes.len(),
+    };
+    let (length, tcp) = match transport.map(|(_, transport)| transport).or(packet.transport.ok()) {
+        Some(Transport::Tcp(segment)) => (usize::from(segment.header_length), Some(segment)),
+        // SCTP and DCCP have longer ones, which nobody looks behind.
+        Some(Transport::Ports { .. } | Transport::Icmp(_)) => (8, None),
+        Some(Transport::Other | Transport::LaterFragment) | None => (0, None),
+    };
+    Shown {
+        bytes,
+        transport: header,
+        payload: (header + length).min(bytes.len()),
+        link_header: record.data.get(..packet.begins_at).unwrap_or_default(),
+        link_type: record.link_type,
+        tcp,
+        interface: record.interface,
+        loopback: context.loopback,
+        reassembled: context.reassembled,
+        mark: context.mark,
     }
 }
 

@@ -26,6 +26,25 @@ pub(super) enum Stage {
 
 pub(super) const STAGES: usize = 16;
 
+const ALL: [Stage; STAGES] = [
+    Stage::InboundFrame,
+    Stage::OutboundFrame,
+    Stage::InboundIpPacket,
+    Stage::OutboundIpPacket,
+    Stage::Forward,
+    Stage::InboundTransport,
+    Stage::OutboundTransport,
+    Stage::RecvAccept,
+    Stage::Connect,
+    Stage::FlowEstablished,
+    Stage::EndpointClosure,
+    Stage::DatagramData,
+    Stage::StreamPacket,
+    Stage::Stream,
+    Stage::InboundIcmpError,
+    Stage::OutboundIcmpError,
+];
+
 pub(super) const LAYERS: [[LayerId; 2]; STAGES] = [
     [LayerId::INBOUND_MAC_FRAME_ETHERNET; 2],
     [LayerId::OUTBOUND_MAC_FRAME_ETHERNET; 2],
@@ -91,6 +110,11 @@ pub const REPLAY_LAYERS: [LayerId; COUNT] = {
 };
 
 impl Stage {
+    /// The stage of a layer; none where a replay does not ask at it.
+    pub(super) fn of(layer: LayerId) -> Option<Self> {
+        ALL.into_iter().find(|&stage| LAYERS[stage as usize].contains(&layer))
+    }
+
     #[inline]
     pub(super) const fn layer(self, version: IpVersion) -> LayerId {
         LAYERS[self as usize][number(version)]

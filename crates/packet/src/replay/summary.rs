@@ -17,6 +17,11 @@ pub enum Outcome {
         /// The layer.
         layer: LayerId,
     },
+    /// A layer took it away in silence; another packet may go on in its place.
+    Absorbed {
+        /// The layer.
+        layer: LayerId,
+    },
     /// It arrived for an endpoint that does not exist, and no layer blocked it.
     Unheard,
     /// Its flow had been refused before, or it repeats data that STREAM has blocked, or it answers what was silenced.
@@ -56,6 +61,12 @@ pub struct Summary {
     pub blocked: u64,
     /// Of the blocked packets, those whose flow had been refused before.
     pub flow_blocked: u64,
+    /// Packets that a layer took away in silence.
+    pub absorbed: u64,
+    /// Packets that the classifier brought in. They count nowhere else.
+    pub injected: u64,
+    /// Of those, the ones that passed every layer on their way.
+    pub injected_permitted: u64,
     /// Fragments that fit to no datagram.
     pub stray_fragments: u64,
     /// Packets that are malformed.
@@ -89,6 +100,7 @@ impl Summary {
                 &mut self.unheard
             }
             Outcome::Blocked { .. } => &mut self.blocked,
+            Outcome::Absorbed { .. } => &mut self.absorbed,
             Outcome::FlowBlocked => {
                 self.blocked += 1;
                 &mut self.flow_blocked
@@ -110,6 +122,8 @@ pub struct LayerCount {
     pub permitted: u64,
     /// What it blocked.
     pub blocked: u64,
+    /// What it took away in silence.
+    pub absorbed: u64,
 }
 
 /// How often each layer was met.
@@ -131,6 +145,13 @@ impl LayerCounts {
     pub(super) fn block(&mut self, layer: LayerId) {
         if let Some(count) = self.0.get_mut(usize::from(layer.get())) {
             count.blocked += 1;
+        }
+    }
+
+    #[inline]
+    pub(super) fn absorb(&mut self, layer: LayerId) {
+        if let Some(count) = self.0.get_mut(usize::from(layer.get())) {
+            count.absorbed += 1;
         }
     }
 

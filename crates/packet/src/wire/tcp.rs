@@ -17,6 +17,8 @@ impl TcpFlags {
     pub const PSH: Self = Self(0x08);
     /// The acknowledgment number counts.
     pub const ACK: Self = Self(0x10);
+    /// The urgent pointer counts.
+    pub const URG: Self = Self(0x20);
 
     /// The bits of byte 13 of the header.
     #[inline]

@@ -20,6 +20,8 @@ fn packet(source: &str, destination: &str, link: LinkInfo) -> Packet<'static> {
         payload: &[],
         payload_length: 0,
         link,
+        bytes: &[],
+        begins_at: 0,
     }
 }
 
