@@ -40,6 +40,16 @@ pub(crate) enum Command {
     Bench(BenchArgs),
     /// Show what the platform has
     Show(ShowArgs),
+    /// Show the built-in callouts and their settings
+    #[command(after_help = "\
+A policy names one with `uses = \"NAME\"` in a `[[callout]]` section, and sets it in `[callout.settings]`; filters name the callout
+as their action (docs/callouts.md). They answer in `wfp replay`. In `wfp run` they do not yet: there a filter that names
+a callout blocks, or does nothing where its kind is `inspection`.
+
+Examples:
+  wfp callouts
+  wfp callouts --json | jq -r .name")]
+    Callouts,
     /// Write a policy in another form, or the schema of policy files
     Export(ExportArgs),
     /// See a policy at work on real connections (needs root)
@@ -221,8 +231,12 @@ pub(crate) struct ExplainArgs {
 A capture knows no processes: fields such as ALE_APP_ID are empty, and filters that test them do not match. A broken capture is \
 replayed as far as it goes; then the exit status is 1.
 
+Built-in callouts that policies use are asked as they would be live, with the time of the capture. Packets that they change go on
+changed, and what they inject is classified from where it comes in; --write shows both.
+
 Examples:
   wfp replay -p policy.toml capture.pcapng
+  wfp replay -p policy.toml --write passed.pcapng capture.pcapng
   wfp replay -p policy.toml --local 192.0.2.0/24 capture.pcap
   wfp replay -p policy.toml --json capture.pcap | jq 'select(.action == \"block\")'")]
 pub(crate) struct ReplayArgs {
@@ -236,6 +250,9 @@ pub(crate) struct ReplayArgs {
     /// Hold forwarded fragments until their datagram is whole, and classify them once more as a group
     #[arg(long)]
     pub group_forwarded_fragments: bool,
+    /// Write the packets that pass every layer to a capture (pcapng), as they go on
+    #[arg(long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
     /// The capture (pcap or pcapng); `-`: standard input, which needs --local
     pub capture: PathBuf,
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod callouts;
 mod check;
 mod demo;
 mod event_line;
@@ -19,8 +20,10 @@ mod policies;
 mod progress;
 mod readable;
 mod replay;
+mod replay_callouts;
 mod run;
 mod show;
+mod written;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::replay(&args, globals),
         Command::Bench(args) => bench::bench(&args, globals),
         Command::Show(args) => show::show(&args, globals),
+        Command::Callouts => callouts::callouts(globals),
         Command::Export(args) => export::export(&args, globals),
         Command::Demo => demo::demo(globals),
         Command::Completions { shell } => manual::completions(shell),

@@ -4,19 +4,22 @@ use crate::{
     args::ReplayArgs,
     json,
     output::{self, Globals},
-    policies,
     progress::Progress,
-    readable,
+    readable, replay_callouts,
+    written::CaptureWriter,
 };
 use anyhow::{Context, Result, bail};
+use openwfp_callout::{CalloutReport, replay::ReplayCallouts};
 use openwfp_engine::{CompiledPolicy, Verdict};
 use openwfp_model::LayerId;
 use openwfp_packet::{
     capture::CaptureReader,
-    flow::{Direction, FlowChange, FlowEvent, FlowTuple, Selector},
+    flow::{Direction, FlowChange, FlowEvent, FlowId, FlowTuple, Selector},
+    link::LinkType,
     local::{Inference, LocalSide},
     packet::{Frame, Packet},
-    replay::{Classifier, Decision, LayerSet, REPLAY_LAYERS, Replay, ReplaySettings, Step, Summary},
+    replay::{Classifier, Decision, Injected, LayerSet, REPLAY_LAYERS, Replay, ReplaySettings, Step, Summary},
+    time::Timestamp,
     unheard::Unheard,
 };
 use serde::Serialize;
@@ -24,14 +27,14 @@ use serde_json::{Value as Json, json};
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, BufReader, Write},
+    io::{self, BufReader, BufWriter, Write},
     net::SocketAddr,
     path::{Path, PathBuf},
 };
 
 /// Runs the command.
 pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
-    let policy = policies::compiled(&args.policy, globals)?;
+    let (policy, callouts) = replay_callouts::load(&args.policy, globals)?;
     let capture = if args.capture == Path::new("-") { PathBuf::from("/dev/stdin") } else { args.capture.clone() };
     let before = look_before(&capture, args.local.is_empty())?;
     let local = match args.local.is_empty() {
@@ -50,8 +53,17 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
         let group_forwarded_fragments = args.group_forwarded_fragments;
         let settings = ReplaySettings { group_forwarded_fragments, ..ReplaySettings::default() };
         let mut replay = Replay::new(local, settings).expecting(before.unheard);
+        let writer = args.write.as_deref().map(|path| {
+            let file = File::create(path).and_then(|file| CaptureWriter::new(BufWriter::new(file)));
+            file.with_context(|| format!("cannot write {}", path.display()))
+        });
         let mut judge = Judge {
             policy: &policy,
+            callouts,
+            reports: vec![],
+            more_reports: 0,
+            writer: writer.transpose()?,
+            packet_time: Timestamp::default(),
             out,
             globals,
             failed: None,
@@ -73,7 +85,7 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
                     match record {
                         Ok(record) => {
                             bytes += record.data.len() as u64 + 16;
-                            judge.packet = record.frame;
+                            (judge.packet, judge.packet_time) = (record.frame, record.time);
                             replay.packet(&record, &mut judge);
                         }
                         Err(error) => {
@@ -91,19 +103,24 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
         }
         progress.end();
         replay.finish(&mut judge);
-        let Judge { failed, by, flows, out, time, .. } = judge;
+        judge.finish_callouts();
+        let Judge { failed, by, flows, out, time, callouts, reports, more_reports, writer, .. } = judge;
         if let Some(error) = failed {
             return Err(error.into());
         }
+        if let Some(writer) = writer {
+            writer.end()?;
+        }
         let summary = replay.summary();
         if globals.json {
-            return write_summary_json(out, &summary, time);
+            return write_summary_json(out, &summary, time, callouts.as_ref());
         }
         if summary.packets == 0 {
             return Ok(writeln!(out, "no packets")?);
         }
         writeln!(out, "{statement}\n")?;
         write_counts(out, &policy, &replay, &by, globals)?;
+        write_reports(out, &reports, more_reports, globals)?;
         write_flows(out, &flows, &summary, globals)?;
         write_summary(out, &summary)
     })?;
@@ -151,6 +168,8 @@ fn look_before(path: &Path, infer: bool) -> Result<Before> {
 
 /// So many flows are listed unless more is asked for.
 const SHOWN_FLOWS: usize = 10;
+/// So many reports of callouts, as well.
+const SHOWN_REPORTS: usize = 20;
 
 /// Blocked, by filter and layer.
 type ByFilter = BTreeMap<(u64, LayerId), u64>;
@@ -166,6 +185,14 @@ fn asked(policy: &CompiledPolicy, globals: Globals) -> LayerSet {
 /// Decides by the policy, counts, and writes events.
 struct Judge<'a, 'w> {
     policy: &'a CompiledPolicy,
+    callouts: Option<ReplayCallouts>,
+    /// The first reports of callouts, or all of them.
+    reports: Vec<CalloutReport>,
+    more_reports: u64,
+    /// Where packets that pass are written.
+    writer: Option<CaptureWriter<BufWriter<File>>>,
+    /// When the frame at hand was captured.
+    packet_time: Timestamp,
     out: &'w mut dyn Write,
     globals: Globals,
     failed: Option<io::Error>,
@@ -247,20 +274,57 @@ impl Judge<'_, '_> {
 
 impl Judge<'_, '_> {
     fn decide(&mut self, step: &Step<'_>) -> (Decision, u64) {
-        let verdict: Verdict = self.policy.classify_values(step.layer, step.values);
-        let decision = Decision::from(verdict.action);
-        if self.globals.json {
-            let action = if decision == Decision::Block { "block" } else { "permit" };
-            self.classified(step, action, verdict.filter, verdict.reason.name());
-        }
+        let (decision, verdict): (Decision, Verdict) = match &mut self.callouts {
+            Some(callouts) => {
+                let decided = callouts.decide(self.policy, step);
+                (decided.decision, decided.verdict)
+            }
+            None => {
+                let verdict = self.policy.classify_values(step.layer, step.values);
+                (Decision::from(verdict.action), verdict)
+            }
+        };
+        self.told(step, decision, &verdict);
         (decision, verdict.filter)
+    }
+
+    /// Writes what was decided, and what callouts reported meanwhile.
+    fn told(&mut self, step: &Step<'_>, decision: Decision, verdict: &Verdict) {
+        if self.globals.json {
+            let (action, reason) = match decision {
+                Decision::Permit => ("permit", verdict.reason.name()),
+                Decision::Absorb => ("block", "absorbed"),
+                Decision::Block | Decision::Drop => ("block", verdict.reason.name()),
+            };
+            self.classified(step, action, verdict.filter, reason);
+        }
+        self.take_reports();
+    }
+
+    fn take_reports(&mut self) {
+        while let Some(report) = self.callouts.as_ref().and_then(|callouts| callouts.registry().next_report()) {
+            if self.globals.json {
+                self.write(&replay_callouts::event(&report));
+            } else if self.globals.verbose || self.reports.len() < SHOWN_REPORTS {
+                self.reports.push(report);
+            } else {
+                self.more_reports += 1;
+            }
+        }
+    }
+
+    fn finish_callouts(&mut self) {
+        if let Some(callouts) = &mut self.callouts {
+            callouts.finish();
+        }
+        self.take_reports();
     }
 }
 
 impl Classifier for Judge<'_, '_> {
     fn classify(&mut self, step: &Step<'_>) -> Decision {
         let (decision, filter) = self.decide(step);
-        if decision == Decision::Block {
+        if matches!(decision, Decision::Block | Decision::Drop) {
             *self.by.entry((filter, step.layer)).or_default() += 1;
         }
         decision
@@ -282,6 +346,10 @@ impl Classifier for Judge<'_, '_> {
     }
 
     fn flow_changed(&mut self, event: &FlowEvent) {
+        if let Some(callouts) = &mut self.callouts {
+            callouts.flow_changed(event);
+            self.take_reports();
+        }
         if !self.globals.json {
             let established = event.change == FlowChange::Established;
             if established && (self.globals.verbose || self.flows.len() < SHOWN_FLOWS) {
@@ -303,6 +371,43 @@ impl Classifier for Judge<'_, '_> {
             line["reason"] = json!(reason.name());
         }
         self.write(&line);
+    }
+
+    fn flow_gone(&mut self, flow: FlowId) {
+        if let Some(callouts) = &mut self.callouts {
+            callouts.flow_gone(flow);
+            self.take_reports();
+        }
+    }
+
+    fn wants_bytes(&self) -> bool {
+        self.callouts.is_some() || self.writer.is_some()
+    }
+
+    fn stream_ended(&mut self, step: &Step<'_>) -> Decision {
+        let Some(callouts) = &mut self.callouts else { return Decision::Permit };
+        let decided = callouts.stream_ended(self.policy, step);
+        if decided.decision != Decision::Permit {
+            self.told(step, decided.decision, &decided.verdict);
+            *self.by.entry((decided.verdict.filter, step.layer)).or_default() += 1;
+        }
+        self.take_reports();
+        decided.decision
+    }
+
+    fn next_injected(&mut self) -> Option<Injected> {
+        self.callouts.as_mut()?.next_injected(self.policy)
+    }
+
+    fn next_aborted(&mut self) -> Option<FlowId> {
+        self.callouts.as_mut()?.next_aborted()
+    }
+
+    fn passed(&mut self, link_type: LinkType, bytes: &[u8], _: Direction) {
+        let time = self.packet_time;
+        if let Some(Err(error)) = self.writer.as_mut().map(|writer| writer.packet(link_type, time, bytes)) {
+            self.failed.get_or_insert(error);
+        }
     }
 }
 
@@ -333,13 +438,22 @@ fn flow_values(event: &FlowEvent) -> Json {
     values
 }
 
-fn write_summary_json(out: &mut dyn Write, summary: &Summary, time: u64) -> Result<()> {
-    let line = json!({
+fn write_summary_json(
+    out: &mut dyn Write,
+    summary: &Summary,
+    time: u64,
+    callouts: Option<&ReplayCallouts>,
+) -> Result<()> {
+    let mut line = json!({
         "time": json::time(time), "kind": "summary", "packets": summary.packets, "flows": summary.flows, "permitted": summary.permitted,
         "blocked": summary.blocked, "lost": 0, "malformed": summary.malformed, "elsewhere": summary.elsewhere,
         "not_ip": summary.not_ip, "unsupported": summary.unsupported, "stray_fragments": summary.stray_fragments,
         "unheard": summary.unheard, "flows_evicted": summary.flows_evicted, "stream_holes": summary.streams.holes,
+        "absorbed": summary.absorbed, "injected": summary.injected, "injected_permitted": summary.injected_permitted,
     });
+    if let Some(callouts) = callouts {
+        line["callouts"] = replay_callouts::counts(&callouts.registry().counts());
+    }
     Ok(writeln!(out, "{line}")?)
 }
 
@@ -365,6 +479,21 @@ fn write_counts(
             let name = policy.filter(*filter).map_or("no filter", |filter| filter.filter.name.as_str());
             writeln!(out, "{count:>10}  \"{name}\" at {layer}")?;
         }
+    }
+    Ok(())
+}
+
+fn write_reports(out: &mut dyn Write, reports: &[CalloutReport], more: u64, globals: Globals) -> Result<()> {
+    if reports.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\nreported by callouts")?;
+    for report in reports {
+        let packet = report.frame.map_or_else(String::new, |frame| frame.to_string());
+        writeln!(out, "{packet:>10}  {}", replay_callouts::text(report))?;
+    }
+    if more > 0 {
+        writeln!(out, "{}", globals.paint().dim(format_args!("{:12}and {more} more (-v shows them)", "")))?;
     }
     Ok(())
 }
@@ -406,6 +535,8 @@ fn write_summary(out: &mut dyn Write, summary: &Summary) -> Result<()> {
         (summary.stray_fragments, "stray fragments"),
         (summary.streams.holes, "holes in streams"),
         (summary.flows_evicted, "flows given up for want of room"),
+        (summary.absorbed, "absorbed"),
+        (summary.injected, "injected"),
     ];
     let rest: Vec<String> = rest.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!(", {n} {what}")).collect();
     let refused = match summary.flow_blocked {
