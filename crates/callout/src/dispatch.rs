@@ -102,6 +102,8 @@ pub struct LayerOutcome {
     /// What becomes of a stream. With [`StreamAction::NeedMoreData`] and [`StreamAction::Defer`] the verdict does not count: nothing is
     /// decided yet.
     pub stream: StreamAction,
+    /// How many bytes may wait, where more data are needed or deferred: the limit of the callout that says so.
+    pub stream_limit: usize,
     /// To how many bytes of a stream it applies; 0: to all.
     pub enforced: usize,
     /// What takes their place, and its history.
@@ -129,6 +131,7 @@ impl Registry {
             absorbed: false,
             packet: None,
             stream: StreamAction::None,
+            stream_limit: 0,
             enforced: 0,
             replacement: None,
             redirect: None,
@@ -154,6 +157,8 @@ impl Registry {
                         Asked::Answer(answer, by) => {
                             if matches!(answer.stream, StreamAction::NeedMoreData(_) | StreamAction::Defer) {
                                 outcome.stream = answer.stream;
+                                outcome.stream_limit =
+                                    self.inner.lock().limits(by).map_or(0, |limits| limits.stream_bytes);
                                 break;
                             }
                             let arbitrated = answer.arbitrated();

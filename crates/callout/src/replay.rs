@@ -18,7 +18,7 @@ use openwfp_packet::wire::{TcpFlags, protocol};
 
 use crate::dispatch::{is_discard, sees_frames};
 use crate::{
-    FlowHandle, FragmentData, Injection, InjectionHistory, InjectionPoint, LayerData, LayerEvent, LayerOutcome, Limits,
+    FlowHandle, FragmentData, Injection, InjectionHistory, InjectionPoint, LayerData, LayerEvent, LayerOutcome,
     Metadata, PacketData, Registry, StreamAction, StreamData, StreamFlags,
 };
 
@@ -68,6 +68,8 @@ struct Half {
     needs: usize,
     deferred: bool,
     missed: u64,
+    /// How many bytes may wait for the callout that they wait for.
+    limit: usize,
 }
 
 impl ReplayCallouts {
@@ -179,6 +181,7 @@ impl ReplayCallouts {
             needs: 0,
             deferred: false,
             missed: 0,
+            limit: 0,
         });
         half.values = step.values.clone();
         let next = half.base.wrapping_add(half.end as u32);
@@ -192,9 +195,9 @@ impl ReplayCallouts {
         if step.shown.tcp.is_some_and(|header| header.flags.contains(TcpFlags::URG)) {
             flags |= StreamFlags::expedited(step.direction);
         }
-        let (waits, length) = (half.deferred || half.held.len() < half.needs, half.held.len());
+        let (waits, has_room) = (half.deferred || half.held.len() < half.needs, half.held.len() <= half.limit);
         if waits {
-            return if self.has_room(length) { permitted } else { self.too_long() };
+            return if has_room && self.held <= ALL_STREAM_BYTES { permitted } else { self.too_long() };
         }
         self.portions(policy, flow, step.direction, flags, step.time, step.packet)
     }
@@ -208,10 +211,6 @@ impl ReplayCallouts {
         (half.deferred, half.needs) = (false, 0);
         let flags = StreamFlags::of(step.direction) | StreamFlags::disconnect(step.direction);
         self.portions(policy, flow, step.direction, flags, step.time, step.packet)
-    }
-
-    fn has_room(&self, held: usize) -> bool {
-        held <= Limits::default().stream_bytes && self.held <= ALL_STREAM_BYTES
     }
 
     /// More waits than may: the connection ends.
@@ -263,9 +262,13 @@ impl ReplayCallouts {
             };
             if let Some(half) = self.halves.get_mut(&key) {
                 (half.deferred, half.needs) = (outcome.stream == StreamAction::Defer, length.saturating_add(more));
-                half.held = held;
+                (half.held, half.limit) = (held, outcome.stream_limit);
             }
-            return if self.has_room(length) { decided } else { self.too_long() };
+            return if length <= outcome.stream_limit && self.held <= ALL_STREAM_BYTES {
+                decided
+            } else {
+                self.too_long()
+            };
         }
     }
 
