@@ -31,9 +31,6 @@ fn key(number: u128) -> Guid {
 
 #[test]
 fn a_callout_that_panics_counts_as_unregistered_and_harms_nobody() {
-    let registry = Registry::new();
-    registry.register(Arc::new(Scripted::new(1, |_, _| panic!("oh")))).unwrap();
-    registry.register(Arc::new(Scripted::new(2, |_, out| out.permit()))).unwrap();
     let permits = FilterFlags::PERMIT_IF_CALLOUT_UNREGISTERED;
     let cases = [
         (CalloutKind::Terminating, NONE, Action::Block, Reason::CalloutUnregistered),
@@ -205,7 +202,8 @@ fn pending(answer: fn() -> Option<Answer>, after: Duration) -> Scripted {
 
 #[test]
 fn a_pended_operation_is_answered_from_any_thread() {
-    let cases: [(fn() -> Option<Answer>, Action, bool); 4] = [
+    type Case = (fn() -> Option<Answer>, Action, bool);
+    let cases: [Case; 4] = [
         (|| Some(Answer::permit()), Action::Permit, true),
         (|| Some(Answer::permit().hard()), Action::Permit, false),
         (|| Some(Answer::block()), Action::Block, true),
@@ -296,7 +294,6 @@ fn injection_is_bounded_and_takes_packets_alone() {
 
 #[test]
 fn nonsense_is_blocked_and_counted() {
-    let long = vec![0x45; 70_000];
     type Says = fn(&mut openwfp_callout::ClassifyOut);
     let cases: [Says; 5] = [
         |out| {
@@ -317,7 +314,6 @@ fn nonsense_is_blocked_and_counted() {
             out.replace_packet(vec![0x45; 70_000]);
         },
     ];
-    assert_eq!(long.len(), 70_000);
     for (number, says) in cases.into_iter().enumerate() {
         let registry = Registry::new();
         registry.register(Arc::new(Scripted::new(1, move |_, out| says(out)))).unwrap();

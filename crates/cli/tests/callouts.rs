@@ -117,12 +117,14 @@ fn datagrams_are_encrypted_at_one_end_and_decrypted_at_the_other() {
 }
 
 #[test]
-fn a_fragmented_datagram_is_encrypted_as_a_whole_when_it_arrives() {
+fn a_datagram_in_fragments_is_looked_at_as_a_whole_or_refused() {
     let to = ["--local", "192.0.2.80/32", "--local", "2001:db8::80/128"];
     let events = replay("encrypt-datagrams.toml", &to, "fragments.pcap");
-    // What arrives in pieces was not made with the key: refused once for each datagram, not for each piece.
-    let refused = of_kind(&events, "callout");
-    assert_eq!(refused.len(), 2, "{refused:?}");
+    // What arrives was not made with the key: refused once for each datagram, not for each piece. What leaves shows its
+    // first fragment alone in a capture, which cannot be sealed: refused as well, and its other fragments with it.
+    assert_eq!(of_kind(&events, "callout").len(), 4);
+    let summary = events.last().unwrap();
+    assert_eq!((&summary["absorbed"], &summary["injected"]), (&json!(0), &json!(0)), "{summary}");
 }
 
 #[test]

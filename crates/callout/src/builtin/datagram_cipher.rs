@@ -102,6 +102,11 @@ impl DatagramCipher {
     }
 }
 
+/// Only UDP says itself how long it is, and only a whole datagram can be sealed.
+fn is_whole_udp(event: &Classification<'_>) -> bool {
+    event.values.protocol() == Some(17) && event.metadata.fragment.is_none()
+}
+
 impl Callout for DatagramCipher {
     fn registration(&self) -> Registration {
         Registration::new(Guid::named("built-in callout", BUILT_IN.name), BUILT_IN.name).at(layers(LAYERS))
@@ -123,8 +128,7 @@ impl Callout for DatagramCipher {
             return out.permit();
         }
         let converted = match (event.packet(), event.metadata.direction, self.key(event.filter)) {
-            // Only UDP says itself how long it is.
-            (Some(packet), Some(direction), Ok(key)) if event.values.protocol() == Some(17) => {
+            (Some(packet), Some(direction), Ok(key)) if is_whole_udp(event) => {
                 let now = event.metadata.time.nanoseconds();
                 self.convert(direction, &key, packet.payload(), now).map(|payload| (packet, payload))
             }

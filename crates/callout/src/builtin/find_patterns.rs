@@ -105,7 +105,7 @@ impl Callout for FindPatterns {
 
     fn classify(&self, event: &mut Classification<'_>, out: &mut ClassifyOut) {
         let Some(stream) = event.stream() else { return };
-        if event.injection_state().is_own() || stream.bytes.is_empty() {
+        if stream.bytes.is_empty() {
             return out.permit();
         }
         let number = stream.direction as usize;

@@ -69,7 +69,8 @@ mod tests {
 
     #[test]
     fn hosts_are_read() {
-        let cases: [(&[u8], [Option<&[u8]>; 2]); 5] = [
+        type Case<'a> = (&'a [u8], [Option<&'a [u8]>; 2]);
+        let cases: [Case<'_>; 5] = [
             (b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n", [None, Some(b"example.com")]),
             (b"POST /x HTTP/1.1\r\na: b\r\nhOsT:example.com:8080 \r\n\r\n", [None, Some(b"example.com")]),
             (b"GET http://a.test/x HTTP/1.1\r\nHost: b.test\r\n\r\n", [Some(b"a.test"), Some(b"b.test")]),
