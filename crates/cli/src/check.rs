@@ -7,6 +7,7 @@ use crate::{
     policies::{self, Reported},
 };
 use anyhow::{Result, anyhow};
+use openwfp_callout::{Registry, policy::load as callouts};
 use openwfp_engine::{CompiledPolicy, compile};
 use openwfp_model::{Layer, Policy, policy_file::Severity};
 use serde_json::{Value as Json, json};
@@ -28,6 +29,10 @@ pub(crate) fn check(args: &CheckArgs, globals: Globals) -> Result<()> {
                 Ok(Err(mistakes)) => report.diagnostics(out, &mistakes)?,
                 Err(error) => report.error(out, path, &error)?,
             }
+        }
+        for (path, policy) in &found {
+            let errors = callouts(&Registry::new(), &[policy]).err().unwrap_or_default();
+            errors.into_iter().try_for_each(|error| report.error(out, path, &error.into()))?;
         }
         // what is wrong may hide what is odd: the policies are looked at together only when each can be read
         if report.errors == 0 {

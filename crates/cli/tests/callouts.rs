@@ -177,6 +177,8 @@ fn mistakes_in_callouts_are_told() {
         let output = wfp(&["replay", "-p", &policy, &path("captures", "http.pcap")]);
         assert_eq!(output.status.code(), Some(1), "{callout}");
         assert!(stderr(&output).contains(expected), "{callout}: {}", stderr(&output));
+        let checked = wfp(&["check", &policy]);
+        assert_eq!((checked.status.code(), stderr(&checked).contains(expected)), (Some(1), true), "{callout}");
     }
     let cipher = "uses = 'openwfp.datagram-cipher'";
     let datagrams = filter.replace("STREAM", "DATAGRAM_DATA");
