@@ -86,7 +86,7 @@ impl Command {
             Self::Replay(args) => (&args.policy, Some(&*args.capture)),
             Self::Bench(args) => (&args.policy, None),
             Self::Export(args) => (args.policy.as_slice(), None),
-            Self::Show(_) | Self::Demo | Self::Completions { .. } | Self::Man { .. } => return None,
+            Self::Callouts | Self::Show(_) | Self::Demo | Self::Completions { .. } | Self::Man { .. } => return None,
         };
         let from_input = policies.iter().filter(|path| is_standard_input(path)).count();
         let watched = matches!(self, Self::Run(args) if args.watch);
