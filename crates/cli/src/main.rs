@@ -21,6 +21,7 @@ mod progress;
 mod readable;
 mod replay;
 mod replay_callouts;
+mod replay_summary;
 mod run;
 mod show;
 mod written;

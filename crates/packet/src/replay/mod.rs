@@ -62,6 +62,7 @@ mod inbound;
 mod injected;
 mod outbound;
 mod pass;
+mod shown;
 mod stage;
 mod summary;
 mod values;

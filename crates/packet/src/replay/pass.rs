@@ -3,6 +3,7 @@
 use openwfp_model::ConditionFlags;
 
 use super::facts::Sight;
+use super::shown::{Context, show};
 use super::stage::Stage;
 use super::{Bytes, Classifier, Decision, LayerSet, Moment, Outcome, Replay, Shown};
 use crate::capture::Record;
@@ -10,8 +11,7 @@ use crate::flow::{
     DeleteReason, Direction, FlowId, FlowKey, FlowTuple, Lifetime, NewFlow, Refusal, Selector, Sender, Slot, TcpChange,
     TcpState, is_syn, is_syn_ack, request_of,
 };
-use crate::link::LinkType;
-use crate::packet::{AddressType, Frame, Original, OriginalTransport, Packet, TcpHeader, Transport};
+use crate::packet::{AddressType, Original, OriginalTransport, Packet, TcpHeader, Transport};
 use crate::wire::TcpFlags;
 
 /// The first port that no service has by right (RFC 6335: system ports end before it).
@@ -453,52 +453,6 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
         };
         let key = FlowKey::from(&FlowTuple { local, remote, protocol: original.protocol, selector });
         self.replay.flows.find(&key).map(|slot| self.replay.flows.flow(slot).id())
-    }
-}
-
-/// What a packet is shown with.
-struct Context {
-    loopback: bool,
-    reassembled: bool,
-    mark: Option<u64>,
-}
-
-impl Context {
-    fn of<C>(pass: &Pass<'_, '_, C>) -> Self {
-        Self { loopback: pass.loopback, reassembled: pass.reassembled, mark: pass.mark }
-    }
-}
-
-/// The packet at hand, for a classifier that wants to see it.
-fn show<'a>(
-    record: &'a Record<'_>,
-    packet: &'a Packet<'_>,
-    whole: &'a [u8],
-    transport: Option<(u8, Transport)>,
-    context: &Context,
-) -> Shown<'a> {
-    let bytes = if whole.is_empty() { packet.bytes } else { whole };
-    let header = match Packet::parse(LinkType::RAW, bytes) {
-        Ok(Frame::Ip(packet)) => packet.bytes.len() - packet.payload.len(),
-        _ => bytes.len(),
-    };
-    let (length, tcp) = match transport.map(|(_, transport)| transport).or(packet.transport.ok()) {
-        Some(Transport::Tcp(segment)) => (usize::from(segment.header_length), Some(segment)),
-        // SCTP and DCCP have longer ones, which nobody looks behind.
-        Some(Transport::Ports { .. } | Transport::Icmp(_)) => (8, None),
-        Some(Transport::Other | Transport::LaterFragment) | None => (0, None),
-    };
-    Shown {
-        bytes,
-        transport: header,
-        payload: (header + length).min(bytes.len()),
-        link_header: record.data.get(..packet.begins_at).unwrap_or_default(),
-        link_type: record.link_type,
-        tcp,
-        interface: record.interface,
-        loopback: context.loopback,
-        reassembled: context.reassembled,
-        mark: context.mark,
     }
 }
 
