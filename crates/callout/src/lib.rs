@@ -36,6 +36,7 @@ mod registry;
 pub mod replay;
 mod report;
 mod services;
+mod settle;
 mod values;
 
 pub use builder::{BuildError, PacketBuilder};
@@ -48,12 +49,13 @@ pub use filter::{Filter, ProviderContext};
 pub use flow::{FlowContext, FlowContextError, FlowHandle};
 pub use inject::{InjectError, Injection, InjectionHistory, InjectionPoint, Injector, PacketInjectionState};
 pub use metadata::{FragmentData, Metadata, Process};
-pub use out::{ActionSoFar, Answer, ClassifyOut, Nonsense, Pender, Question, StreamAction};
+pub use out::{ActionSoFar, Answer, ClassifyOut, Pender, StreamAction};
 pub use pend::{Completer, PendError, PendedOperation};
 pub use platform::{Platform, Services};
 pub use redirect::{RedirectRecord, RedirectRequest, RedirectState};
 pub use registry::{AddFilterError, CalloutReport, Counts, RegisterError, Registry, UnregisterError};
 pub use report::{DnsReport, Report};
+pub use settle::{Nonsense, Question};
 pub use values::{IncomingValue, IncomingValues};
 
 pub use openwfp_engine::CalloutAction;
