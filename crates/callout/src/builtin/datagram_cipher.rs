@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
-use openwfp_model::{Data, Guid};
+use openwfp_model::{ConditionFlags, Data, Guid};
 
 use super::settings::{Settings, SettingsError};
 use super::{BuiltIn, Setting, layers};
@@ -43,7 +43,7 @@ const NONCE: usize = 24;
 const VERSION: &[u8] = b"openwfp datagram 1";
 
 /// The callout. A datagram's payload becomes nonce (24 bytes), ciphertext and tag (16 bytes): 40 bytes more, for which the path MTU has to
-/// leave room. What arrives and was not made with the key is blocked. A datagram that is recorded and sent once more is taken: who
+/// leave room. What arrives and was not made with the key is blocked. Loopback stays as it is. A datagram that is recorded and sent once more is taken: who
 /// minds has to number datagrams.
 pub struct DatagramCipher {
     key: Option<[u8; 32]>,
@@ -124,7 +124,9 @@ impl Callout for DatagramCipher {
     }
 
     fn classify(&self, event: &mut Classification<'_>, out: &mut ClassifyOut) {
-        if event.injection_state().is_own() {
+        let loopback = event.values.flags().contains(ConditionFlags::IS_LOOPBACK);
+        // What never leaves the machine is for both ends at once.
+        if event.injection_state().is_own() || loopback {
             return out.permit();
         }
         let converted = match (event.packet(), event.metadata.direction, self.key(event.filter)) {
