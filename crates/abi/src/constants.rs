@@ -78,7 +78,6 @@ macro_rules! kernel_members {
             PACKET_TAIL = "sk_buff.tail";
             PACKET_HEAD = "sk_buff.head";
             PACKET_DATA = "sk_buff.data";
-            CALL_ADDRESS = "bpf_sock_addr_kern.uaddr";
             PACKET_END = "sk_buff.end";
             PACKET_SUM_START = "sk_buff.csum_start";
             PACKET_SUM_OFFSET = "sk_buff.csum_offset";

@@ -88,8 +88,7 @@ impl Answer {
         if self.absorb {
             (self.action, self.clear_action_right) = (CalloutAction::Block, true);
         }
-        let settled = self.settle_stream(question);
-        let (answer, of_stream) = settled;
+        let (answer, of_stream) = self.settle_stream(question);
         (answer.settle_redirect(question), nonsense.or(of_stream))
     }
 
@@ -108,6 +107,10 @@ impl Answer {
         if self.replacement.is_some() && !question.right {
             return (Self { stream: StreamAction::None, ..Self::block() }, Some(Nonsense::NoRight));
         }
+        if self.replacement.is_some() {
+            // The bytes at hand are taken out, whatever was said beside that.
+            (self.action, self.clear_action_right) = (CalloutAction::Block, true);
+        }
         match self.stream {
             StreamAction::Defer if stream.direction == Direction::Outbound => {
                 return (Self::closed(), Some(Nonsense::DeferredSend));
@@ -125,7 +128,8 @@ impl Answer {
             StreamAction::None | StreamAction::Defer => {}
         }
         if self.stream != StreamAction::None {
-            (self.enforced, self.replacement) = (0, None);
+            // It is about the connection, not about these bytes.
+            (self.enforced, self.replacement, self.absorb) = (0, None, false);
         }
         (self, nonsense)
     }

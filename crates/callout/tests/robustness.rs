@@ -47,6 +47,8 @@ fn datagram(payload: &[u8]) -> Vec<u8> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
     #[test]
     fn what_counts_of_an_answer_is_allowed(
         answer in answers(), kind in kinds(), right: bool, discard: bool, what in 0..3, last: bool, inbound: bool,
@@ -91,7 +93,9 @@ proptest! {
         let (again, nonsense) = settled.clone().settle(&question);
         prop_assert_eq!((&again, nonsense), (&settled, None));
     }
+}
 
+proptest! {
     #[test]
     fn bytes_that_are_no_packet_are_refused_or_mended(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), version in 0u8..8, frame: bool) {
         if let Some(first) = bytes.first_mut() {

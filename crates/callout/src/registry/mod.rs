@@ -65,7 +65,7 @@ impl Registry {
         let (entry, filters) = {
             let mut state = self.inner.lock();
             // A number is never used twice, so that histories stay true.
-            let number = state.callouts.last().map_or(1, |last| last.number + 1);
+            let number = state.last_number + 1;
             if state.callouts.iter().any(|entry| entry.is(key)) {
                 return Err(RegisterError::Exists(key));
             }
@@ -73,6 +73,7 @@ impl Registry {
             let (registration, platform) = (Arc::new(registration), Platform::new(Arc::new(services)));
             let entry = Entry { number, registration, callout: callout.clone(), platform, failed: false };
             state.callouts.push(entry.clone());
+            state.last_number = number;
             (entry, state.filters_of(key))
         };
         let told = guarded(|| {
@@ -107,6 +108,7 @@ impl Registry {
             return Err(UnregisterError::Busy { contexts, pended });
         }
         state.set_failed(entry.number);
+        state.callouts.retain(|other| other.number != entry.number);
         Ok(())
     }
 

@@ -24,6 +24,8 @@ pub(crate) struct Inner {
 #[derive(Default)]
 pub(crate) struct State {
     pub(super) callouts: Vec<Entry>,
+    /// The number of the callout that was registered last.
+    pub(super) last_number: u32,
     pub(super) filters: BTreeMap<u64, (Guid, Arc<Filter>)>,
     pub(crate) contexts: Contexts,
     /// Flows that exist.
