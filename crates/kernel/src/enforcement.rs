@@ -239,7 +239,6 @@ impl Enforcement {
             flows: options.flows,
             asked,
             diverted: options.diverted,
-            asked,
         })?;
 
         // before interfaces are listed
