@@ -241,6 +241,8 @@ fn bridges() {
             return eprintln!("skipped: this kernel has no bridges");
         }
         net::set("ipv6/conf/default/disable_ipv6", "1");
+        // a bridge joins a group of its own, and would say so in the midst of this
+        net::set("ipv4/igmp_link_local_mcast_reports", "0");
         for command in [
             "addr flush dev r0",
             "addr flush dev r1",

@@ -47,10 +47,11 @@ fn pins_of_killed_tests_are_taken_away() {
     }
     let mut ended = Command::new("true").spawn().unwrap();
     ended.wait().unwrap();
-    let folder = bpffs::folder().unwrap();
-    let (of_ended, own) = (folder.join(format!("test-x-{}", ended.id())), Pins::new("own").unwrap());
+    let own = Pins::new("own").unwrap();
+    let folder = own.0.parent().unwrap();
+    let of_ended = folder.join(format!("test-x-{}", ended.id()));
     let no_test = folder.join(format!("other-{}", ended.id()));
-    for folder in [&of_ended, &own.0, &no_test] {
+    for folder in [&of_ended, &no_test] {
         std::fs::create_dir(folder).unwrap();
     }
     drop(Pins::new("next").unwrap());

@@ -236,7 +236,8 @@ fn a_storm_at_the_sockets_of_a_group() {
             for name in ["INBOUND_IPPACKET", "INBOUND_TRANSPORT", "DATAGRAM_DATA", "ALE_AUTH_RECV_ACCEPT"] {
                 let (_, blocked) = family(&totals, name);
                 assert!(blocked > 10, "{name} {blocked}");
-                assert_eq!(discarded(&totals, name), blocked, "{name}");
+                // and what the kernel drops by itself
+                assert!(discarded(&totals, name) >= blocked, "{name}");
             }
             assert_eq!(seen(family(&totals, "INBOUND_IPPACKET")), packets);
             assert_eq!(seen(family(&totals, "INBOUND_TRANSPORT")), family(&totals, "INBOUND_IPPACKET").0);
@@ -396,7 +397,8 @@ fn a_storm_at_the_devices_of_a_namespace() {
             for name in ["INBOUND_IPPACKET", "INBOUND_TRANSPORT", "INBOUND_ICMP_ERROR"] {
                 let (_, blocked) = family(&totals, name);
                 assert!(blocked > 10, "{name} {blocked}");
-                assert_eq!(discarded(&totals, name), blocked, "{name}");
+                // and what the kernel drops by itself
+                assert!(discarded(&totals, name) >= blocked, "{name}");
             }
             let after = |from: [u8; 4], port, wait: Duration| {
                 let socket = std::net::UdpSocket::bind(("10.9.1.1", 4712)).unwrap();

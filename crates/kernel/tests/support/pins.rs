@@ -7,11 +7,19 @@ use std::{fs, io, path::Path, path::PathBuf};
 pub struct Pins(pub PathBuf);
 
 impl Pins {
-    /// The folder's name; it is not made. What processes that were killed have left under such names is taken away.
+    /// Makes the folder: as long as it is there, no other test takes away what it is in. What processes that were killed have left
+    /// under such names is taken away.
     pub fn new(name: &str) -> io::Result<Self> {
-        let folder = bpffs::folder()?;
-        remove_stale(&folder);
-        Ok(Self(folder.join(format!("{PREFIX}{name}-{}", std::process::id()))))
+        let name = format!("{PREFIX}{name}-{}", std::process::id());
+        for _ in 0..10 {
+            let folder = bpffs::folder()?;
+            remove_stale(&folder);
+            // another test may just have taken away what was empty
+            if fs::create_dir(folder.join(&name)).is_ok() && bpffs::find()?.as_ref() == Some(&folder) {
+                return Ok(Self(folder.join(name)));
+            }
+        }
+        Err(io::ErrorKind::ResourceBusy.into())
     }
 }
 
