@@ -83,7 +83,7 @@ impl ReplayCallouts {
         &self.registry
     }
 
-    /// Answers a question of a replay: [`Classifier::classify`] and [`Classifier::discarded`].
+    /// Answers a question of a replay: `Classifier::classify` and `Classifier::discarded`.
     pub fn decide(&mut self, policy: &CompiledPolicy, step: &Step<'_>) -> Decided {
         self.begin(step);
         if is_stream(step.layer) {
@@ -152,7 +152,7 @@ impl ReplayCallouts {
         self.aborted.extend(self.ids.get(&flow).copied());
     }
 
-    /// The next packet for the replay: [`Classifier::next_injected`].
+    /// The next packet for the replay: `Classifier::next_injected`.
     pub fn next_injected(&mut self, policy: &CompiledPolicy) -> Option<Injected> {
         loop {
             if let Some((injected, history)) = self.queue.pop_front() {
@@ -193,7 +193,7 @@ impl ReplayCallouts {
         }
     }
 
-    /// The next flow that a callout wants ended: [`Classifier::next_aborted`].
+    /// The next flow that a callout wants ended: `Classifier::next_aborted`.
     pub fn next_aborted(&mut self) -> Option<FlowId> {
         for flow in self.registry.take_aborted() {
             self.abort(flow);
@@ -201,7 +201,7 @@ impl ReplayCallouts {
         self.aborted.pop_front()
     }
 
-    /// Takes note of [`Classifier::flow_changed`].
+    /// Takes note of `Classifier::flow_changed`.
     pub fn flow_changed(&mut self, event: &FlowEvent) {
         if let FlowChange::Deleted(_) = event.change {
             self.registry.set_now(event.time);
@@ -209,7 +209,7 @@ impl ReplayCallouts {
         }
     }
 
-    /// Takes note of [`Classifier::flow_gone`].
+    /// Takes note of `Classifier::flow_gone`.
     pub fn flow_gone(&mut self, flow: FlowId) {
         let handle = FlowHandle::new(flow.get());
         if self.ids.remove(&handle).is_none() {

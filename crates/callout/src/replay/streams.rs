@@ -68,7 +68,7 @@ impl ReplayCallouts {
         self.portions(policy, flow, step.direction, flags, step.time, step.packet)
     }
 
-    /// Answers [`Classifier::stream_ended`]: what is undecided is shown once more, as the last.
+    /// Answers `Classifier::stream_ended`: what is undecided is shown once more, as the last.
     pub fn stream_ended(&mut self, policy: &CompiledPolicy, step: &Step<'_>) -> Decided {
         self.begin(step);
         let permitted = Decided { decision: Decision::Permit, verdict: permit() };
