@@ -74,7 +74,7 @@ else
 fi
 [ $# -gt 0 ] || set -- 6.1 6.12
 kernels=${KERNELS:-${XDG_CACHE_HOME:-$HOME/.cache}/openwfp/kernels}
-timeout=${TIMEOUT:-600}
+timeout=${TIMEOUT:-1200}
 mkdir -p "$kernels" || exit 1
 # The package of a version: the newest one for cloud machines, which is small and has the drivers of qemu.
 package() {

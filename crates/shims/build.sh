@@ -68,7 +68,7 @@ mkdir -p "$(dirname "$object")"
 # depends on the folder: Cs…_7openwfp becomes C7openwfp, the same name without a disambiguator.
 names=$(mktemp)
 trap 'rm -f "$names"' EXIT
-"$nm" --format=just-symbols "$built" | sed -n 's/^\(_R.*\)$/\1 \1/p' | sed 's/ \(.*\)Cs[0-9A-Za-z]*_/ \1C/' >"$names"
+"$nm" --format=just-symbols "$built" | awk '/^_R/ { name = $0; gsub(/Cs[0-9A-Za-z]+_/, "C"); print name, $0 }' >"$names"
 "$objcopy" --strip-debug --redefine-syms="$names" "$built" "$object"
 
 # The sources, as the compiler lists them.
