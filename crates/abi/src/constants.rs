@@ -115,6 +115,8 @@ macro_rules! settings {
             HASH_KEY_HIGH: u64;
             /// 1 when the policy names groups, so that those of a task have to be looked up.
             GROUPS_ASKED: u32;
+            /// 1 when packets may be diverted: else what does so is no part of the programs.
+            DIVERTS_ASKED: u32;
             /// The mark of a packet that was diverted, and is to be taken out of the stack where it leaves; drawn by lot.
             DIVERT_MARK: u32;
             /// 1 when the policy asks for control groups, units or containers.

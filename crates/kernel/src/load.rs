@@ -222,6 +222,7 @@ impl Shims {
         let (cgroups_asked, namespaces_asked) =
             (u32::from(settings.asked.groups), u32::from(settings.asked.namespaces));
         let idle = settings.flows.idle_nanoseconds();
+        let diverts_asked = u32::from(settings.diverted > 0);
         // any but the mark that packets have by themselves
         let divert_mark = random()? as u32 | 1;
         let receiver = u32::from(reasons.tell_receiver());
@@ -238,6 +239,7 @@ impl Shims {
             .override_global("CGROUPS_ASKED", &cgroups_asked, false)
             .override_global("NAMESPACES_ASKED", &namespaces_asked, false)
             .override_global("FLOW_IDLE", &idle, true)
+            .override_global("DIVERTS_ASKED", &diverts_asked, true)
             .override_global("DIVERT_MARK", &divert_mark, true)
             .override_global("DROP_RECEIVER", &receiver, true)
             // on failure the log is asked for anyway

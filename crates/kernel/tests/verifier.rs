@@ -54,7 +54,9 @@ fn every_program_is_accepted(groups_named: &[u32], asked: Asked) {
         return;
     }
     let group = OwnGroup::make();
-    let settings = Settings { groups_named, asked, ..Settings::labels(&group.0) };
+    // diverting is part of the programs where it is asked for
+    let diverted = if groups_named.is_empty() { 0 } else { 1 << 20 };
+    let settings = Settings { groups_named, asked, diverted, ..Settings::labels(&group.0) };
     let mut shims = Shims::load(&settings).unwrap_or_else(|error| panic!("{error}"));
     let mut refused = vec![];
     let (ebpf, types) = shims.ebpf_and_types();

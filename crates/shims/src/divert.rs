@@ -113,6 +113,9 @@ pub unsafe extern "C" fn arm_divert(packet: *mut __sk_buff, work: *mut Work, may
 /// A packet meets a layer at which it may be diverted. Apart from [`Work::decide`], this costs a test where no policy diverts.
 #[inline(always)]
 pub fn meet(packet: *mut __sk_buff, work: &mut Work, about: &About, place: u16, flags: u16, may: bool) -> Outcome {
+    if at::DIVERTS_ASKED() == 0 {
+        return work.decide(about);
+    }
     if work.flags & DIVERTS != 0 {
         // SAFETY: the caller's context; memory that is claimed.
         unsafe { arm_divert(packet, work, may as u32) };

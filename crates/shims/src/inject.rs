@@ -4,11 +4,12 @@ use crate::{
     counters::count,
     divert::{DIVERT, INBOUND, TOKENS, meet},
     header::{Header, read},
+    kept::{Kept, is_stream},
     layers::{
         DATAGRAM_DATA, Layers, OUTBOUND, OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT, STREAM_PACKET,
     },
     offsets as at,
-    packets::{Kept, is_stream, write_packet},
+    packet_values::write_packet,
     refuse::is_dry_run,
     report::About,
     work::{self, CLOSED, OLD_FLOW, Outcome, Work, config},

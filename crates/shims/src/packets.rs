@@ -6,25 +6,25 @@
 //! data. On the way out it is authorized, then meets the layer of its data, OUTBOUND_TRANSPORT and OUTBOUND_IPPACKET.
 
 use crate::{
-    address::LOOPBACK_INTERFACE,
     counters::count,
     divert,
     flows::{self, Standing},
     header::{Header, may_be_routed, read},
     icmp::write_embedded,
     inject,
+    kept::{Kept, NOTHING, is_stream},
     layers::{
         AUTH_CONNECT, AUTH_RECV_ACCEPT, DATAGRAM_DATA, INBOUND, INBOUND_ICMP_ERROR, INBOUND_IPPACKET,
-        INBOUND_TRANSPORT, IS_FRAGMENT, IS_LOOPBACK, IS_RAW_ENDPOINT, IS_REAUTHORIZE, Layers, OUTBOUND,
-        OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT, REQUIRES_ALE_CLASSIFY, STREAM_PACKET,
-        authorization, authorizes,
+        INBOUND_TRANSPORT, IS_REAUTHORIZE, Layers, OUTBOUND, OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET,
+        OUTBOUND_TRANSPORT, REQUIRES_ALE_CLASSIFY, STREAM_PACKET, authorization, authorizes,
     },
     maps::{ENDPOINTS, FLOWS, SHARED},
+    packet_values::{way, write_packet},
     protocol,
     report::About,
     socket,
     storage::bits,
-    work::{self, FAIL_SOCKET, OF_INTERFACES, OLD_FLOW, Outcome, Work, bit, config, next_flow},
+    work::{self, FAIL_SOCKET, OLD_FLOW, Outcome, Work, config, next_flow},
 };
 use aya_ebpf::{
     bindings::{__sk_buff, bpf_sock},
@@ -42,16 +42,12 @@ use openwfp_abi::{
     divert::stage,
     flow::{
         BY_WAY, CONNECT_LATE, FLOW_REFUSED, FlowKey, INBOUND_ALONE, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED,
-        RAW,
     },
 };
 use openwfp_engine::words;
 
 /// The state of a socket that waits for connections.
 const LISTEN: u32 = 10;
-
-/// A flag of [`Kept`]: there is nothing.
-const NOTHING: u64 = 1 << 63;
 
 #[cgroup_skb(egress)]
 pub fn egress(context: SkBuffContext) -> i32 {
@@ -70,51 +66,6 @@ pub fn ingress(context: SkBuffContext) -> i32 {
     Packet { context: context.skb.skb, inbound: true }.arrives(config)
 }
 
-impl Kept {
-    /// For a packet whose socket is not at hand.
-    #[inline(always)]
-    pub fn with_flags(compartment: u64, flags: u64) -> Self {
-        Self { flags, ..Self::of_namespace(compartment) }
-    }
-
-    /// For what has no socket, but is known to be in this network namespace.
-    #[inline(always)]
-    pub fn of_namespace(compartment: u64) -> Self {
-        // LLVM would make a call to `memset` of zeros that it knows
-        let zero = core::hint::black_box(0u64);
-        Self {
-            flags: zero,
-            flow: zero,
-            generation: zero as u32,
-            authorization: zero as u32,
-            network: zero as u32,
-            arrival: zero as u32,
-            compartment,
-        }
-    }
-
-    /// What is kept with a socket; [`NOTHING`] where nothing is.
-    #[inline(always)]
-    pub fn of_socket(socket: Option<*mut bpf_sock>) -> Self {
-        let mut kept = Self::of_namespace(core::hint::black_box(0));
-        if let Some(endpoint) = socket.and_then(|socket| ENDPOINTS.get(socket)) {
-            // SAFETY: a valid map value.
-            unsafe {
-                kept.flags = (*endpoint).flags;
-                kept.flow = (*endpoint).flow;
-                kept.generation = (*endpoint).generation;
-                kept.authorization = (*endpoint).authorization;
-                kept.network = (*endpoint).network;
-                kept.arrival = (*endpoint).arrival;
-                kept.compartment = (*endpoint).compartment;
-            }
-        } else {
-            kept.flags = NOTHING;
-        }
-        kept
-    }
-}
-
 /// What becomes of a packet whose headers cannot be read.
 #[inline(always)]
 fn unreadable(settings: u64) -> i32 {
@@ -127,12 +78,6 @@ fn unreadable(settings: u64) -> i32 {
 fn others() -> bool {
     // SAFETY: a valid map value; volatile, because other programs change it.
     SHARED.get_ptr(1).is_none_or(|made| unsafe { made.read_volatile() } != 0)
-}
-
-/// Whether a packet is one of a TCP connection, not of a raw socket that merely carries TCP.
-#[inline(always)]
-pub fn is_stream(header: &Header, kept: &Kept) -> bool {
-    header.protocol == protocol::TCP && kept.flags & PACKET_AUTHORIZED == 0
 }
 
 /// What becomes of a packet before it meets layers of its own.
@@ -151,21 +96,6 @@ enum Need {
 struct Packet {
     context: *mut __sk_buff,
     inbound: bool,
-}
-
-/// What is kept with the packet's socket, as far as packets need it.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Kept {
-    flags: u64,
-    /// The flow that a stream socket carries.
-    pub flow: u64,
-    generation: u32,
-    authorization: u32,
-    network: u32,
-    arrival: u32,
-    /// The cookie of the network namespace.
-    pub compartment: u64,
 }
 
 impl Packet {
@@ -717,81 +647,4 @@ pub unsafe extern "C" fn goes_by_way(work: *mut Work, key: *mut FlowKey) -> u32 
     }
     hop.kind = kind;
     outcome.number()
-}
-
-/// The packet arrives.
-const ARRIVES: u32 = 1;
-/// It arrives in a frame that was sent to everybody.
-const ARRIVES_FOR_ALL: u32 = 2;
-
-/// Which way a packet goes, for [`write_packet`].
-#[inline(always)]
-pub fn way(inbound: bool, packet_type: u32) -> u32 {
-    const PACKET_BROADCAST: u32 = 1;
-    match inbound {
-        true if packet_type == PACKET_BROADCAST => ARRIVES | ARRIVES_FOR_ALL,
-        true => ARRIVES,
-        false => 0,
-    }
-}
-
-/// The incoming values of a packet, with the owner's identity in `work`; its [`way`]. Verified once.
-///
-/// # Safety
-/// `work` is claimed memory; the others are valid.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub unsafe extern "C" fn write_packet(
-    work: *mut Work,
-    header: *const Header,
-    kept: *const Kept,
-    interface: u32,
-    way: u32,
-) -> u32 {
-    if work.is_null() || header.is_null() || kept.is_null() {
-        return 0;
-    }
-    // SAFETY: the caller's.
-    let (work, header, kept) = unsafe { (&mut *work, &*header, &*kept) };
-    let inbound = way & ARRIVES != 0;
-    let (local, remote) = match inbound {
-        true => (header.destination, header.source),
-        false => (header.source, header.destination),
-    };
-    work.clear();
-    work.kept = kept.flags;
-    work.compartment = kept.compartment;
-    work.write_identity();
-    work.values.set(words::IP_PROTOCOL, header.protocol as u32);
-    local.write(work, words::IP_LOCAL_ADDRESS);
-    remote.write(work, words::IP_REMOTE_ADDRESS);
-    let destination = header.destination.kind_in_frame(way & ARRIVES_FOR_ALL != 0);
-    work.values.set(words::IP_LOCAL_ADDRESS_TYPE, if inbound { destination } else { local.kind() });
-    work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, destination);
-    header.write_ports(work, inbound);
-    if work.asks(OF_INTERFACES) {
-        work.write_interface(words::INTERFACE_INDEX, interface, kept.compartment);
-        work.values.copy(words::INTERFACE_INDEX, words::SUB_INTERFACE_INDEX);
-        if inbound {
-            work.copy_interface(words::INTERFACE_INDEX, words::ARRIVAL_INTERFACE_INDEX);
-        } else {
-            work.copy_interface(words::INTERFACE_INDEX, words::NEXTHOP_INTERFACE_INDEX);
-            work.values.copy(words::INTERFACE_INDEX, words::NEXTHOP_SUB_INTERFACE_INDEX);
-        }
-    }
-    let mut flags = 0;
-    let ask_flags = work.asks(bit(words::FLAGS));
-    if interface == LOOPBACK_INTERFACE || ask_flags && remote.is_local(work, kept.compartment) {
-        flags |= IS_LOOPBACK;
-    }
-    if kept.flags & RAW != 0 {
-        flags |= IS_RAW_ENDPOINT;
-    }
-    if header.fragment {
-        flags |= IS_FRAGMENT;
-    }
-    work.values.set(words::FLAGS, flags);
-    work.values.set(words::REAUTHORIZE_REASON, 0);
-    work.write_compartment(kept.compartment);
-    1
 }
