@@ -1,10 +1,8 @@
 //! Bytes of a packet, wherever a program may read them from.
 
-use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::generated::{bpf_probe_read_kernel, bpf_skb_load_bytes_relative},
-};
-use core::{ffi::c_void, mem::MaybeUninit};
+use crate::memory;
+use aya_ebpf::{bindings::__sk_buff, helpers::generated::bpf_skb_load_bytes_relative};
+use core::mem::MaybeUninit;
 
 /// `BPF_HDR_START_NET`: offsets count from the network header, whatever stands before it.
 const FROM_NETWORK_HEADER: u32 = 1;
@@ -51,12 +49,6 @@ impl Bytes for Linear {
         if offset > self.length || size > self.length - offset {
             return None;
         }
-        let mut value = MaybeUninit::<T>::uninit();
-        // SAFETY: the helper writes exactly the size of `T`, zeros when it cannot read.
-        let result = unsafe {
-            bpf_probe_read_kernel(value.as_mut_ptr().cast(), size, (self.start + offset as u64) as *const c_void)
-        };
-        // SAFETY: the helper has written it.
-        if result == 0 { Some(unsafe { value.assume_init() }) } else { None }
+        memory::read(self.start + offset as u64)
     }
 }

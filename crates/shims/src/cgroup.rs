@@ -13,7 +13,7 @@ use crate::{
     work::Work,
 };
 use aya_ebpf::{
-    helpers::generated::{bpf_loop, bpf_probe_read_kernel_str},
+    helpers::generated::{bpf_get_current_cgroup_id, bpf_loop, bpf_probe_read_kernel_str},
     macros::map,
     maps::{HashMap, LruHashMap},
 };
@@ -82,11 +82,11 @@ struct Step {
     group: Pointer,
 }
 
-/// The id of the calling task's group; 0: unreadable.
+/// The id of the calling task's group.
 #[inline(always)]
-pub fn current(task: Task) -> u64 {
-    let node = task.cgroup().and_then(|group| pointer(group, at::GROUP_NODE()));
-    node.map_or(0, |node| load(node, at::NODE_ID()))
+pub fn current() -> u64 {
+    // SAFETY: the helper takes nothing.
+    unsafe { bpf_get_current_cgroup_id() }
 }
 
 /// Names the calling task's group, which has this id, if that was not done before.

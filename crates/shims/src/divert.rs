@@ -10,6 +10,7 @@
 
 use crate::{
     counters::count,
+    memory::Structure,
     offsets as at,
     refuse::is_dry_run,
     report::About,
@@ -19,9 +20,8 @@ use crate::{
 use aya_ebpf::{
     bindings::{__sk_buff, BPF_F_MMAPABLE, bpf_dynptr},
     helpers::generated::{
-        bpf_dynptr_data, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_loop, bpf_probe_read_kernel,
-        bpf_ringbuf_discard_dynptr, bpf_ringbuf_query, bpf_ringbuf_reserve_dynptr, bpf_ringbuf_submit_dynptr,
-        bpf_skb_load_bytes,
+        bpf_dynptr_data, bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_loop, bpf_ringbuf_discard_dynptr,
+        bpf_ringbuf_query, bpf_ringbuf_reserve_dynptr, bpf_ringbuf_submit_dynptr, bpf_skb_load_bytes,
     },
     macros::map,
     maps::{Array, HashMap, RingBuf},
@@ -240,11 +240,11 @@ unsafe fn describe(packet: *mut __sk_buff, work: &Work, record: *mut DivertRecor
 /// As [`describe`].
 #[inline(always)]
 unsafe fn offloads(packet: *mut __sk_buff, record: *mut DivertRecord) {
-    let buffer: *const u8 = packet.cast_const().cast();
+    let buffer = Structure(packet as u64);
     // SAFETY: the caller's; what cannot be read fails.
     unsafe {
         let place = at::PACKET_SUMMED_PLACE();
-        let summed = peek::<u8>(buffer.add((place / 8) as usize)) >> (place % 8) & 3;
+        let summed = buffer.read::<u8>((place / 8) as usize).unwrap_or(0) >> (place % 8) & 3;
         (*record).summed = summed;
         (*record).sum_start = 0;
         (*record).sum_offset = 0;
@@ -252,28 +252,18 @@ unsafe fn offloads(packet: *mut __sk_buff, record: *mut DivertRecord) {
         if summed != PARTIAL && (*record).gso_size == 0 {
             return;
         }
-        let head: u64 = peek(buffer.add(at::PACKET_HEAD()));
+        let head: u64 = buffer.read(at::PACKET_HEAD()).unwrap_or(0);
         if summed == PARTIAL {
-            let data: u64 = peek(buffer.add(at::PACKET_DATA()));
-            let start: u16 = peek(buffer.add(at::PACKET_SUM_START()));
+            let data: u64 = buffer.read(at::PACKET_DATA()).unwrap_or(0);
+            let start: u16 = buffer.read(at::PACKET_SUM_START()).unwrap_or(0);
             (*record).sum_start = (start as u64).wrapping_sub(data.wrapping_sub(head)) as u16;
-            (*record).sum_offset = peek(buffer.add(at::PACKET_SUM_OFFSET()));
+            (*record).sum_offset = buffer.read(at::PACKET_SUM_OFFSET()).unwrap_or(0);
         }
         if (*record).gso_size != 0 {
-            let end: u32 = peek(buffer.add(at::PACKET_END()));
-            (*record).gso_type = peek((head + end as u64 + at::SHARED_GSO_TYPE() as u64) as *const u8);
+            let end: u32 = buffer.read(at::PACKET_END()).unwrap_or(0);
+            let shared = Structure(head + end as u64);
+            (*record).gso_type = shared.read(at::SHARED_GSO_TYPE()).unwrap_or(0);
         }
-    }
-}
-
-/// A number in the kernel's memory; zero when it cannot be read.
-#[inline(always)]
-unsafe fn peek<T: Copy>(from: *const u8) -> T {
-    let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper writes exactly the size of `T`, zeros when it fails.
-    unsafe {
-        bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, from.cast());
-        value.assume_init()
     }
 }
 

@@ -19,6 +19,7 @@ use crate::{
         OUTBOUND_IPPACKET, discard,
     },
     maps::{DROPS, FLOWS},
+    memory,
     offsets::{self as at, Pointer, load, pointer},
     packet_values::{way, write_packet},
     packets::flow_key,
@@ -28,7 +29,7 @@ use crate::{
     words as record_words,
     work::{self, OLD_FLOW, config, is_any_active},
 };
-use aya_ebpf::{helpers::generated::bpf_probe_read_kernel, macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use core::{mem::MaybeUninit, ptr::null};
 use openwfp_abi::{
     config::AT_DEVICES,
@@ -217,7 +218,8 @@ pub unsafe extern "C" fn listener_is_ours(request: u64) -> u32 {
 /// it has others in its place.
 #[inline(always)]
 fn is_listener_ours(request: u64) -> Option<bool> {
-    let follow = |address: u64, member: usize| probe::<u64>(address + member as u64).filter(|target| *target != 0);
+    let follow =
+        |address: u64, member: usize| memory::read::<u64>(address + member as u64).filter(|target| *target != 0);
     let mut group = follow(follow(request, at::SOCK_LISTENER())?, at::SOCK_GROUP())?;
     for _ in 0..DEPTH {
         if follow(follow(group, at::GROUP_NODE())?, at::NODE_ID())? == at::GROUP_ID() {
@@ -236,7 +238,7 @@ fn is_for(socket: Pointer, packet: Pointer) -> bool {
     }
     let head = address(packet, at::PACKET_HEAD());
     let transport: u16 = load(packet, at::PACKET_TRANSPORT());
-    let Some([_, destination]) = probe::<[u16; 2]>(head + transport as u64) else { return false };
+    let Some([_, destination]) = memory::read::<[u16; 2]>(head + transport as u64) else { return false };
     u16::from_be(destination) == load::<u16>(socket, at::SOCK_LOCAL_PORT())
 }
 
@@ -290,23 +292,12 @@ fn route_device(packet: Pointer) -> u32 {
     if route == 0 {
         return 0;
     }
-    let Some(device) = probe::<u64>(route + at::ROUTE_DEVICE() as u64) else { return 0 };
-    probe(device + at::DEVICE_INDEX() as u64).unwrap_or(0)
+    let Some(device) = memory::read::<u64>(route + at::ROUTE_DEVICE() as u64) else { return 0 };
+    memory::read(device + at::DEVICE_INDEX() as u64).unwrap_or(0)
 }
 
 /// A member that is an address of bytes, as a number: loaded it would be a pointer, with which the verifier lets nobody reckon.
 #[inline(always)]
 fn address(packet: Pointer, offset: usize) -> u64 {
-    probe(packet as u64 + offset as u64).unwrap_or(0)
-}
-
-/// A value in the kernel's memory.
-#[inline(always)]
-fn probe<T: Copy>(address: u64) -> Option<T> {
-    let mut value = MaybeUninit::<T>::uninit();
-    // SAFETY: the helper writes exactly the size of `T`, which is made of integers, zeros when it cannot read.
-    let result =
-        unsafe { bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, address as *const _) };
-    // SAFETY: the helper has written it.
-    if result == 0 { Some(unsafe { value.assume_init() }) } else { None }
+    memory::read(packet as u64 + offset as u64).unwrap_or(0)
 }

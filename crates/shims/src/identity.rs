@@ -26,12 +26,13 @@ pub fn current(identity: &mut Identity) -> Option<()> {
     label::read(&process, &mut identity.label);
     identity.process = process;
     identity.thread = task.thread();
-    identity.user = credentials.user();
-    identity.group = credentials.group();
+    identity.user = credentials.user()?;
+    identity.group = credentials.group()?;
     if at::GROUPS_ASKED() != 0 {
-        (identity.groups, identity.groups_state) = groups(credentials);
+        (identity.groups, identity.groups_state) =
+            groups(credentials, identity.group).unwrap_or(([0; 2], GroupsState::UNREADABLE));
     }
-    identity.cgroup = cgroup::current(task);
+    identity.cgroup = cgroup::current();
     let comm = (&raw mut identity.comm).cast::<[u64; 2]>();
     // SAFETY: sixteen bytes, aligned to eight since every field before them is whole words.
     unsafe { comm.write(task.comm()) };
@@ -40,22 +41,20 @@ pub fn current(identity: &mut Identity) -> Option<()> {
 
 /// The bits of the policy's groups that the credentials hold.
 #[inline(always)]
-fn groups(credentials: Credentials) -> ([u32; 2], GroupsState) {
-    let Some(supplementary) = credentials.supplementary() else {
-        return ([0; 2], GroupsState::UNREADABLE);
-    };
-    let count = supplementary.count();
+fn groups(credentials: Credentials, group: u32) -> Option<([u32; 2], GroupsState)> {
+    let supplementary = credentials.supplementary()?;
+    let count = supplementary.count()?;
     if count > GROUPS_READ {
-        return ([0; 2], GroupsState::TOO_MANY);
+        return Some(([0; 2], GroupsState::TOO_MANY));
     }
-    let mut bits = bit(credentials.group());
+    let mut bits = bit(group);
     for index in 0..GROUPS_READ {
         if index >= count {
             break;
         }
-        bits |= bit(supplementary.group(index));
+        bits |= bit(supplementary.group(index)?);
     }
-    ([bits as u32, (bits >> 32) as u32], GroupsState::READ)
+    Some(([bits as u32, (bits >> 32) as u32], GroupsState::READ))
 }
 
 #[inline(always)]

@@ -5,7 +5,8 @@
 //! `mm->exe_file`, which the process itself may change (`PR_SET_MM_EXE_FILE`).
 
 use crate::counters::count;
-use crate::offsets::{self as at, Pointer, pointer};
+use crate::memory::Structure;
+use crate::offsets as at;
 use crate::path;
 use crate::scratch::{self, Scratch};
 use crate::task::{Task, current_is_ours};
@@ -46,13 +47,13 @@ pub fn read(process: &ProcessKey, to: &mut Label) {
 #[btf_tracepoint(function = "sched_process_exec")]
 pub fn process_exec(context: BtfTracePointContext) -> i32 {
     if current_is_ours() {
-        executed(Task(context.arg(0)), context.arg(2));
+        executed(Task(context.arg(0)), Structure(context.arg(2)));
     }
     0
 }
 
 #[inline(always)]
-fn executed(task: Task, bprm: Pointer) -> Option<()> {
+fn executed(task: Task, bprm: Structure) -> Option<()> {
     let process = task.process()?;
     let mut label = MaybeUninit::<Label>::uninit();
     // SAFETY: zeros are a label.
@@ -60,7 +61,7 @@ fn executed(task: Task, bprm: Pointer) -> Option<()> {
         words::zero(label.as_mut_ptr());
         label.assume_init_mut()
     };
-    label.state = match pointer(bprm, at::BPRM_FILE()) {
+    label.state = match bprm.follow(at::BPRM_FILE()) {
         Some(file) => scratch::with(|scratch| {
             let state = path::label(file, scratch, label);
             if state.is_known() {

@@ -47,6 +47,7 @@ mod label;
 mod layers;
 mod maps;
 mod measure;
+mod memory;
 mod offsets;
 mod packet_values;
 mod packets;

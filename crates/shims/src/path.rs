@@ -8,7 +8,8 @@
 //! write in it, so nobody comes by a path in folders that are not his.
 
 use crate::counters::count;
-use crate::offsets::{self as at, Pointer, load, pointer};
+use crate::memory::Structure;
+use crate::offsets as at;
 use crate::scratch::Scratch;
 use aya_ebpf::helpers::generated::{bpf_loop, bpf_probe_read_kernel};
 use core::ffi::c_void;
@@ -25,7 +26,7 @@ const COMPONENTS: u32 = PATH_BYTES as u32 / 2;
 /// The walk under way. `bpf_loop` hands a pointer to it to each step.
 #[repr(C)]
 struct Walk {
-    dentry: Pointer,
+    dentry: Structure,
     scratch: *mut Scratch,
     /// Where the path begins in the buffer.
     start: u32,
@@ -42,8 +43,8 @@ impl Walk {
     /// Puts a name in front of the path, and a `/` in front of the name.
     #[inline(always)]
     fn prepend(&mut self, separator: bool) -> Result<(), LabelState> {
-        let length: u32 = load(self.dentry, at::DENTRY_NAME_LENGTH());
-        let name: u64 = load(self.dentry, at::DENTRY_NAME());
+        let length: u32 = self.dentry.read(at::DENTRY_NAME_LENGTH()).unwrap_or(0);
+        let name: u64 = self.dentry.read(at::DENTRY_NAME()).unwrap_or(0);
         if length == 0 || name == 0 {
             return Err(LabelState::UNREADABLE);
         }
@@ -74,7 +75,7 @@ impl Walk {
 extern "C" fn path_component(_: u32, walk: *mut c_void) -> i64 {
     // SAFETY: the caller hands its own `Walk`, which nobody else knows.
     let walk = unsafe { &mut *walk.cast::<Walk>() };
-    let Some(parent) = pointer(walk.dentry, at::DENTRY_PARENT()) else {
+    let Some(parent) = walk.dentry.follow(at::DENTRY_PARENT()) else {
         return walk.end(LabelState::UNREADABLE);
     };
     if parent == walk.dentry {
@@ -90,7 +91,7 @@ extern "C" fn path_component(_: u32, walk: *mut c_void) -> i64 {
 /// Fills the label of a program that was executed from this `struct file`, all but its state, which
 /// is returned. Leaves the path in `scratch`.
 #[inline(always)]
-pub fn label(file: Pointer, scratch: *mut Scratch, label: &mut Label) -> LabelState {
+pub fn label(file: Structure, scratch: *mut Scratch, label: &mut Label) -> LabelState {
     let state = walk(file, scratch, label).unwrap_or(LabelState::UNREADABLE);
     if state == LabelState::UNREADABLE {
         count(WALK_FAILED);
@@ -99,18 +100,18 @@ pub fn label(file: Pointer, scratch: *mut Scratch, label: &mut Label) -> LabelSt
 }
 
 #[inline(always)]
-fn walk(file: Pointer, scratch: *mut Scratch, label: &mut Label) -> Option<LabelState> {
-    let dentry = pointer(file, at::FILE_PATH_DENTRY())?;
-    let file_system = pointer(dentry, at::DENTRY_SB())?;
-    let device: u32 = load(file_system, at::SB_DEV());
+fn walk(file: Structure, scratch: *mut Scratch, label: &mut Label) -> Option<LabelState> {
+    let dentry = file.follow(at::FILE_PATH_DENTRY())?;
+    let file_system = dentry.follow(at::DENTRY_SB())?;
+    let device: u32 = file_system.read(at::SB_DEV())?;
     // The root of the file system, or, where a file system (NFS) keeps several trees, of the tree
     // that is mounted.
-    let root = pointer(file_system, at::SB_ROOT())?;
-    let mounted = pointer(pointer(file, at::FILE_PATH_MNT())?, at::VFSMOUNT_ROOT())?;
-    let unlinked = load::<u64>(dentry, at::DENTRY_HASH_PPREV()) == 0;
+    let root = file_system.follow(at::SB_ROOT())?;
+    let mounted = file.follow(at::FILE_PATH_MNT())?.follow(at::VFSMOUNT_ROOT())?;
+    let unlinked = dentry.read::<u64>(at::DENTRY_HASH_PPREV())? == 0;
 
     let mut walk = Walk { dentry, scratch, start: PATH_BYTES as u32, state: LabelState::TOO_LONG };
-    let state = if pointer(dentry, at::DENTRY_PARENT())? == dentry {
+    let state = if dentry.follow(at::DENTRY_PARENT())? == dentry {
         // A root that is executed is no folder's file: `memfd_create`, or a file opened by handle.
         match walk.prepend(false) {
             Ok(()) => LabelState::DETACHED,

@@ -53,19 +53,14 @@ pub fn namespace(socket: *mut bpf_sock) -> u64 {
 pub mod bound {
     use super::at;
     use crate::address::Address;
-    use aya_ebpf::{bindings::bpf_sock, helpers::generated::bpf_probe_read_kernel};
+    use crate::memory;
+    use aya_ebpf::bindings::bpf_sock;
 
     const AF_INET6: u32 = 10;
 
     #[inline(always)]
-    fn read<T: Copy + Default>(socket: *mut bpf_sock, offset: usize) -> Option<T> {
-        let mut value = T::default();
-        // SAFETY: the helper writes as many bytes as `T` has, zeros when it cannot read.
-        let result = unsafe {
-            let member = socket.cast::<u8>().add(offset);
-            bpf_probe_read_kernel((&raw mut value).cast(), size_of::<T>() as u32, member.cast())
-        };
-        if result == 0 { Some(value) } else { None }
+    fn read<T: Copy>(socket: *mut bpf_sock, offset: usize) -> Option<T> {
+        memory::read(socket as u64 + offset as u64)
     }
 
     /// The interface that the socket is bound to; 0: none.

@@ -1,5 +1,6 @@
-//! Kernel structures as far as the programs follow them, by typed loads.
+//! Kernel structures as far as the programs follow them.
 
+use crate::memory::Structure;
 use crate::offsets::{self as at, Pointer, load, pointer};
 use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_task_btf};
 use openwfp_abi::process::ProcessKey;
@@ -10,7 +11,7 @@ pub struct Task(pub Pointer);
 
 /// `struct cred`: as whom a thread acts.
 #[derive(Clone, Copy)]
-pub struct Credentials(Pointer);
+pub struct Credentials(Structure);
 
 impl Task {
     /// The thread that runs now. In a hook of a packet that is whoever was interrupted; believe it
@@ -33,18 +34,16 @@ impl Task {
         load(self.0, at::TASK_TGID())
     }
 
-    /// The process's first thread, which stands for it.
     #[inline(always)]
-    pub fn leader(self) -> Option<Self> {
-        pointer(self.0, at::TASK_GROUP_LEADER()).map(Self)
+    fn structure(self) -> Structure {
+        Structure(self.0 as u64)
     }
 
-    /// The name of the process.
+    /// The name of the process, for which its first thread stands.
     #[inline(always)]
     pub fn process(self) -> Option<ProcessKey> {
-        let leader = self.leader()?;
-        let started = load(leader.0, at::TASK_START_BOOTTIME());
-        Some(ProcessKey::new(started, leader.tgid()))
+        let leader = self.structure().follow(at::TASK_GROUP_LEADER())?;
+        Some(ProcessKey::new(leader.read(at::TASK_START_BOOTTIME())?, self.tgid()))
     }
 
     /// The thread's name, as two words.
@@ -57,7 +56,7 @@ impl Task {
     /// As whom the thread acts (its effective, not its real credentials).
     #[inline(always)]
     pub fn credentials(self) -> Option<Credentials> {
-        pointer(self.0, at::TASK_CRED()).map(Credentials)
+        self.structure().follow(at::TASK_CRED()).map(Credentials)
     }
 
     /// `struct cgroup`: its control group in the hierarchy of version 2.
@@ -69,45 +68,45 @@ impl Task {
     /// How many threads of the process have not begun to exit.
     #[inline(always)]
     pub fn live_threads(self) -> Option<u32> {
-        Some(load(pointer(self.0, at::TASK_SIGNAL())?, at::SIGNAL_LIVE()))
+        self.structure().follow(at::TASK_SIGNAL())?.read(at::SIGNAL_LIVE())
     }
 }
 
 impl Credentials {
     /// Effective user, in the initial user namespace.
     #[inline(always)]
-    pub fn user(self) -> u32 {
-        load(self.0, at::CRED_EUID())
+    pub fn user(self) -> Option<u32> {
+        self.0.read(at::CRED_EUID())
     }
 
     /// Effective group, in the initial user namespace.
     #[inline(always)]
-    pub fn group(self) -> u32 {
-        load(self.0, at::CRED_EGID())
+    pub fn group(self) -> Option<u32> {
+        self.0.read(at::CRED_EGID())
     }
 
     /// `struct group_info`: the supplementary groups.
     #[inline(always)]
     pub fn supplementary(self) -> Option<Supplementary> {
-        pointer(self.0, at::CRED_GROUP_INFO()).map(Supplementary)
+        self.0.follow(at::CRED_GROUP_INFO()).map(Supplementary)
     }
 }
 
 /// `struct group_info`.
 #[derive(Clone, Copy)]
-pub struct Supplementary(Pointer);
+pub struct Supplementary(Structure);
 
 impl Supplementary {
     /// How many groups there are.
     #[inline(always)]
-    pub fn count(self) -> u32 {
-        load(self.0, at::GROUP_INFO_NGROUPS())
+    pub fn count(self) -> Option<u32> {
+        self.0.read(at::GROUP_INFO_NGROUPS())
     }
 
-    /// The group with this index, which the verifier must know as a number.
+    /// The group with this index.
     #[inline(always)]
-    pub fn group(self, index: u32) -> u32 {
-        load(self.0, at::GROUP_INFO_GID() + 4 * index as usize)
+    pub fn group(self, index: u32) -> Option<u32> {
+        self.0.read(at::GROUP_INFO_GID() + 4 * index as usize)
     }
 }
 
