@@ -200,18 +200,12 @@ impl Shims {
             return Err(LoadError::TooManyGroups { count });
         }
         let started = Instant::now();
-        // aya reads the kernel's types again, whether it needs them or not: at the same time, then
-        let (found, mut loader) = thread::scope(|scope| {
-            let found = scope.spawn(|| -> Result<_, BtfError> {
-                let btf = Btf::of_kernel()?;
-                let tracepoints = LABEL_PROGRAMS.iter().map(|(_, tracepoint)| *tracepoint).chain([drops::TRACEPOINT]);
-                let tracepoints: Vec<String> = tracepoints.map(|name| format!("btf_trace_{name}")).collect();
-                Ok((Offsets::find(&btf)?, Reasons::of(&btf)?, btf.typedefs_alone(&tracepoints)?))
-            });
-            let loader = EbpfLoader::new();
-            (found.join(), loader)
-        });
-        let (offsets, reasons, typedefs) = found.map_err(|_| LoadError::ObjectLacks { name: "reader of types" })??;
+        let mut loader = loader();
+        let btf = Btf::of_kernel()?;
+        let tracepoints = LABEL_PROGRAMS.iter().map(|(_, tracepoint)| *tracepoint).chain([drops::TRACEPOINT]);
+        let tracepoints: Vec<String> = tracepoints.map(|name| format!("btf_trace_{name}")).collect();
+        let (offsets, reasons) = (Offsets::find(&btf)?, Reasons::of(&btf)?);
+        let typedefs = btf.typedefs_alone(&tracepoints)?;
         let offsets_time = started.elapsed();
 
         let started = Instant::now();
@@ -373,6 +367,21 @@ impl Shims {
     pub fn times(&self) -> Times {
         self.times
     }
+}
+
+/// aya's loader. When it is made it reads all types of the kernel, which nothing here needs, for longer than anything else in a
+/// start takes; so that is done by a thread that sees the files of no system, which lasts until it has not found them.
+fn loader() -> EbpfLoader<'static> {
+    let blind = || {
+        // SAFETY: both concern this thread alone. Where they fail, the types are read in vain.
+        unsafe {
+            if libc::unshare(libc::CLONE_FS) == 0 {
+                libc::chroot(c"/proc/self/fdinfo".as_ptr());
+            }
+        }
+        EbpfLoader::new()
+    };
+    thread::scope(|scope| scope.spawn(blind).join()).unwrap_or_else(|_| EbpfLoader::new())
 }
 
 /// A random number from the system.

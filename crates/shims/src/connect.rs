@@ -14,6 +14,7 @@ use crate::{
     report::About,
     resource::{Local, asks_implicit, assigned},
     storage::bits,
+    words as record_words,
     work::{self, MAY_WAIT, OF_INTERFACES, Outcome, PROVISIONAL, Work, bit, next_flow, watch_packets},
 };
 use aya_ebpf::{
@@ -67,6 +68,19 @@ struct Call {
     /// Whether it is a message. One with control data may be without an endpoint, if its socket is connected; then
     /// the context shows port 0, which no message can be sent to.
     message: bool,
+}
+
+/// What is to be decided about a call.
+#[repr(C)]
+pub struct Asked {
+    key: FlowKey,
+    /// Where it truly goes.
+    remote: Address,
+    /// [`Call::source`].
+    source: Address,
+    /// As 0 or 1: whether that is certain; whether the call leaves nothing with its socket.
+    certain: u32,
+    forgets: u32,
 }
 
 impl Call {
@@ -176,27 +190,30 @@ impl Call {
         key.port = port;
         // which local side a datagram has, its packet says
         let certain = certain && (protocol == protocol::SOCKET_TCP || !by_local_side());
+        // one that was authorized before a change, or refused, is looked at when its packet leaves
+        if self.message && certain && flows::standing(&key, &mut 0) != Standing::UNKNOWN {
+            return 1;
+        }
         let Some(work) = work::begin() else { return refused(work::CLOSED) };
-        let outcome = self.decide(work, &key, remote, certain, protocol, forgets);
+        let asked = &mut work.call;
+        (asked.remote, asked.source) = (remote, self.source);
+        (asked.certain, asked.forgets) = (certain as u32, forgets as u32);
+        // SAFETY: memory that is claimed, and our own; the verifier checks the member of the context, which is valid.
+        let outcome = unsafe {
+            record_words::copy(&raw const key, &raw mut asked.key);
+            // all ways to come here are one from here on: what is read from there the verifier has not followed
+            let asked = (&raw const work.call).cast_mut();
+            self.decide(work, &*asked, (*self.context).protocol)
+        };
         refused(work.give_back(outcome))
     }
 
     /// ALE_RESOURCE_ASSIGNMENT, ALE_CONNECT_REDIRECT and ALE_AUTH_CONNECT.
     #[inline(always)]
-    fn decide(
-        &self,
-        work: &mut Work,
-        key: &FlowKey,
-        remote: Address,
-        certain: bool,
-        protocol: u32,
-        forgets: bool,
-    ) -> Outcome {
+    fn decide(&self, work: &mut Work, asked: &Asked, protocol: u32) -> Outcome {
+        let (key, remote) = (&asked.key, &asked.remote);
+        let (certain, forgets) = (asked.certain != 0, asked.forgets != 0);
         let (cookie, port) = (key.socket, key.port);
-        // one that was authorized before a change, or refused, is looked at when its packet leaves
-        if self.message && certain && flows::standing(key, &mut 0) != Standing::UNKNOWN {
-            return Outcome::Permitted;
-        }
         work.clear();
         work.ask_of_call();
         if forgets {
@@ -309,7 +326,7 @@ impl Call {
 
     /// The incoming values of a connect.
     #[inline(always)]
-    fn write(&self, work: &mut Work, remote: Address, port: u16, protocol: u32) {
+    fn write(&self, work: &mut Work, remote: &Address, port: u16, protocol: u32) {
         let socket = self.socket();
         // SAFETY: the socket of a call is a full socket; the verifier checks the members. The context is valid.
         let (local_port, device, kind, namespace) = unsafe {
@@ -317,17 +334,20 @@ impl Call {
             ((*socket).src_port, (*socket).bound_dev_if, (*socket).type_, namespace)
         };
         let local = match (self.message, remote.is_v6()) {
-            (true, _) => self.source,
+            (true, _) => work.call.source,
             (false, true) => self.bound_v6(),
             (false, false) => self.bound_v4(),
         };
         // a message may name another interface than its socket is bound to (IP_PKTINFO)
         let device = if self.message { 0 } else { device };
         let flags = if kind == protocol::SOCK_RAW { IS_RAW_ENDPOINT } else { 0 };
-        let ends =
-            Ends { namespace, remote, local, remote_port: port as u32, local_port, protocol, device, flags, spare: 0 };
-        // SAFETY: memory that is claimed, and our own.
-        unsafe { write_call(work, &ends) };
+        // there, because the stack is short
+        let ends = &mut work.ends;
+        (ends.namespace, ends.remote, ends.local) = (namespace, *remote, local);
+        (ends.remote_port, ends.local_port) = (port as u32, local_port);
+        (ends.protocol, ends.device, ends.flags) = (protocol, device, flags);
+        // SAFETY: memory that is claimed.
+        unsafe { write_call(work) };
     }
 
     /// Keeps the caller's identity with the socket, and the flow that it carries. `false`: there is no memory for it.
@@ -356,6 +376,7 @@ impl Call {
 
 /// Both ends of a call.
 #[repr(C)]
+#[derive(Clone, Copy)]
 pub struct Ends {
     namespace: u64,
     remote: Address,
@@ -371,18 +392,19 @@ pub struct Ends {
     spare: u32,
 }
 
-/// The incoming values of a call, with the caller's identity in `work`. Verified once.
+/// The incoming values of a call, whose ends and whose caller's identity are in `work`. Verified once.
 ///
 /// # Safety
-/// `work` is claimed memory; `ends` is valid.
+/// `work` is claimed memory.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C" fn write_call(work: *mut Work, ends: *const Ends) -> u32 {
-    if work.is_null() || ends.is_null() {
+pub unsafe extern "C" fn write_call(work: *mut Work) -> u32 {
+    if work.is_null() {
         return 0;
     }
     // SAFETY: the caller's.
-    let (work, ends) = unsafe { (&mut *work, &*ends) };
+    let work = unsafe { &mut *work };
+    let ends = work.ends;
     let (remote, local, v6) = (&ends.remote, &ends.local, ends.remote.is_v6());
     work.write_identity();
     work.values.set(words::IP_PROTOCOL, ends.protocol);

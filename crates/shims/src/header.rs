@@ -55,20 +55,28 @@ pub struct Header {
     spare: [u8; 3],
 }
 
-/// Reads the headers into memory of the caller's, whose stack holds no second copy. `None`: they are cut, or nest too deep.
+/// Reads the headers into zeros. `false`: they are cut, or nest too deep.
+#[inline(always)]
+pub fn read_into(packet: *mut __sk_buff, to: &mut Header) -> bool {
+    // SAFETY: the context is valid.
+    unsafe { read_headers(packet, to) == WHOLE }
+}
+
+/// As [`read_into`], into memory that holds nothing yet.
 #[inline(always)]
 pub fn read(packet: *mut __sk_buff, to: &mut MaybeUninit<Header>) -> Option<&Header> {
-    // SAFETY: zeros are a header; the context is valid.
-    unsafe {
+    // SAFETY: zeros are a header.
+    let header = unsafe {
         words::zero(to.as_mut_ptr());
-        if read_headers(packet, to.as_mut_ptr()) == WHOLE { Some(to.assume_init_ref()) } else { None }
-    }
+        to.assume_init_mut()
+    };
+    if read_into(packet, header) { Some(header) } else { None }
 }
 
 /// As [`read`], but the transport header may be [cut](Header::cut).
 #[inline(always)]
 pub fn read_network(packet: *mut __sk_buff, to: &mut MaybeUninit<Header>) -> Option<&Header> {
-    // SAFETY: as above.
+    // SAFETY: zeros are a header; the context is valid.
     unsafe {
         words::zero(to.as_mut_ptr());
         if read_headers(packet, to.as_mut_ptr()) == UNREADABLE { None } else { Some(to.assume_init_ref()) }
@@ -99,7 +107,7 @@ pub fn may_be_routed(packet: *mut __sk_buff) -> bool {
     }
 }
 
-/// [`read`], verified once and not at each call.
+/// [`read_into`], verified once and not at each call.
 ///
 /// # Safety
 /// `packet` is the context of a program, `to` is valid.

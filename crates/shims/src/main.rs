@@ -51,6 +51,7 @@ mod memory;
 mod offsets;
 mod packet_values;
 mod packets;
+mod passage;
 mod path;
 mod protocol;
 mod refuse;

@@ -2,6 +2,7 @@
 
 use crate::{
     cgroup,
+    connect::{Asked, Ends},
     counters::count,
     identity,
     layers::discard,
@@ -60,6 +61,9 @@ pub struct Work {
     pub compartment: u64,
     /// Who has injected the packet; 0: nobody.
     pub injector: u64,
+    /// A call, and both its ends.
+    pub call: Asked,
+    pub ends: Ends,
     /// Why the kernel has dropped the packet, as its `enum skb_drop_reason` has it; 0: it has not.
     pub drop: u64,
 }
@@ -257,9 +261,8 @@ impl Work {
     /// Empties all values.
     #[inline(always)]
     pub fn clear(&mut self) {
-        for word in 0..WORDS {
-            self.values.set_empty(word);
-        }
+        // SAFETY: memory that is claimed.
+        unsafe { clear_values(self) };
     }
 
     /// Those values are looked at that filters at the ALE layers test: for a call that is shown nowhere else.
@@ -524,6 +527,23 @@ pub unsafe extern "C" fn identify_current(work: *mut Work) -> u32 {
     }
     // SAFETY: the caller's.
     let _ = identity::current(unsafe { &mut (*work).identity });
+    1
+}
+
+/// [`Work::clear`], verified once.
+///
+/// # Safety
+/// `work` is claimed memory.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn clear_values(work: *mut Work) -> u32 {
+    if work.is_null() {
+        return 0;
+    }
+    for word in 0..WORDS {
+        // SAFETY: the caller's.
+        unsafe { (*work).values.set_empty(word) };
+    }
     1
 }
 
