@@ -3,7 +3,7 @@
 use crate::{
     drops::TRACEPOINT,
     links::Link,
-    load::{LoadError, Shims},
+    load::{LABEL_PROGRAMS, LoadError, Shims},
 };
 use aya::{
     Btf,
@@ -15,7 +15,7 @@ use aya::{
     },
 };
 use openwfp_model::{Layer, LayerId};
-use std::{collections::BTreeSet, fs::File, path::Path, thread};
+use std::{collections::BTreeSet, fs::File, path::Path, sync::Mutex, thread};
 
 /// Programs of the object file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -211,35 +211,32 @@ impl Hook {
     }
 }
 
-/// Loads programs, on as many threads as there are processors: the kernel verifies each by itself.
+/// Loads programs and those that label processes, on as many threads as there are processors: the kernel verifies each by itself.
 pub(crate) fn load(shims: &mut Shims, hooks: &[Hook]) -> Result<(), LoadError> {
     let (ebpf, types) = shims.ebpf_and_types();
+    let names: Vec<&'static str> =
+        hooks.iter().map(|hook| hook.name()).chain(LABEL_PROGRAMS.iter().map(|(name, _)| *name)).collect();
     let mut programs: Vec<(&'static str, &mut Program)> = ebpf
         .programs_mut()
-        .filter_map(|(name, program)| {
-            let hook = hooks.iter().find(|hook| hook.name() == name)?;
-            Some((hook.name(), program))
-        })
+        .filter_map(|(name, program)| Some((*names.iter().find(|wanted| **wanted == name)?, program)))
         .collect();
-    if let Some(missing) = hooks.iter().find(|hook| !programs.iter().any(|(name, _)| *name == hook.name())) {
-        return Err(LoadError::ObjectLacks { name: missing.name() });
+    if let Some(missing) = names.iter().find(|wanted| !programs.iter().any(|(name, _)| name == *wanted)) {
+        return Err(LoadError::ObjectLacks { name: missing });
     }
-    // the dear ones first, dealt out in turn
-    programs.sort_by_key(|(name, _)| std::cmp::Reverse(cost(name)));
+    // the dear ones first, so that no thread is left with one at the end
+    programs.sort_by_key(|(name, _)| cost(name));
     let threads = thread::available_parallelism().map_or(1, usize::from).min(programs.len().max(1));
-    let mut shares: Vec<Vec<_>> = (0..threads).map(|_| vec![]).collect();
-    for (index, program) in programs.into_iter().enumerate() {
-        if let Some(share) = shares.get_mut(index % threads) {
-            share.push(program);
-        }
-    }
+    let waiting = Mutex::new(programs);
     thread::scope(|scope| {
-        let load_all = |share: Vec<(&'static str, &mut Program)>| {
-            share.into_iter().try_for_each(|(name, program)| {
-                load_one(program, types).map_err(|source| LoadError::Program { name, source: Box::new(source) })
-            })
+        let load_all = || {
+            loop {
+                let next = waiting.lock().ok().and_then(|mut waiting| waiting.pop());
+                let Some((name, program)) = next else { return Ok(()) };
+                load_one(name, program, types)
+                    .map_err(|source| LoadError::Program { name, source: Box::new(source) })?;
+            }
         };
-        let threads: Vec<_> = shares.into_iter().map(|share| scope.spawn(move || load_all(share))).collect();
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(load_all)).collect();
         threads.into_iter().try_for_each(|thread| match thread.join() {
             Ok(result) => result,
             Err(_) => Err(LoadError::ObjectLacks { name: "program that can be loaded" }),
@@ -250,22 +247,26 @@ pub(crate) fn load(shims: &mut Shims, hooks: &[Hook]) -> Result<(), LoadError> {
 /// How long the kernel takes to verify a program, roughly, compared with others.
 fn cost(name: &str) -> u32 {
     match name {
-        "stream" => 5,
-        "connect6" | "sendmsg6" | "egress" | "kernel_drop" => 4,
-        "ingress" | "bind6" | "release" => 3,
-        "connect4" | "sendmsg4" => 2,
+        "kernel_drop" | "stream" => 6,
+        "ingress" => 5,
+        "device_in" | "connect6" | "egress" => 4,
+        "connect4" | "sendmsg4" | "sendmsg6" | "device_out" => 3,
+        "release" | "divert_out" | "process_exec" => 2,
         _ => 1,
     }
 }
 
-fn load_one(program: &mut Program, types: &Btf) -> Result<(), ProgramError> {
+fn load_one(name: &str, program: &mut Program, types: &Btf) -> Result<(), ProgramError> {
     let loaded = match program {
         Program::CgroupSockAddr(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
         Program::SockOps(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
-        Program::BtfTracePoint(program) => program.load(TRACEPOINT, types),
+        Program::BtfTracePoint(program) => {
+            let of_labels = LABEL_PROGRAMS.iter().find(|(label, _)| *label == name);
+            program.load(of_labels.map_or(TRACEPOINT, |(_, tracepoint)| tracepoint), types)
+        }
         _ => Err(ProgramError::UnexpectedProgramType),
     };
     match loaded {

@@ -33,7 +33,7 @@ use thiserror::Error;
 pub(crate) static OBJECT: &[u8] = aya::include_bytes_aligned!("../shims/openwfp.bpf.o");
 
 /// (program, tracepoint). The exit of a process is seen before its start can be: nothing leaks.
-const LABEL_PROGRAMS: [(&str, &str); 3] = [
+pub(crate) const LABEL_PROGRAMS: [(&str, &str); 3] = [
     ("process_exit", "sched_process_exit"),
     ("process_fork", "sched_process_fork"),
     ("process_exec", "sched_process_exec"),
@@ -284,7 +284,7 @@ impl Shims {
         Ok(())
     }
 
-    /// Loads and attaches the programs that label processes. From here on each program that is
+    /// Attaches the programs that label processes, which are loaded if they were not yet. From here on each program that is
     /// executed in the group is labelled; with a folder also after this process is gone.
     pub fn attach_labels(&mut self, folder: Option<&Path>) -> Result<(), LoadError> {
         let started = Instant::now();
@@ -292,7 +292,10 @@ impl Shims {
             let refused = |source| LoadError::Program { name, source: Box::new(source) };
             let program = self.ebpf.program_mut(name).ok_or(LoadError::ObjectLacks { name })?;
             let program: &mut BtfTracePoint = program.try_into().map_err(refused)?;
-            program.load(tracepoint, &self.types).map_err(refused)?;
+            match program.load(tracepoint, &self.types) {
+                Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+                Err(source) => return Err(refused(source)),
+            }
             let link = program.attach().and_then(|id| program.take_link(id)).map_err(refused)?;
             self.keep(name, link.into(), folder)?;
         }
