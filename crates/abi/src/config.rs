@@ -27,7 +27,8 @@ pub const DIVERTS: u64 = 1 << 13;
 /// Nobody asks who connected, nor will: a TCP connect that is permitted at once leaves nothing with its socket, which costs
 /// more than all the rest of an authorization.
 pub const FORGETS: u64 = 1 << 11;
-/// There were connects that left nothing. A connection of which nothing is known is one of them.
+/// There were connections of which nothing was kept. One of which nothing is known is one of them: where its endpoint was bound by
+/// another socket it was accepted, else it was a connect.
 pub const FORGOTTEN: u64 = 1 << 12;
 /// The ends of flows are to be reported.
 pub const FLOWS_RECORDED: u64 = 1 << 6;

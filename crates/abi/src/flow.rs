@@ -104,6 +104,9 @@ pub struct Endpoint {
     pub arrival: u32,
     /// The network namespace's cookie.
     pub compartment: u64,
+    /// The cookie of the socket that was bound. A connection that a listening socket accepts inherits all of this, and has another
+    /// cookie. 0: what this is about was never bound.
+    pub bound: u64,
     /// Who owns the endpoint: taken when it was bound, connected or told to listen.
     pub owner: Identity,
 }

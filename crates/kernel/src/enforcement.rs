@@ -27,7 +27,7 @@ use crate::{
 use aya::maps::Map;
 use openwfp_abi::{
     cgroup::GroupKey,
-    config::{Config, FLOWS_RECORDED, FORGETS},
+    config::{Config, FLOWS_RECORDED},
     counters::{DIVERT_ABSENT, DIVERT_FORGED, DIVERT_FULL, NO_STORAGE, NO_WORK, UNREADABLE_PACKETS},
     file::FileKey,
 };
@@ -118,7 +118,7 @@ pub enum Warning {
     /// A policy that took the place of another needs programs that were not attached before.
     #[error(
         "layers are filtered that were not looked at before ({}): of sockets that were made before their owner is not \
-         known, which blocks where it is tested; raw and connected datagram sockets among them are not asked", names(.0)
+         known, which blocks where it is tested", names(.0)
     )]
     LaterHooks(Vec<Hook>),
 }
@@ -287,7 +287,7 @@ impl Enforcement {
         if device.is_some() {
             hooks.extend(Hook::OF_DIVERTING);
         }
-        if config.flags & FORGETS != 0 {
+        if !hooks.contains(&Hook::Bind4) {
             hooks.extend([Hook::Bound4, Hook::Bound6]);
         }
         hooks.sort_unstable();

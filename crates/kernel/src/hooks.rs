@@ -152,6 +152,11 @@ impl Hook {
         }
     }
 
+    /// Whether these keep something with each connection that is made or accepted.
+    pub(crate) fn see_all_connections(hooks: &[Self]) -> bool {
+        [Connect4, Connect6, Stream, Ingress].iter().all(|hook| hooks.contains(hook))
+    }
+
     /// Whether it is attached to devices, not to a group.
     pub const fn is_of_devices(self) -> bool {
         matches!(self, DeviceIn | DeviceOut | DivertIn | DivertOut | DivertInject)

@@ -4,7 +4,9 @@
 use crate::{
     config,
     enforcement::{EnforceError, Enforcement},
-    events, hooks, interfaces,
+    events,
+    hooks::{self, Hook},
+    interfaces,
     links::Link,
     load::LoadError,
     netlink::Socket,
@@ -110,6 +112,21 @@ impl Enforcement {
         self.follow_again = failed.then(|| Instant::now() + FOLLOW_AGAIN);
     }
 
+    /// Whichever way the next packet of a flow goes, it is asked: attaches the programs of packets, where flows are authorized and one
+    /// of them was not needed until now.
+    fn watch_both_ways(&mut self) -> Result<(), LoadError> {
+        let mut new = vec![Hook::Egress, Hook::Ingress];
+        let authorizes = self.hooks.contains(&Hook::Connect4) || new.iter().any(|hook| self.hooks.contains(hook));
+        new.retain(|hook| !self.hooks.contains(hook));
+        if !self.attached || !authorizes || new.is_empty() {
+            return Ok(());
+        }
+        hooks::load(&mut self.shims, &new)?;
+        hooks::attach(&mut self.shims, &new, &self.group, self.options.pins.as_deref())?;
+        self.hooks.extend(new);
+        Ok(())
+    }
+
     /// Network interfaces or addresses may have changed: tells the programs, as [`Self::events`] does by itself. Where one has
     /// come, gone or become another, each flow is authorized again at its next packet.
     pub fn refresh_interfaces(&mut self) -> Result<(), EnforceError> {
@@ -117,6 +134,7 @@ impl Enforcement {
         // the maps first: what is authorized under the new number has seen what is in them
         let written = interfaces::write(self.shims.ebpf(), &links);
         if written.as_ref().map_or(true, |written| written.changed) {
+            self.watch_both_ways()?;
             let at = events::monotonic();
             let next = config::network_changed(&self.config, at);
             config::write(&mut self.shims, next)?;

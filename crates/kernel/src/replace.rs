@@ -34,7 +34,7 @@ use crate::{
 };
 use openwfp_abi::{
     cgroup::GroupKey,
-    config::{CHANGED, Config, FLOWS_RECORDED},
+    config::{CHANGED, Config, FLOWS_RECORDED, FORGOTTEN},
     file::FileKey,
 };
 use openwfp_engine::CompiledPolicy;
@@ -95,7 +95,10 @@ impl Enforcement {
         let layers: Vec<LayerId> = config::used_layers(policy).chain(recorded.iter().copied()).collect();
         let next = config::of_policy(policy, base, &self.options, recorded, self.config.namespace);
         let filters = AuthorizingFilters::of(policy);
-        let next = config::changed(next, &self.config, self.filters.differ(&filters), events::monotonic());
+        let mut next = config::changed(next, &self.config, self.filters.differ(&filters), events::monotonic());
+        if !Hook::see_all_connections(&self.hooks) {
+            next.flags |= FORGOTTEN;
+        }
         let mut new = Hook::wanted(layers.iter().copied(), self.options.devices);
         if next.flags & FLOWS_RECORDED != 0 {
             new.push(Hook::Release);

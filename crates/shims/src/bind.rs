@@ -90,17 +90,25 @@ pub fn bind6(context: SockContext) -> i32 {
     }))
 }
 
-/// Gives a socket that is bound its memory, which the connections inherit that it accepts: what has none then is a connect that
-/// left nothing ([`FORGETS`](openwfp_abi::config::FORGETS)).
+/// Gives a socket that is bound its memory, which the connections inherit that it accepts: what has none then is a connect of which
+/// nothing was kept ([`FORGOTTEN`](openwfp_abi::config::FORGOTTEN)).
 #[cgroup_sock(post_bind4)]
 pub fn bound4(context: SockContext) -> i32 {
-    ENDPOINTS.get_or_insert(context.sock).is_some() as i32
+    bound(context.sock)
 }
 
 /// As [`bound4`].
 #[cgroup_sock(post_bind6)]
 pub fn bound6(context: SockContext) -> i32 {
-    ENDPOINTS.get_or_insert(context.sock).is_some() as i32
+    bound(context.sock)
+}
+
+#[inline(always)]
+fn bound(socket: *mut bpf_sock) -> i32 {
+    let Some(endpoint) = ENDPOINTS.get_or_insert(socket) else { return 0 };
+    // SAFETY: a valid map value; the socket is the context.
+    unsafe { (*endpoint).bound = bpf_get_socket_cookie(socket.cast()) };
+    1
 }
 
 /// Sockets that are neither TCP nor UDP have no hook at bind or connect: their owner is taken when they are made.
@@ -147,6 +155,8 @@ fn assign(work: &mut Work, socket: *mut bpf_sock, address: Address) -> Outcome {
     let namespace = compartment(socket);
     let Some(endpoint) = ENDPOINTS.get_or_insert(socket) else { return work::CLOSED };
     keep(work, endpoint, 0, namespace, 0);
+    // SAFETY: a valid map value.
+    unsafe { (*endpoint).bound = cookie };
     let flags = if kind == protocol::SOCK_RAW { IS_RAW_ENDPOINT } else { 0 };
     let local = Local { address, port, protocol, device, flags, spare: 0 };
     assigned(work, endpoint, &local, cookie)

@@ -6,6 +6,8 @@ use openwfp_abi::flow::PACKET_AUTHORIZED;
 
 /// A flag of [`Kept`]: there is nothing.
 pub const NOTHING: u64 = 1 << 63;
+/// A flag of [`Kept`]: what there is now was found out afterwards, and is to be kept.
+pub const RECALLED: u64 = 1 << 62;
 
 /// What is kept with the packet's socket, as far as packets need it.
 #[repr(C)]

@@ -10,7 +10,7 @@ use crate::{
     divert,
     flows::{self, Standing},
     header::{Header, may_be_routed, read_into},
-    kept::{Kept, NOTHING, is_stream},
+    kept::{Kept, RECALLED, is_stream},
     layers::{
         DATAGRAM_DATA, INBOUND_ICMP_ERROR, INBOUND_IPPACKET, INBOUND_TRANSPORT, Layers, OUTBOUND_ICMP_ERROR,
         OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT, STREAM_PACKET, authorization,
@@ -214,7 +214,7 @@ impl Packet {
             } else if self.is_old(settings, kept) || self.arrives_elsewhere(settings, kept) {
                 need = Need::REAUTHORIZE;
             }
-        } else {
+        } else if settings & (INBOUND_ASKED | CHANGED | PACKET_LAYERS) != 0 {
             (need, flow) = self.standing(header, &passage.key, settings);
         }
         let data = data_layer(header, stream, INBOUND_ICMP_ERROR);
@@ -249,11 +249,11 @@ impl Packet {
         (need, flow)
     }
 
-    /// What there would be to know of a connection whose connect left nothing.
+    /// What there would be to know of a connection of which nothing was kept when it was made.
     #[inline(always)]
     fn recall(&self, settings: u64, header: &Header, kept: &mut Kept) {
         const MAY_BE: u64 = CHANGED | FORGOTTEN;
-        if settings & MAY_BE == MAY_BE && kept.flags & NOTHING != 0 {
+        if settings & MAY_BE == MAY_BE && kept.flow == 0 && kept.flags & CONNECT_LATE == 0 {
             // SAFETY: the context is valid, and our own memory.
             unsafe { recall(self.context, header.source.is_v6() as u32, kept) };
         }
@@ -338,8 +338,8 @@ impl Packet {
     }
 }
 
-/// A connection whose connect left nothing, and was authorized before a change, as it would be known if it had not. Who made it
-/// is not known any more. Verified once.
+/// A connection of which nothing was kept when it was made, and which was authorized before a change, as it would be known
+/// otherwise. Who made it is not known any more. Verified once.
 ///
 /// # Safety
 /// `packet` is the context of a program of packets; `kept` is valid.
@@ -352,14 +352,19 @@ pub unsafe extern "C" fn recall(packet: *mut __sk_buff, v6: u32, kept: *mut Kept
     // SAFETY: the caller's.
     let kept = unsafe { &mut *kept };
     let packet = Packet { context: packet, inbound: false };
-    let authorization = authorization(false, v6 != 0);
+    let Some(socket) = packet.socket() else { return 0 };
+    // what was bound is an endpoint that others connect to, or connects itself
+    // SAFETY: a valid map value.
+    let bound = ENDPOINTS.get(socket).map_or(0, |endpoint| unsafe { (*endpoint).bound });
+    let accepted = bound != 0 && bound != packet.cookie();
+    let authorization = authorization(accepted, v6 != 0);
     // a request has no memory either, and belongs to what listens
     if matches!(packet.state(), 0 | LISTEN) || flows::changes(0, 0, authorization) == 0 {
         return 0;
     }
-    let Some(socket) = packet.socket() else { return 0 };
     kept.authorization = authorization;
     kept.flow = next_flow();
+    kept.flags |= RECALLED;
     kept.compartment = socket::namespace(socket);
     1
 }

@@ -7,7 +7,7 @@ use crate::{
     header::Header,
     icmp::write_embedded,
     inject,
-    kept::{Kept, NOTHING},
+    kept::{Kept, RECALLED},
     layers::{
         AUTH_CONNECT, AUTH_RECV_ACCEPT, INBOUND, INBOUND_ICMP_ERROR, INBOUND_IPPACKET, INBOUND_TRANSPORT,
         IS_REAUTHORIZE, Layers, OUTBOUND, OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT,
@@ -341,14 +341,14 @@ impl Packet {
             return outcome;
         }
         let socket = self.socket();
-        let endpoint = match kept.flags & NOTHING {
+        let endpoint = match kept.flags & RECALLED {
             0 => socket.and_then(|socket| ENDPOINTS.get(socket)),
             _ => socket.and_then(|socket| ENDPOINTS.get_or_insert(socket)),
         };
         if let Some(endpoint) = endpoint {
             // SAFETY: a valid map value.
             unsafe {
-                if kept.flags & NOTHING != 0 {
+                if kept.flags & RECALLED != 0 {
                     (*endpoint).flow = flow;
                     (*endpoint).compartment = kept.compartment;
                     (*endpoint).authorization = authorization;

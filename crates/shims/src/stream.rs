@@ -205,15 +205,16 @@ impl Operation {
             if direction == INBOUND {
                 // what the listening socket has is not this one's
                 bits::clear(&raw mut (*endpoint).flags, ASSIGNED | DUAL);
-                let accepted = authorization(true, v6);
-                (*endpoint).authorization = accepted;
+            }
+            // a connect that was not asked about had no flow
+            if direction == INBOUND || (*endpoint).flow == 0 {
+                let authorized = authorization(direction == INBOUND, v6);
+                (*endpoint).flow = next_flow();
+                (*endpoint).authorization = authorized;
                 // its SYN may have been permitted by filters, or by way of an interface, that have changed since
-                (*endpoint).generation = if flows::changed_lately(accepted) { 0 } else { work.generation() };
+                (*endpoint).generation = if flows::changed_lately(authorized) { 0 } else { work.generation() };
                 (*endpoint).arrival = 0;
                 (*endpoint).network = work.network().wrapping_sub(flows::network_changed_lately() as u32);
-            }
-            if direction == INBOUND || (*endpoint).flow == 0 {
-                (*endpoint).flow = next_flow();
             }
             bits::set(&raw mut (*endpoint).flags, ESTABLISHED);
         }
