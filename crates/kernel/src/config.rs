@@ -144,8 +144,9 @@ pub(crate) fn of_policy(
     // a callout is told everything; and a packet may be classified afresh, by a policy that tests something else
     let everything = recorded_packets || config.flags & DIVERTS != 0;
     config.packet_words = if everything { u64::MAX } else { words_tested(policy, is_of_packets) };
-    config.call_words =
-        if recorded.is_empty() { words_tested(policy, |layer| !is_of_packets(layer)) } else { u64::MAX };
+    // an event of a _DISCARD layer is told with all its values
+    let told = !recorded.is_empty() || layers.iter().any(|layer| layer.name().ends_with("_DISCARD"));
+    config.call_words = if told { u64::MAX } else { words_tested(policy, |layer| !is_of_packets(layer)) };
     let owner = words::OWNER.iter().fold(0, |bits, word| bits | 1 << word);
     // nothing is shown, or replaced, or waits for a packet; nobody looks at a connection again, nor at who made it
     if !options.replaceable

@@ -27,7 +27,7 @@ use crate::{
 use aya::maps::Map;
 use openwfp_abi::{
     cgroup::GroupKey,
-    config::{Config, FLOWS_RECORDED},
+    config::{Config, FLOWS_RECORDED, FORGETS},
     counters::{DIVERT_ABSENT, DIVERT_FORGED, DIVERT_FULL, NO_STORAGE, NO_WORK, UNREADABLE_PACKETS},
     file::FileKey,
 };
@@ -283,6 +283,10 @@ impl Enforcement {
         }
         if config.flags & FLOWS_RECORDED != 0 {
             hooks.push(Hook::Release);
+        }
+        if config.flags & FORGETS != 0 {
+            // nobody asks who made a socket, and its packets say what kind it is of
+            hooks.retain(|hook| *hook != Hook::Create);
         }
         if device.is_some() {
             hooks.extend(Hook::OF_DIVERTING);

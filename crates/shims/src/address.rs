@@ -63,6 +63,16 @@ impl Address {
         self.v6 != 0
     }
 
+    /// The same of one in memory of which the verifier is to know nothing.
+    ///
+    /// # Safety
+    /// It is valid.
+    #[inline(always)]
+    pub unsafe fn is_v6_at(address: *const Self) -> bool {
+        // SAFETY: the caller's.
+        unsafe { (&raw const (*address).v6).read_volatile() != 0 }
+    }
+
     /// Whether no address is given.
     #[inline(always)]
     pub fn is_unspecified(&self) -> bool {

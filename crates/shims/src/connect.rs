@@ -14,8 +14,10 @@ use crate::{
     report::About,
     resource::{Local, asks_implicit, assigned},
     storage::bits,
-    words as record_words,
-    work::{self, MAY_WAIT, OF_INTERFACES, Outcome, PROVISIONAL, Work, bit, next_flow, watch_packets},
+    work::{
+        self, MAY_WAIT, NAMESPACE, OF_INTERFACES, Outcome, PROVISIONAL, WHO, Work, address, bit, next_flow,
+        watch_packets,
+    },
 };
 use aya_ebpf::{
     bindings::{bpf_sock, bpf_sock_addr},
@@ -70,16 +72,25 @@ struct Call {
     message: bool,
 }
 
-/// What is to be decided about a call.
+/// A call as it is decided about, in the memory of its classification: the stack is short.
 #[repr(C)]
-pub struct Asked {
-    key: FlowKey,
+pub struct Called {
+    /// The socket's cookie; 0: it was not asked for.
+    socket: u64,
+    namespace: u64,
     /// Where it truly goes.
     remote: Address,
-    /// [`Call::source`].
-    source: Address,
-    /// As 0 or 1: whether that is certain; whether the call leaves nothing with its socket.
+    /// What the socket is bound to, or the message comes from.
+    local: Address,
+    remote_port: u32,
+    /// 0: not chosen yet.
+    local_port: u32,
+    /// The interface that it goes by; 0: not chosen yet.
+    device: u32,
+    flags: u32,
+    /// Whether `remote` is certain, as 0 or 1.
     certain: u32,
+    /// Whether the call leaves nothing with its socket, as 0 or 1.
     forgets: u32,
 }
 
@@ -185,52 +196,59 @@ impl Call {
             // SAFETY: the socket of a call is a full socket; the verifier checks the member.
             port = u16::from_be(unsafe { (*self.socket()).dst_port });
         }
-        let version = if remote.is_v6() { 6 } else { 4 };
-        let mut key = flows::key(cookie, &remote, protocol as u8, version);
-        key.port = port;
         // which local side a datagram has, its packet says
         let certain = certain && (protocol == protocol::SOCKET_TCP || !by_local_side());
         // one that was authorized before a change, or refused, is looked at when its packet leaves
-        if self.message && certain && flows::standing(&key, &mut 0) != Standing::UNKNOWN {
+        if self.message
+            && certain
+            && flows::standing(&key(cookie, &remote, port, protocol), &mut 0) != Standing::UNKNOWN
+        {
             return 1;
         }
         let Some(work) = work::begin() else { return refused(work::CLOSED) };
-        let asked = &mut work.call;
-        (asked.remote, asked.source) = (remote, self.source);
-        (asked.certain, asked.forgets) = (certain as u32, forgets as u32);
-        // SAFETY: memory that is claimed, and our own; the verifier checks the member of the context, which is valid.
-        let outcome = unsafe {
-            record_words::copy(&raw const key, &raw mut asked.key);
-            // all ways to come here are one from here on: what is read from there the verifier has not followed
-            let asked = (&raw const work.call).cast_mut();
-            self.decide(work, &*asked, (*self.context).protocol)
-        };
+        let called = &mut work.call;
+        (called.socket, called.remote, called.remote_port) = (cookie, remote, port as u32);
+        (called.certain, called.forgets) = (certain as u32, forgets as u32);
+        if self.message {
+            called.local = self.source;
+        }
+        let outcome = self.decide(work);
         refused(work.give_back(outcome))
     }
 
     /// ALE_RESOURCE_ASSIGNMENT, ALE_CONNECT_REDIRECT and ALE_AUTH_CONNECT.
     #[inline(always)]
-    fn decide(&self, work: &mut Work, asked: &Asked, protocol: u32) -> Outcome {
-        let (key, remote) = (&asked.key, &asked.remote);
-        let (certain, forgets) = (asked.certain != 0, asked.forgets != 0);
-        let (cookie, port) = (key.socket, key.port);
-        work.clear();
+    fn decide(&self, work: &mut Work) -> Outcome {
+        let called = &raw const work.call;
+        // SAFETY: memory that is claimed; the context is valid, and the verifier checks its member.
+        // Volatile: of what is read from there the verifier knows nothing, so that all ways to come here are one for it.
+        let (cookie, certain, forgets, v6, protocol) = unsafe {
+            (
+                (&raw const (*called).socket).read_volatile(),
+                (&raw const (*called).certain).read_volatile() != 0,
+                (&raw const (*called).forgets).read_volatile() != 0,
+                Address::is_v6_at(&raw const (*called).remote),
+                (&raw const (*self.context).protocol).read_volatile(),
+            )
+        };
         work.ask_of_call();
+        if work.asks(!WRITTEN) || asks_implicit(work, v6) {
+            work.clear();
+        }
         if forgets {
             work.identify_nobody();
         } else {
             work.identify_caller(self.socket());
         }
-        let assigned = self.assign(work, remote.is_v6(), protocol, cookie);
+        let assigned = self.assign(work, v6, protocol, cookie);
         if assigned != Outcome::Permitted {
             return assigned;
         }
         if protocol != protocol::SOCKET_TCP && protocol != protocol::SOCKET_UDP {
             // what an ICMP message is, its packet says
-            return self.wait(work, key, true);
+            return self.wait(work, v6, protocol, true);
         }
-        self.write(work, remote, port, protocol);
-        let v6 = remote.is_v6();
+        self.write(work, v6, protocol);
         let about = About { layer: CONNECT_REDIRECT.of(v6), socket: cookie, flow: 0, flags: 0 };
         let redirected = work.decide(&about);
         if redirected != Outcome::Permitted {
@@ -241,12 +259,12 @@ impl Call {
         let about = About { layer: AUTH_CONNECT.of(v6), socket: cookie, flow, flags };
         match work.decide(&about) {
             Outcome::Permitted if certain && forgets => Outcome::Permitted,
-            Outcome::Permitted if certain => self.permitted(work, key, flow, v6),
+            Outcome::Permitted if certain => self.permitted(work, flow, v6, protocol),
             Outcome::Permitted | Outcome::Late => {
                 if forgets {
                     work.identify_caller(self.socket());
                 }
-                self.wait(work, key, !certain)
+                self.wait(work, v6, protocol, !certain)
             }
             blocked => blocked,
         }
@@ -289,16 +307,15 @@ impl Call {
     /// Leaves the call to its packets; refuses it where that cannot be kept with the socket. `always`: whatever the policy
     /// says, because what the call is about is not known yet.
     #[inline(always)]
-    fn wait(&self, work: &mut Work, key: &FlowKey, always: bool) -> Outcome {
-        if !self.keep(work, 0, CONNECT_LATE, key.version == 6) {
+    fn wait(&self, work: &mut Work, v6: bool, protocol: u32, always: bool) -> Outcome {
+        if !self.keep(work, 0, CONNECT_LATE, v6) {
             return work::CLOSED;
         }
         if always {
             watch_packets();
-        }
-        if !always && key.protocol as u32 != protocol::SOCKET_TCP {
+        } else if protocol != protocol::SOCKET_TCP {
             // what was known of the flow before no longer holds
-            let _ = FLOWS.remove(key);
+            let _ = FLOWS.remove(&work.call.key(protocol));
         }
         Outcome::Permitted
     }
@@ -312,42 +329,39 @@ impl Call {
     }
 
     #[inline(always)]
-    fn permitted(&self, work: &mut Work, key: &FlowKey, flow: u64, v6: bool) -> Outcome {
+    fn permitted(&self, work: &mut Work, flow: u64, v6: bool, protocol: u32) -> Outcome {
         // kept before anything is let through: the flow is judged by it later
         if !self.keep(work, flow, 0, v6) {
             return work::CLOSED;
         }
-        if key.protocol as u32 == protocol::SOCKET_TCP {
+        if protocol == protocol::SOCKET_TCP {
             return Outcome::Permitted;
         }
         // datagrams have no handshake: the flow is established with its authorization
-        flows::establish(work, key, flow, authorization(false, v6), true)
+        let key = work.call.key(protocol);
+        flows::establish(work, &key, flow, authorization(false, v6), true)
     }
 
     /// The incoming values of a connect.
     #[inline(always)]
-    fn write(&self, work: &mut Work, remote: &Address, port: u16, protocol: u32) {
+    fn write(&self, work: &mut Work, v6: bool, protocol: u32) {
         let socket = self.socket();
         // SAFETY: the socket of a call is a full socket; the verifier checks the members. The context is valid.
         let (local_port, device, kind, namespace) = unsafe {
-            let namespace = bpf_get_netns_cookie(self.context.cast());
+            let asked = work.asks(NAMESPACE | OF_INTERFACES | bit(words::FLAGS));
+            let namespace = if asked { bpf_get_netns_cookie(self.context.cast()) } else { 0 };
             ((*socket).src_port, (*socket).bound_dev_if, (*socket).type_, namespace)
         };
-        let local = match (self.message, remote.is_v6()) {
-            (true, _) => work.call.source,
-            (false, true) => self.bound_v6(),
-            (false, false) => self.bound_v4(),
-        };
+        let called = &mut work.call;
+        if !self.message {
+            called.local = if v6 { self.bound_v6() } else { self.bound_v4() };
+        }
+        (called.namespace, called.local_port) = (namespace, local_port);
         // a message may name another interface than its socket is bound to (IP_PKTINFO)
-        let device = if self.message { 0 } else { device };
-        let flags = if kind == protocol::SOCK_RAW { IS_RAW_ENDPOINT } else { 0 };
-        // there, because the stack is short
-        let ends = &mut work.ends;
-        (ends.namespace, ends.remote, ends.local) = (namespace, *remote, local);
-        (ends.remote_port, ends.local_port) = (port as u32, local_port);
-        (ends.protocol, ends.device, ends.flags) = (protocol, device, flags);
+        called.device = if self.message { 0 } else { device };
+        called.flags = if kind == protocol::SOCK_RAW { IS_RAW_ENDPOINT } else { 0 };
         // SAFETY: memory that is claimed.
-        unsafe { write_call(work) };
+        unsafe { write_call(work, protocol) };
     }
 
     /// Keeps the caller's identity with the socket, and the flow that it carries. `false`: there is no memory for it.
@@ -374,64 +388,80 @@ impl Call {
     }
 }
 
-/// Both ends of a call.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct Ends {
-    namespace: u64,
-    remote: Address,
-    /// What the socket is bound to, or a message comes from.
-    local: Address,
-    remote_port: u32,
-    /// 0: not chosen yet.
-    local_port: u32,
-    protocol: u32,
-    /// The interface that it goes by; 0: not chosen yet.
-    device: u32,
-    flags: u32,
-    spare: u32,
+impl Called {
+    /// The key of the flow that the call makes.
+    #[inline(always)]
+    fn key(&self, protocol: u32) -> FlowKey {
+        key(self.socket, &self.remote, self.remote_port as u16, protocol)
+    }
 }
 
-/// The incoming values of a call, whose ends and whose caller's identity are in `work`. Verified once.
+#[inline(always)]
+fn key(socket: u64, remote: &Address, port: u16, protocol: u32) -> FlowKey {
+    let version = if remote.is_v6() { 6 } else { 4 };
+    FlowKey { port, ..flows::key(socket, remote, protocol as u8, version) }
+}
+
+/// The words that [`write_call`] writes where they are looked at. All others are empty.
+const WRITTEN: u64 = WHO
+    | NAMESPACE
+    | OF_INTERFACES
+    | address(words::IP_LOCAL_ADDRESS)
+    | address(words::IP_REMOTE_ADDRESS)
+    | bit(words::IP_PROTOCOL)
+    | bit(words::IP_LOCAL_PORT)
+    | bit(words::IP_REMOTE_PORT)
+    | bit(words::IP_LOCAL_ADDRESS_TYPE)
+    | bit(words::IP_DESTINATION_ADDRESS_TYPE)
+    | bit(words::FLAGS)
+    | bit(words::REAUTHORIZE_REASON);
+
+/// The incoming values of a call that is in `work`, with its caller's identity. Verified once.
 ///
 /// # Safety
 /// `work` is claimed memory.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub unsafe extern "C" fn write_call(work: *mut Work) -> u32 {
+pub unsafe extern "C" fn write_call(work: *mut Work, protocol: u32) -> u32 {
     if work.is_null() {
         return 0;
     }
     // SAFETY: the caller's.
     let work = unsafe { &mut *work };
-    let ends = work.ends;
-    let (remote, local, v6) = (&ends.remote, &ends.local, ends.remote.is_v6());
-    work.write_identity();
-    work.values.set(words::IP_PROTOCOL, ends.protocol);
+    let Called { namespace, remote, local, remote_port, local_port, device, flags, .. } = work.call;
+    let v6 = remote.is_v6();
+    if work.asks(WHO) {
+        work.write_identity();
+    }
+    work.values.set(words::IP_PROTOCOL, protocol);
     remote.write(work, words::IP_REMOTE_ADDRESS);
     work.values.set(words::IP_DESTINATION_ADDRESS_TYPE, remote.kind());
     work.values.set(words::IP_LOCAL_ADDRESS_TYPE, 1);
-    work.values.set(words::IP_REMOTE_PORT, ends.remote_port);
-    if ends.local_port != 0 {
-        work.values.set(words::IP_LOCAL_PORT, ends.local_port);
+    work.values.set(words::IP_REMOTE_PORT, remote_port);
+    if local_port != 0 {
+        work.values.set(words::IP_LOCAL_PORT, local_port);
     } else {
         work.values.set_unknown(words::IP_LOCAL_PORT);
     }
-    // what is bound to a multicast address receives from there, and sends from elsewhere
-    if local.is_unspecified() || local.is_v6() != v6 || !local.is_unicast() {
-        unknown_local(work, v6);
-    } else {
-        local.write(work, words::IP_LOCAL_ADDRESS);
+    if work.asks(address(words::IP_LOCAL_ADDRESS)) {
+        // what is bound to a multicast address receives from there, and sends from elsewhere
+        if local.is_unspecified() || local.is_v6() != v6 || !local.is_unicast() {
+            unknown_local(work, v6);
+        } else {
+            local.write(work, words::IP_LOCAL_ADDRESS);
+        }
     }
-    let loopback = work.asks(bit(words::FLAGS)) && remote.is_local(work, ends.namespace);
-    work.values.set(words::FLAGS, ends.flags | if loopback { IS_LOOPBACK } else { 0 });
-    work.write_compartment(ends.namespace);
+    let loopback = work.asks(bit(words::FLAGS)) && remote.is_local(work, namespace);
+    work.values.set(words::FLAGS, flags | if loopback { IS_LOOPBACK } else { 0 });
+    if work.asks(NAMESPACE) {
+        work.write_compartment(namespace);
+    }
     work.values.set(words::REAUTHORIZE_REASON, 0);
     if !work.asks(OF_INTERFACES) {
         return 1;
     }
-    if ends.device != 0 {
-        work.write_interface(words::INTERFACE_INDEX, ends.device, ends.namespace);
+    if device != 0 {
+        work.write_interface(words::INTERFACE_INDEX, device, namespace);
     } else {
         work.unknown_interface(words::INTERFACE_INDEX);
     }

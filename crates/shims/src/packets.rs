@@ -10,7 +10,7 @@ use crate::{
     divert,
     flows::{self, Standing},
     header::{Header, may_be_routed, read_into},
-    kept::{Kept, RECALLED, is_stream},
+    kept::{Kept, NOTHING, RECALLED, is_stream},
     layers::{
         DATAGRAM_DATA, INBOUND_ICMP_ERROR, INBOUND_IPPACKET, INBOUND_TRANSPORT, Layers, OUTBOUND_ICMP_ERROR,
         OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT, STREAM_PACKET, authorization,
@@ -30,11 +30,13 @@ use aya_ebpf::{
 use core::mem::MaybeUninit;
 use openwfp_abi::{
     config::{
-        BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, FORGOTTEN, INBOUND_ASKED, LATE, LISTEN_FILTERS,
+        BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, FORGETS, FORGOTTEN, INBOUND_ASKED, LATE, LISTEN_FILTERS,
         PACKET_LAYERS, REFUSED_FLOWS,
     },
     counters::UNREADABLE_PACKETS,
-    flow::{CONNECT_LATE, FLOW_REFUSED, FlowKey, INBOUND_ALONE, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED},
+    flow::{
+        CONNECT_LATE, FLOW_REFUSED, FlowKey, INBOUND_ALONE, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED, RAW,
+    },
 };
 
 /// The state of a socket that waits for connections.
@@ -44,7 +46,9 @@ const LISTEN: u32 = 10;
 pub fn egress(context: SkBuffContext) -> i32 {
     let packet = Packet { context: context.skb.skb, inbound: false };
     let Some(config) = config() else { return 0 };
-    let watched = config.flags & (LATE | REFUSED_FLOWS | CHANGED | PACKET_LAYERS | INBOUND_ASKED) != 0 || others();
+    let watched = config.flags & (LATE | REFUSED_FLOWS | CHANGED | PACKET_LAYERS | INBOUND_ASKED) != 0
+        || others()
+        || config.flags & FORGETS != 0 && packet.full_socket().is_none_or(is_other);
     if !watched && !may_be_routed(packet.context) {
         return 1;
     }
@@ -70,6 +74,14 @@ fn others() -> bool {
     SHARED.get_ptr(1).is_none_or(|made| unsafe { made.read_volatile() } != 0)
 }
 
+/// Whether a socket is one whose packets are asked because its calls are not: neither of TCP nor of UDP, or raw.
+#[inline(always)]
+fn is_other(socket: *mut bpf_sock) -> bool {
+    // SAFETY: a full socket; the verifier checks the members.
+    let (protocol, kind) = unsafe { ((*socket).protocol, (*socket).type_) };
+    kind == protocol::SOCK_RAW || protocol != protocol::SOCKET_TCP && protocol != protocol::SOCKET_UDP
+}
+
 /// A packet of a socket.
 pub struct Packet {
     pub context: *mut __sk_buff,
@@ -90,9 +102,22 @@ impl Packet {
         unsafe { bpf_get_socket_cookie(self.context.cast()) }
     }
 
+    /// What is kept with its socket. Of one that is no endpoint of calls, and was made while nobody kept that, what it would be.
     #[inline(always)]
-    fn kept(&self) -> Kept {
-        Kept::of_socket(self.socket())
+    fn kept(&self, settings: u64) -> Kept {
+        let mut kept = Kept::of_socket(self.socket());
+        if settings & (FORGETS | FORGOTTEN) != 0
+            && kept.flags & NOTHING != 0
+            && let Some(socket) = self.full_socket()
+            && is_other(socket)
+        {
+            // SAFETY: a full socket; the verifier checks the member.
+            let raw = if unsafe { (*socket).type_ } == protocol::SOCK_RAW { RAW } else { 0 };
+            kept.flags |= PACKET_AUTHORIZED | raw;
+            // SAFETY: the context is valid.
+            kept.compartment = unsafe { socket::packet_namespace(self.context) };
+        }
+        kept
     }
 
     /// What the hook returns.
@@ -135,7 +160,7 @@ impl Packet {
     fn leaves(&self, header: &mut Header, passage: &mut Passage) -> Verdict {
         let Some(config) = config() else { return Verdict::DROP };
         let settings = config.flags;
-        passage.kept = self.kept();
+        passage.kept = self.kept(settings);
         let kept = &mut passage.kept;
         if kept.flags & FLOW_REFUSED != 0 {
             return Verdict::DROP;
@@ -183,7 +208,7 @@ impl Packet {
         if tcp && !opens && settings & (REFUSED_FLOWS | CHANGED | PACKET_LAYERS | BY_INTERFACE) == 0 && !others() {
             return Verdict::PASS;
         }
-        passage.kept = self.kept();
+        passage.kept = self.kept(settings);
         let kept = &mut passage.kept;
         let stream = tcp && is_stream(header, kept);
         if stream {
@@ -308,14 +333,19 @@ impl Packet {
         self.state() == LISTEN
     }
 
-    /// The state of the packet's socket; 0: it has none, or stands for a connection that is asked for, or is over.
+    /// The packet's socket; none where it stands for a connection that is asked for, or is over.
+    #[inline(always)]
+    fn full_socket(&self) -> Option<*mut bpf_sock> {
+        // SAFETY: the verifier checks that it is a socket; null when it is not a full one.
+        let full = unsafe { bpf_sk_fullsock(self.socket()?) };
+        if full.is_null() { None } else { Some(full) }
+    }
+
+    /// The state of the packet's socket; 0: it has none that is full.
     #[inline(always)]
     fn state(&self) -> u32 {
-        let Some(socket) = self.socket() else { return 0 };
-        // SAFETY: the verifier checks that it is a socket; null when it is not a full one.
-        let full = unsafe { bpf_sk_fullsock(socket) };
-        // SAFETY: not null, so a full socket.
-        if full.is_null() { 0 } else { unsafe { (*full).state } }
+        // SAFETY: a full socket; the verifier checks the member.
+        self.full_socket().map_or(0, |socket| unsafe { (*socket).state })
     }
 
     /// Makes a key the one of the flow that the packet belongs to.

@@ -1,10 +1,11 @@
 //! What the context of a hook does not say of its socket.
 
-use crate::offsets as at;
+use crate::{memory, offsets as at};
 use aya_ebpf::{
-    bindings::bpf_sock,
-    helpers::generated::{bpf_skc_to_tcp_sock, bpf_skc_to_tcp6_sock, bpf_skc_to_udp6_sock},
+    bindings::{__sk_buff, bpf_sock},
+    helpers::generated::{bpf_probe_read_kernel, bpf_skc_to_tcp_sock, bpf_skc_to_tcp6_sock, bpf_skc_to_udp6_sock},
 };
+use core::mem::MaybeUninit;
 
 /// Whether an IPv6 socket serves IPv6 alone (`IPV6_V6ONLY`). A socket of which it cannot be said serves both: that is
 /// asked for more often, never less.
@@ -46,6 +47,32 @@ pub fn namespace(socket: *mut bpf_sock) -> u64 {
         Some(namespace) => at::load(namespace, at::NAMESPACE_COOKIE()),
         None => 0,
     }
+}
+
+/// The cookie of the network namespace of a packet's socket; 0: it is not known. The verifier lets nobody reckon with the address of
+/// such a socket, but read from there. Verified once.
+///
+/// # Safety
+/// `packet` is the context of a program of packets.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub unsafe extern "C" fn packet_namespace(packet: *mut __sk_buff) -> u64 {
+    const WORDS: usize = 8;
+    let place = at::SOCK_NAMESPACE() / 8;
+    // SAFETY: the context is valid; the verifier checks the member.
+    let socket = unsafe { (*packet).__bindgen_anon_2.sk };
+    if socket.is_null() || place == 0 || place >= WORDS {
+        return 0;
+    }
+    let mut words = MaybeUninit::<[u64; WORDS]>::uninit();
+    // SAFETY: the helper writes as many bytes as it is told, and the verifier checks where the word is read.
+    let namespace = unsafe {
+        if bpf_probe_read_kernel(words.as_mut_ptr().cast(), size_of::<[u64; WORDS]>() as u32, socket.cast()) != 0 {
+            return 0;
+        }
+        words.as_ptr().cast::<u64>().add(place).read_volatile()
+    };
+    memory::Structure(namespace).read(at::NAMESPACE_COOKIE()).unwrap_or(0)
 }
 
 /// What the hooks of bind and release see is the kernel's own `struct sock`, though its type does not say so: members that

@@ -2,7 +2,7 @@
 
 use crate::{
     cgroup,
-    connect::{Asked, Ends},
+    connect::Called,
     counters::count,
     identity,
     layers::discard,
@@ -61,9 +61,8 @@ pub struct Work {
     pub compartment: u64,
     /// Who has injected the packet; 0: nobody.
     pub injector: u64,
-    /// A call, and both its ends.
-    pub call: Asked,
-    pub ends: Ends,
+    /// The call that is decided about.
+    pub call: Called,
     /// Why the kernel has dropped the packet, as its `enum skb_drop_reason` has it; 0: it has not.
     pub drop: u64,
 }
@@ -85,6 +84,17 @@ const OWNER: u64 = {
     }
     bits
 };
+
+/// The words of who acts: those of the owner, and those of his control group.
+pub const WHO: u64 = OWNER | bit(words::LINUX_CGROUP) | bit(words::LINUX_SYSTEMD_UNIT) | bit(words::LINUX_CONTAINER);
+
+/// The words of the network namespace.
+pub const NAMESPACE: u64 = bit(words::COMPARTMENT_ID) | bit(words::LINUX_NETWORK_NAMESPACE);
+
+/// The four words of an address.
+pub const fn address(first: usize) -> u64 {
+    0b1111 << first
+}
 
 /// The words of interfaces that a packet's values hold.
 pub const OF_INTERFACES: u64 = interface_words(words::INTERFACE_INDEX)
@@ -477,6 +487,9 @@ impl Work {
     /// Decides about the event at a layer, and reports it. A layer without filters permits everything.
     #[inline(always)]
     pub fn decide(&mut self, about: &About) -> Outcome {
+        if !self.is_active(about.layer) {
+            return Outcome::Permitted;
+        }
         // SAFETY: memory that is claimed.
         Outcome::of_number(unsafe { decide(self, about.layer as u32, about.socket, about.flow, about.flags) })
     }
