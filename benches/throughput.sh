@@ -1,52 +1,58 @@
 #!/usr/bin/env bash
 # What filtering costs per packet: TCP throughput and datagrams per second over a veth pair between two network namespaces
-# that are made for this and taken away again. Side by side, in rounds:
+# that are made for this and taken away again. Side by side:
 #   none        no policy
 #   ale         `wfp run` with 100 filters at each of the layers that authorize
 #   idle        `wfp run` with packet layers switched on, but filters only at those that this traffic does not meet
 #   packets     `wfp run` with 100 filters at every packet layer, of which none matches
 #   nft-linear  100 nftables rules in the chains output and input, of which none matches
 #   nft-set     the same as a set of 100 elements
-# out: the filtered side sends; in: it receives. Everything is on one CPU, so that a figure is the cost of both sides, and
-# counted by processor time, so that other work on the machine matters less: what a second of it moves.
+# out: the filtered side sends; in: it receives. Everything is on one CPU, so that a figure is the cost of both sides together.
 #
-#   benches/throughput.sh     as root; needs iperf3, nft, python3. ROUNDS, SECONDS_EACH and ONLY (names from above) may be set.
+# All clients are started first and take turns of BYTES over TCP and of DATAGRAMS, ROUNDS times, so that whatever else slows the
+# machine down meets all of them; each turn is compared with the turn without a policy of the same round. TCP is timed by the clock,
+# and datagrams by the sender's processor time, which includes the way up to the socket of the other side.
+#
+#   benches/throughput.sh     as root; needs nft, python3. ROUNDS, BYTES, DATAGRAMS and ONLY (names from above) may be set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-rounds=${ROUNDS:-9}
-seconds=${SECONDS_EACH:-1}
+rounds=${ROUNDS:-60}
+bytes=${BYTES:-$((64 << 20))}
+datagrams=${DATAGRAMS:-20000}
 only=${ONLY:-none ale idle packets nft-linear nft-set}
-cargo build --release -q -p openwfp-cli --bin wfp --example datagrams
+cargo build --release -q -p openwfp-cli --bin wfp --example datagrams --example bulk
 target=${CARGO_TARGET_DIR:-$PWD/target}/release
-wfp=$target/wfp datagrams=$target/examples/datagrams
+wfp=$target/wfp udp=$target/examples/datagrams tcp=$target/examples/bulk
 work=$(mktemp -d)
-here=wfp-here-$$ there=wfp-there-$$
 cpu=$(($(nproc) - 1))
+namespaces=()
 started=()
 cleanup() {
-    kill "${started[@]}" 2>/dev/null || true
-    ip netns delete "$here" 2>/dev/null || true
-    ip netns delete "$there" 2>/dev/null || true
+    [ "${#started[@]}" = 0 ] || kill "${started[@]}" 2>/dev/null || true
+    for name in "${namespaces[@]}"; do ip netns delete "$name" 2>/dev/null || true; done
     rm -rf "$work"
 }
 trap cleanup EXIT
-ip netns add "$here"
-ip netns add "$there"
-ip -n "$here" link add veth0 type veth peer name veth0 netns "$there"
-for side in "$here:1" "$there:2"; do
-    ip -n "${side%:*}" link set lo up
-    ip -n "${side%:*}" address add "192.0.2.${side#*:}/24" dev veth0
-    ip -n "${side%:*}" link set veth0 up
-done
 # nsenter keeps the mounts, so that the control groups can still be seen
 inside() { local ns=$1; shift; nice -n -10 taskset -c "$cpu" nsenter --net="/run/netns/$ns" "$@"; }
 background() { # not by the function: that would be a shell of its own, which would be killed in the server's place
     local ns=$1; shift
     nice -n -10 taskset -c "$cpu" nsenter --net="/run/netns/$ns" "$@" >/dev/null & started+=($!)
 }
-background "$there" iperf3 -s
-background "$there" "$datagrams" sink 192.0.2.2:9
-sleep 1
+pair() { # name: two namespaces and servers in both
+    local here=$1-here there=$1-there side
+    ip netns add "$here"
+    ip netns add "$there"
+    namespaces+=("$here" "$there")
+    ip -n "$here" link add veth0 type veth peer name veth0 netns "$there"
+    for side in "$here:1" "$there:2"; do
+        ip -n "${side%:*}" link set lo up
+        ip -n "${side%:*}" address add "192.0.2.${side#*:}/24" dev veth0
+        ip -n "${side%:*}" link set veth0 up
+    done
+    background "$there" "$tcp" serve 192.0.2.2:9
+    background "$there" "$udp" sink 192.0.2.2:9
+}
 
 filters() { # address or port, layer...
     local what=$1 layer n; shift
@@ -79,61 +85,62 @@ set_of() {
     printf 'chain in {\ntype filter hook input priority 0; policy accept;\nip saddr . th sport @refused drop\n}\n}\n'
 }
 
-tcp() { # name, direction, iperf3's option for it, prefix...
-    local name=$1 direction=$2 option=$3; shift 3
-    # shellcheck disable=SC2086
-    inside "$here" "$@" iperf3 -c 192.0.2.2 -t "$seconds" -J $option >"$work/json"
-    python3 - "$name" "$direction" "$work/json" >>"$work/figures" <<'PY'
-import json, sys
-end = json.load(open(sys.argv[3]))["end"]
-used = end["cpu_utilization_percent"]
-rate = end["sum_received"]["bits_per_second"]
-print(f"tcp-{sys.argv[2]}", sys.argv[1], rate / 1e9 / (used["host_total"] + used["remote_total"]) * 100)
-PY
+# what is filtered by nftables has namespaces of its own, since rules hold for all of one
+space=wfp-bench-$$
+pair "$space"
+port=100
+client() { # what, name, space, command...
+    local what=$1 name=$2 ns=$3; shift 3
+    local words=("$what" "$name" nice -n -10 taskset -c "$cpu" nsenter "--net=/run/netns/$ns" "$@")
+    (IFS=$'\t'; echo "${words[*]}") >>"$work/clients"
 }
-udp() { # name, prefix...
-    local name=$1 rate sink; shift
-    rate=$(inside "$here" "$@" "$datagrams" send 192.0.2.2:9 $((seconds * 1000)))
-    echo "udp-out $name $rate" >>"$work/figures"
-    nice -n -10 taskset -c "$cpu" nsenter --net="/run/netns/$here" "$@" "$datagrams" sink 192.0.2.1:9 & sink=$!
-    sleep 0.4
-    rate=$(inside "$there" "$datagrams" send 192.0.2.1:9 $((seconds * 1000)))
-    echo "udp-in $name $rate" >>"$work/figures"
-    kill "$sink"
-    wait "$sink" 2>/dev/null || true
-}
-measure() { # name, prefix...
-    local name=$1; shift
-    tcp "$name" out "" "$@"
-    tcp "$name" in -R "$@"
-    udp "$name" "$@"
-}
-for _ in $(seq "$rounds"); do
-    for name in $only; do
-        case $name in
-            none) measure none ;;
-            nft-linear) linear | inside "$here" nft -f - ;;&
-            nft-set) set_of | inside "$here" nft -f - ;;&
-            nft-*)
-                measure "$name"
-                inside "$here" nft delete table ip bench
-                ;;
-            *) measure "$name" "$wfp" run -q -p "$work/$name.toml" -- ;;
-        esac
-    done
+for name in $only; do
+    base=$space
+    case $name in
+        none) prefix=() ;;
+        nft-*)
+            base=$space-$name
+            pair "$base"
+            if [ "$name" = nft-set ]; then set_of; else linear; fi | inside "$base-here" nft -f -
+            prefix=()
+            ;;
+        *) prefix=("$wfp" run -q -p "$work/$name.toml" --) ;;
+    esac
+    client tcp-out "$name" "$base-here" "${prefix[@]}" "$tcp" turns 192.0.2.2:9 out "$bytes"
+    client tcp-in "$name" "$base-here" "${prefix[@]}" "$tcp" turns 192.0.2.2:9 in "$bytes"
+    client udp-out "$name" "$base-here" "${prefix[@]}" "$udp" turns 192.0.2.2:9 "$datagrams"
+    port=$((port + 1))
+    background "$base-here" "${prefix[@]}" "$udp" sink "192.0.2.1:$port"
+    client udp-in "$name" "$base-there" "$udp" turns "192.0.2.1:$port" "$datagrams"
 done
-python3 - "$work/figures" <<'PY'
-import statistics, sys
-figures = {}
-for line in open(sys.argv[1]):
-    what, name, figure = line.split()
-    figures.setdefault(what, {}).setdefault(name, []).append(float(figure))
-units = {"tcp": ("Gbit", 1), "udp": ("thousand packets", 1e3)}
-for what, names in figures.items():
-    unit, scale = units[what[:3]]
-    print(f"{what}: {unit} in a second of processor time; against none, of the same round: median (quartiles)")
-    for name, all in names.items():
-        against = [a / b for a, b in zip(all, names.get("none", all))]
-        low, middle, high = statistics.quantiles(against, n=4) if len(against) > 1 else against * 3
-        print(f"  {name:12} {statistics.median(all) / scale:9.2f}  {middle:6.3f} ({low:.3f} .. {high:.3f})")
+sleep 3
+python3 - "$rounds" "$bytes" "$datagrams" "$work/clients" <<'PY'
+import statistics, subprocess, sys
+rounds, size, count = map(int, sys.argv[1:4])
+clients = {}
+for line in open(sys.argv[4]):
+    what, name, *command = line.rstrip("\n").split("\t")
+    pipe = subprocess.PIPE
+    client = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
+    clients.setdefault(what, {})[name] = client
+for what, group in clients.items():
+    times = {name: [] for name in group}
+    names = list(group)
+    for number in range(-3, rounds):
+        # the first rounds only warm up
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            group[name].stdin.write("\n")
+            time = int(group[name].stdout.readline())
+            if number >= 0:
+                times[name].append(time)
+    unit, amount = ("Gbit/s", size * 8) if what.startswith("tcp") else ("million/s", count * 1000)
+    print(f"{what}: {unit}; against none, turn by turn: median (quartiles)")
+    for name, all in times.items():
+        low, middle, high = statistics.quantiles([b / a for a, b in zip(all, times.get("none", all))], n=4)
+        print(f"  {name:12} {amount / statistics.median(all):9.3f}  {middle:6.3f} ({low:.3f} .. {high:.3f})", flush=True)
+for group in clients.values():
+    for client in group.values():
+        client.stdin.close()
+        client.wait()
 PY

@@ -165,9 +165,16 @@ fn what_cannot_be_kept_with_a_socket_is_closed() {
     let established = vec![local_port(LayerId::ALE_FLOW_ESTABLISHED_V4)];
     let Some((results, _)) = without_memory(established, &format!("tcp {server}")) else { return };
     assert_eq!(results, ["EPERM"]);
-    // raw sockets
-    let Some((results, _)) = without_memory(vec![to(CONNECT, "127.0.0.9")], "raw") else { return };
+    // raw sockets whose owner may be asked for
+    let application = Value::Application("/bin/cat".into());
+    let owner = filter(CONNECT, Action::Block).when(FieldId::ALE_APP_ID, MatchType::Equal, application);
+    let Some((results, _)) = without_memory(vec![owner.build().unwrap()], "raw") else { return };
     assert_eq!(results, ["EPERM"]);
+    // where nobody asks for owners, nothing is kept with them, and their packets are asked all the same
+    for (remote, result) in [("127.0.0.1", "EPERM"), ("127.0.0.9", "ok")] {
+        let Some((results, _)) = without_memory(vec![to(CONNECT, remote)], "raw") else { return };
+        assert_eq!(results, [result], "{remote}");
+    }
 }
 
 #[test]

@@ -252,7 +252,7 @@ fn layers_of_the_new_policy_are_met_and_their_hooks_outlive_the_loader() {
     let policy = next(&live.policy, &filters);
     let replaced = live.enforcement.replace(&policy, &[]).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(replaced.generation, 2);
-    assert_eq!(replaced.hooks, [Hook::Bind4, Hook::Bind6, Hook::Stream, Hook::Ingress]);
+    assert_eq!(replaced.hooks, [Hook::Bind4, Hook::Bind6, Hook::Create, Hook::Stream, Hook::Ingress]);
     assert!(matches!(&replaced.warnings[..], [Warning::LaterHooks(_)]));
     assert!(pins.0.join("link_bind4").exists());
     assert_eq!(live.act(&script), ["ok", "EPERM", "ok", "timeout"]);
