@@ -44,6 +44,23 @@ fn compile(policy: &random::RandomPolicy) -> Option<CompiledPolicy> {
     }
 }
 
+/// Where more filters than this test a field, one marker stands for all of them when its value is not known.
+const FINE: usize = 64;
+
+/// Whether one marker for very many filters may answer before a filter for which the unknown value would matter.
+fn coarse(filters: &[(u64, Filter)], event: &Event) -> bool {
+    let unknown = event.values.iter().filter(|(_, value)| **value == EventValue::Unknown);
+    unknown.map(|(field, _)| field).any(|field| {
+        let tests = |filter: &Filter| filter.conditions.iter().any(|condition| condition.field == *field);
+        filters.iter().filter(|(_, filter)| tests(filter)).count() > FINE
+    })
+}
+
+/// Such a marker never opens anything.
+fn closes(verdict: &Verdict) -> bool {
+    verdict.action == Action::Late || verdict.reason == Reason::Unreadable
+}
+
 /// What a run met, so that a test that passes for want of cases shows.
 #[derive(Default, Debug)]
 struct Met {
@@ -57,6 +74,8 @@ struct Met {
     hard_blocks: usize,
     vetoes: usize,
     late: usize,
+    /// Events that one marker for very many filters closed.
+    coarse: usize,
     /// Conditions that were tested, by the state of the event's value.
     states: BTreeMap<&'static str, usize>,
     /// Match types of conditions that were tested on known values and held, and that failed.
@@ -117,7 +136,13 @@ fn run(seed: u64, least: usize, events: usize, most_filters: usize) -> Met {
             let verdict =
                 classify_with(cells, policy.layer.get(), &values, MAX_STEPS, &mut Answers(&answers), &mut Silent);
             let expected = oracle::classify(&sublayers, &policy.filters, &policy.registered, &event);
-            assert_eq!(outcome(&verdict), expected, "seed {seed}, policy {number}: {event:?}\n{:#?}", policy.filters);
+            let is_coarse = coarse(&policy.filters, &event) && closes(&verdict);
+            met.coarse += usize::from(is_coarse && outcome(&verdict) != expected);
+            assert!(
+                outcome(&verdict) == expected || is_coarse,
+                "seed {seed}, policy {number}: {event:?}\n{verdict:?} instead of {expected:?}\n{:#?}",
+                policy.filters
+            );
             assert!(verdict.steps <= worst, "{} steps where at most {worst} were promised", verdict.steps);
             met.add(&verdict, &policy.filters, &event);
         }
@@ -133,7 +158,7 @@ fn cases() -> usize {
 fn a_million_random_events_are_decided_as_the_oracle_does() {
     let met = run(1, cases(), 200, 24);
     println!("{met:?}");
-    assert!(met.events >= cases(), "{} events", met.events);
+    assert!(met.events >= cases() && met.coarse == 0, "{} events, {} by coarse markers", met.events, met.coarse);
     assert!(met.by_filter * 100 >= met.events * 30, "only {} of {} by a filter", met.by_filter, met.events);
     for (what, times) in [
         ("soft permit", met.soft_permits),
