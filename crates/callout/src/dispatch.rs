@@ -149,7 +149,7 @@ impl Registry {
                 }
                 Step::Callout => {
                     let Some(cell) = state.callout(image).copied() else {
-                        next = state.close(Reason::BadCell);
+                        next = state.close(Reason::LookupFailed);
                         continue;
                     };
                     match self.ask(policy, &cell, event, &state.arbitration, request.as_ref()) {

@@ -145,13 +145,6 @@ fn of_finding(policy: &CompiledPolicy, finding: &Finding) -> (u64, &'static str,
             );
             (*filter, "late", text)
         }
-        Finding::NotEqualOred { filter, field } => {
-            let text = format!(
-                "has several \"not\" conditions on {field}: conditions on one field are OR-ed, so nearly everything meets one; \
-                 use one filter for each"
-            );
-            (*filter, "not-equal-ored", text)
-        }
         Finding::Disabled { filter } => {
             (*filter, "disabled", "is disabled: it is left out, and decides nothing".to_owned())
         }

@@ -165,3 +165,21 @@ fn an_application_that_does_not_exist_is_a_warning() {
     assert!(text.contains("/no/such/program") && text.contains("policy.toml:5:"), "{text}");
     assert!(text.contains("1 warning"), "{text}");
 }
+
+#[test]
+fn alternatives_that_are_each_a_negation_are_warned_of_once() {
+    let folder = Folder::new("negations");
+    for tests in ["[{ not = 80 }, { not = 443 }]", "[{ not = 80 }, { not = 80 }, { not = 443 }]"] {
+        let policy = folder.file(
+            "negations.toml",
+            &format!(
+                "[[filter]]\nname = 'all but two'\nlayer = 'ALE_AUTH_CONNECT_V4'\naction = 'block'\n\
+                 when = {{ IP_REMOTE_PORT = {tests} }}\n"
+            ),
+        );
+        let output = wfp(&["check", &policy]);
+        let text = format!("{}{}", stdout(&output), stderr(&output));
+        assert_eq!(text.matches("warning:").count(), 1, "{text}");
+        assert!(text.contains("the tests of `IP_REMOTE_PORT` hold for nearly everything"), "{text}");
+    }
+}

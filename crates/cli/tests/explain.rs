@@ -382,3 +382,29 @@ fn the_fields_of_linux_are_shown_apart() {
         assert!(extension.contains(name) && !public.contains(name), "{name}");
     }
 }
+
+#[test]
+fn a_change_names_the_value_unless_any_other_would_do() {
+    let folder = Folder::new("changes");
+    let filter = |name: &str, weight: u32, action: &str, when: &str| {
+        format!(
+            "[[filter]]\nname = '{name}'\nlayer = 'ALE_AUTH_CONNECT_V4'\nweight = {weight}\n\
+             action = '{action}'\nwhen = {{ {when} }}\n"
+        )
+    };
+    let explain = |text: &str, port: &str| {
+        let policy = folder.file("changes.toml", text);
+        succeeds(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", "IP_PROTOCOL=tcp", port])
+    };
+    let no_http = filter("no http", 10, "block", "IP_PROTOCOL = 'tcp', IP_REMOTE_PORT = 80");
+    let web = filter("web", 5, "permit", "IP_REMOTE_PORT = [80, 443]");
+    let rest = filter("nothing else", 1, "block", "");
+    // the filter's own port rather than its protocol
+    let text = explain(&no_http, "IP_REMOTE_PORT=80");
+    assert!(text.contains("it would be permitted if IP_REMOTE_PORT were another, such as 79"), "{text}");
+    for port in ["IP_REMOTE_PORT=80", "IP_REMOTE_PORT=22"] {
+        let text = explain(&[&no_http[..], &web, &rest].concat(), port);
+        assert!(text.contains("it would be permitted by \"web\" if IP_REMOTE_PORT were 443"), "{text}");
+        assert!(!text.contains("another"), "{text}");
+    }
+}

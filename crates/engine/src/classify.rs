@@ -106,7 +106,7 @@ impl State {
     pub fn begin<I: Image + ?Sized>(&mut self, image: &I, layer: u16) -> Step {
         self.arbitration.reset();
         let Some(entry) = image.cell(1 + layer as u32) else {
-            return self.close(Reason::BadCell);
+            return self.close(Reason::LookupFailed);
         };
         if entry.kind() != kind::LAYER {
             return self.close(Reason::BadCell);
@@ -171,8 +171,14 @@ impl State {
     /// The filter that answers next. After [`Step::Callout`] it names the callout to ask.
     #[inline(always)]
     pub fn callout<'a, I: Image + ?Sized>(&self, image: &'a I) -> Option<&'a Cell> {
+        self.answering(image).filter(|cell| cell.kind() == kind::FILTER)
+    }
+
+    /// The cell where the filter that answers next must stand.
+    #[inline(always)]
+    fn answering<'a, I: Image + ?Sized>(&self, image: &'a I) -> Option<&'a Cell> {
         let place = self.candidate() & ((1 << RANK_SUBLAYER_SHIFT) - 1);
-        image.cell(self.filters.wrapping_add(place)).filter(|cell| cell.kind() == kind::FILTER)
+        image.cell(self.filters.wrapping_add(place))
     }
 
     /// Goes on after [`Step::Callout`] with what the callout said.
@@ -186,9 +192,10 @@ impl State {
     /// Goes on after [`Step::Callout`] as if the callout was not registered: it cannot be asked.
     #[inline(always)]
     pub fn pass_over<I: Image + ?Sized, O: Observer>(&mut self, image: &I, observer: &mut O) -> Step {
-        match self.callout(image) {
-            Some(filter) => self.resume_unregistered(filter, observer),
-            None => self.close(Reason::BadCell),
+        match self.answering(image) {
+            Some(filter) if filter.kind() == kind::FILTER => self.resume_unregistered(filter, observer),
+            Some(_) => self.close(Reason::BadCell),
+            None => self.close(Reason::LookupFailed),
         }
     }
 
@@ -245,7 +252,7 @@ where
         return arbitrate(image, state, observer);
     }
     let Some(cell) = image.cell(state.at) else {
-        return state.close(Reason::BadCell);
+        return state.close(Reason::LookupFailed);
     };
     let value = values.get(cell.word());
     match cell.kind() {
@@ -306,9 +313,12 @@ where
         state.sublayer += 1;
         return if state.sublayer < state.sublayers { Step::Again } else { Step::Done };
     }
-    let Some(filter) = state.callout(image) else {
-        return state.close(Reason::BadCell);
+    let Some(filter) = state.answering(image) else {
+        return state.close(Reason::LookupFailed);
     };
+    if filter.kind() != kind::FILTER {
+        return state.close(Reason::BadCell);
+    }
     if is_registered_callout(filter) {
         return Step::Callout;
     }
@@ -376,7 +386,8 @@ where
                     let answer = callouts.classify(filter, &state.arbitration);
                     state.resume(filter, answer, observer)
                 }
-                None => state.close(Reason::BadCell),
+                // it was there when it was found to name a callout
+                None => state.close(Reason::LookupFailed),
             },
         }
     }

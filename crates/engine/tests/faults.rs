@@ -36,10 +36,20 @@ fn a_bad_cell_blocks_with_its_reason() {
     for bad in [kind::FILTER, kind::LAYER, kind::HEADER, 12, 15] {
         assert_eq!(reason(&[Cell::new(bad, 0, 0, 0)]), (Action::Block, Reason::BadCell), "kind {bad}");
     }
+    // a rank where there is a cell of another kind than a filter: the image's places are counted from `filters`
+    let mut other = image(&[always(1)]);
+    *other.last_mut().unwrap() = Cell::new(kind::NOTHING, 0, 0, 0);
+    let verdict = classify(&other[..], LAYER.get(), &Values::new(), &mut Silent);
+    assert_eq!((verdict.action, verdict.reason), (Action::Block, Reason::BadCell));
+}
+
+#[test]
+fn a_cell_that_cannot_be_had_blocks_with_its_reason() {
+    let always = |rank| Cell::test(0, openwfp_engine::Test::Always, rank, 0, 0);
     // a node and a jump that lead out of the image, a rank without a filter
-    assert_eq!(reason(&[Cell::node(0, 4000, [0; 3])]), (Action::Block, Reason::BadCell));
-    assert_eq!(reason(&[Cell::jump_always(4000, 1)]), (Action::Block, Reason::BadCell));
-    assert_eq!(reason(&[always(77)]), (Action::Block, Reason::BadCell));
+    assert_eq!(reason(&[Cell::node(0, 4000, [0; 3])]), (Action::Block, Reason::LookupFailed));
+    assert_eq!(reason(&[Cell::jump_always(4000, 1)]), (Action::Block, Reason::LookupFailed));
+    assert_eq!(reason(&[always(77)]), (Action::Block, Reason::LookupFailed));
 }
 
 #[test]
@@ -53,7 +63,7 @@ fn a_walk_that_does_not_end_blocks_at_the_bound() {
 #[test]
 fn a_layer_without_entry_blocks() {
     let empty: [Cell; 0] = [];
-    assert_eq!(classify(&empty[..], 48, &Values::new(), &mut Silent).reason, Reason::BadCell);
+    assert_eq!(classify(&empty[..], 48, &Values::new(), &mut Silent).reason, Reason::LookupFailed);
     assert_eq!(classify(&image(&[])[..], 126, &Values::new(), &mut Silent).reason, Reason::BadCell);
 }
 
@@ -73,6 +83,7 @@ impl Image for Failing<'_> {
 
 #[test]
 fn a_look_up_that_fails_anywhere_in_the_walk_blocks() {
+    let mut failed = 0;
     let mut random = random::Random::new(5);
     for _ in 0..300 {
         let policy = random::policy(&mut random, 40);
@@ -84,9 +95,11 @@ fn a_look_up_that_fails_anywhere_in_the_walk_blocks() {
             let verdict = classify(&image, policy.layer.get(), &values, &mut Silent);
             // the last steps may need no cell any more
             let same = image.left.get() != u32::MAX && (verdict.action, verdict.filter) == (whole.action, whole.filter);
-            assert!(same || (verdict.action, verdict.reason) == (Action::Block, Reason::BadCell), "{verdict:?}");
+            assert!(same || (verdict.action, verdict.reason) == (Action::Block, Reason::LookupFailed), "{verdict:?}");
+            failed += usize::from(!same);
         }
     }
+    assert!(failed > 300, "a look-up failed {failed} times");
 }
 
 #[test]
@@ -107,7 +120,7 @@ fn flipped_bits_never_panic_and_never_run_on() {
             let values = compiled.values(&random::event(&mut random, policy.layer));
             let verdict = classify(&damaged[..], policy.layer.get(), &values, &mut Silent);
             assert!(verdict.steps <= MAX_STEPS);
-            closed += (verdict.reason == Reason::BadCell) as usize;
+            closed += matches!(verdict.reason, Reason::BadCell | Reason::LookupFailed) as usize;
         }
     }
     assert!(closed > 50, "damage was met {closed} times");

@@ -52,7 +52,7 @@ pub(crate) fn write(
             "permit" => paint.green("permitted"),
             _ => paint.red("blocked"),
         };
-        let condition = change_text(policy, event, explanation, change);
+        let condition = change_text(policy, event, change);
         writeln!(out, "\nit would be {then}{} if {condition}", by.unwrap_or_default())?;
     }
     let missing = missing(explanation);
@@ -79,7 +79,7 @@ fn missing(explanation: &Explanation) -> Vec<&'static str> {
 }
 
 /// The change to an event that turns the answer, in words.
-fn change_text(policy: &CompiledPolicy, event: &Event, explanation: &Explanation, change: &Change) -> String {
+fn change_text(policy: &CompiledPolicy, event: &Event, change: &Change) -> String {
     // "another program" says more than the name of one
     if let [(field @ (FieldId::ALE_APP_ID | FieldId::ALE_ORIGINAL_APP_ID), _)] = change.fields[..]
         && event.values.contains_key(&field)
@@ -89,14 +89,11 @@ fn change_text(policy: &CompiledPolicy, event: &Event, explanation: &Explanation
             return format!("{field} were a program that no filter names");
         }
     }
-    // where a filter is to stop matching, one value that it does not match stands for all
-    let decided = explanation.sublayers.iter().flat_map(|sublayer| &sublayer.filters).find(|filter| filter.decided);
+    // one value that the filter which decided does not match stands for all, where any would do
     if let [(field, Some(value))] = &change.fields[..]
         && let Some(found) = event.layer.layer().field(*field)
         && found.field_type != FieldType::Flags
-        && decided.is_some_and(|filter| {
-            filter.conditions.iter().any(|condition| condition.condition.field == *field && condition.matched)
-        })
+        && change.any_other
     {
         return format!("{field} were another, such as {}", readable::value(found, value));
     }

@@ -2,13 +2,14 @@
 
 use super::{
     CompiledPolicy, Event, FieldWords, Schema,
+    candidates::{Candidates, greatest},
     event::is_unknown,
     question::{QuestionedField, QuestionedFilter},
     rule::Alternative,
     users,
 };
 use crate::{Action, EMPTY, Test, Values, Verdict};
-use openwfp_model::{DataType, FieldId, LayerId, Value};
+use openwfp_model::{FieldId, Value};
 use std::{vec, vec::Vec};
 
 /// A change to an event, and what it would lead to.
@@ -18,101 +19,157 @@ pub struct Change {
     pub fields: Vec<(FieldId, Option<Value>)>,
     /// The outcome then.
     pub verdict: Verdict,
+    /// The one field is tested by the filter that decided, and every other value that this filter does not match would
+    /// turn the answer too.
+    pub any_other: bool,
 }
 
-/// More filters than this are not tried for the smallest change.
+/// More filters than this are not tried for a change of several fields.
 const TRIED: usize = 4096;
+
+/// The most combinations of alternatives that are tried for one filter.
+const COMBINATIONS: usize = 64;
 
 impl CompiledPolicy {
     /// Looks for the smallest change to an event that turns permit into block or block into permit.
     ///
-    /// Every candidate is classified by the whole policy, so what is found is true; a change of more fields than one
-    /// filter tests is not looked for.
+    /// A change of one field is looked for first, by values from either side of every edge that a condition at the layer
+    /// draws: at most about a thousand of each field, which costs as many classifications. Then each filter's
+    /// failing conditions are made to hold together. A change of more fields than one filter tests is not looked for, and
+    /// a value that is not known is not changed. What is found was classified by the whole policy, so it is true.
     pub(super) fn smallest_change(
         &self,
         filters: &[QuestionedFilter<'_>],
+        candidates: &[Candidates],
         event: &Event,
         values: &Values,
         verdict: &Verdict,
     ) -> Option<Change> {
+        let search = Search { policy: self, event, values, verdict };
+        search.one_field(filters, candidates).or_else(|| search.several_fields(filters))
+    }
+}
+
+/// A search for the change of one event.
+struct Search<'a> {
+    policy: &'a CompiledPolicy,
+    event: &'a Event,
+    values: &'a Values,
+    verdict: &'a Verdict,
+}
+
+impl Search<'_> {
+    /// Whether another outcome is the opposite one.
+    ///
+    /// What waits for a value is a block that may yet be lifted: neither an answer to turn to, nor a permit.
+    fn is_turned(&self, then: &Verdict) -> bool {
+        let passes = |verdict: &Verdict| verdict.action == Action::Permit;
+        passes(then) != passes(self.verdict) && then.action != Action::Late
+    }
+
+    fn turns(&self, values: &Values) -> bool {
+        self.is_turned(&self.policy.classify_values(self.event.layer, values))
+    }
+
+    /// The change to these values, if it can be said as values of the event and turns the answer then.
+    fn change(&self, fields: &[FieldId], changed: &Values) -> Option<Change> {
+        let mut event = self.event.clone();
+        let mut told = vec![];
+        for &field in fields {
+            let value = self.value(field, changed)?;
+            match value.clone() {
+                Some(value) => event = event.with(field, value),
+                None => drop(event.values.remove(&field)),
+            }
+            told.push((field, value));
+        }
+        let then = self.policy.classify(&event);
+        self.is_turned(&then).then_some(Change { fields: told, verdict: then, any_other: false })
+    }
+
+    /// The value that a field's words stand for. Outer `None`: no value has them; inner: there is none.
+    fn value(&self, field: FieldId, values: &Values) -> Option<Option<Value>> {
+        let layer = self.event.layer;
+        let words = Schema::of(layer).field(field)?;
+        let first = values.get(words.first);
+        if first == EMPTY {
+            return Some(None);
+        }
+        if words.count == 1 && first as u128 > greatest(layer, words) {
+            return None;
+        }
+        let application = [FieldId::ALE_APP_ID, FieldId::ALE_ORIGINAL_APP_ID].contains(&field);
+        let stranger = || (application && first == 0).then(|| Value::Application("/named by no filter".into()));
+        let value = self.policy.value(layer, field, values).or_else(stranger)?;
+        (!matches!(value, Value::Group(_)) && users::is_plain(&value)).then_some(Some(value))
+    }
+
+    /// Changes one field. The fields of the filter that decided come first.
+    fn one_field(&self, filters: &[QuestionedFilter<'_>], candidates: &[Candidates]) -> Option<Change> {
+        let decider = filters.iter().find(|filter| filter.filter.id == self.verdict.filter);
+        let own = |field: FieldId| decider.and_then(|filter| filter.fields.iter().find(|own| own.field == field));
+        let known = candidates.iter().filter(|candidates| !is_unknown(self.values, candidates.words));
+        let mut order: Vec<&Candidates> = known.collect();
+        order.sort_by_key(|candidates| (own(candidates.field).is_none(), candidates.turn));
+        for candidates in order {
+            let (tries, whole) = candidates.tries(self.values);
+            let with = |candidate| {
+                let mut changed = self.values.clone();
+                candidates.put(candidate, &mut changed);
+                changed
+            };
+            let turning = |&candidate: &_| {
+                let changed = with(candidate);
+                self.turns(&changed).then(|| self.change(&[candidates.field], &changed)).flatten()
+            };
+            let Some(found) = tries.iter().find_map(turning) else { continue };
+            let any_other = whole
+                && own(candidates.field).is_some_and(|own| {
+                    let leaves = |changed: &Values| !own.question.holds(changed);
+                    own.question.holds(self.values)
+                        && tries.iter().filter(|candidate| candidate.is_some()).all(|&candidate| {
+                            let changed = with(candidate);
+                            !leaves(&changed) || self.turns(&changed)
+                        })
+                        && found.fields.iter().all(|(_, value)| value.is_some())
+                });
+            return Some(Change { any_other, ..found });
+        }
+        None
+    }
+
+    /// Makes a filter match that several fields keep from it.
+    fn several_fields(&self, filters: &[QuestionedFilter<'_>]) -> Option<Change> {
         let mut best: Option<Change> = None;
         for filter in filters.iter().take(TRIED) {
-            // another port says more to a person than another protocol
-            let mut fields: Vec<&QuestionedField> = filter.fields.iter().collect();
-            fields.sort_by_key(|field| field.field == FieldId::IP_PROTOCOL);
             let failing: Vec<&QuestionedField> =
-                fields.iter().copied().filter(|field| !field.question.holds(values)).collect();
-            let attempts: Vec<(Values, Vec<FieldId>)> = if failing.is_empty() {
-                let leave = |field: &&QuestionedField| {
-                    let changed = self.leave(event.layer, field, values)?;
-                    Some((changed, vec![field.field]))
-                };
-                fields.iter().filter_map(leave).collect()
-            } else if best.as_ref().is_none_or(|best| failing.len() < best.fields.len()) {
-                self.enter(event.layer, &failing, values).into_iter().collect()
-            } else {
+                filter.fields.iter().filter(|field| !field.question.holds(self.values)).collect();
+            if failing.len() < 2 || best.as_ref().is_some_and(|best| best.fields.len() <= failing.len()) {
                 continue;
-            };
-            for (changed, fields) in attempts {
-                let then = self.classify_values(event.layer, &changed);
-                // what waits for a value is a block that may yet be lifted: neither an answer to turn to, nor a permit
-                let passes = |verdict: &Verdict| verdict.action == Action::Permit;
-                let turned = passes(&then) != passes(verdict) && then.action != Action::Late;
-                if turned && best.as_ref().is_none_or(|best| fields.len() < best.fields.len()) {
-                    let value = |&field: &FieldId| (field, self.value(event.layer, field, &changed));
-                    best = Some(Change { fields: fields.iter().map(value).collect(), verdict: then });
-                }
             }
-            if best.as_ref().is_some_and(|best| best.fields.len() == 1) {
-                break;
-            }
+            let fields: Vec<FieldId> = failing.iter().map(|field| field.field).collect();
+            let combinations = failing.iter().fold(1usize, |all, field| all.saturating_mul(field.group.len()));
+            let attempts = (0..combinations.min(COMBINATIONS)).filter_map(|number| self.enter(&failing, number));
+            let turning = |changed: Values| self.turns(&changed).then(|| self.change(&fields, &changed)).flatten();
+            best = attempts.filter_map(turning).next().or(best);
         }
         best
     }
 
-    /// Values for which the failing fields of a filter hold.
-    fn enter(&self, layer: LayerId, failing: &[&QuestionedField], values: &Values) -> Option<(Values, Vec<FieldId>)> {
-        let mut changed = values.clone();
+    /// Values for which the failing fields of a filter hold, by the combination of alternatives with this number.
+    fn enter(&self, failing: &[&QuestionedField], mut number: usize) -> Option<Values> {
+        let mut changed = self.values.clone();
         for QuestionedField { field, group, .. } in failing {
-            let words = Schema::of(layer).field(*field)?;
-            if is_unknown(values, words) {
+            let words = Schema::of(self.event.layer).field(*field)?;
+            if is_unknown(self.values, words) || group.is_empty() {
                 return None;
             }
-            meet(group.first()?, &mut changed);
-            fill(&mut changed, words, group.first()?);
-            if !in_domain(layer, *field, &self.value(layer, *field, &changed)?, words, &changed) {
-                return None;
-            }
+            let alternative = &group[number % group.len()];
+            number /= group.len();
+            meet(alternative, &mut changed);
+            fill(&mut changed, words, alternative);
         }
-        Some((changed, failing.iter().map(|field| field.field).collect()))
-    }
-
-    /// Values for which one field of a filter no longer holds.
-    fn leave(&self, layer: LayerId, left: &QuestionedField, values: &Values) -> Option<Values> {
-        let field = left.field;
-        let words = Schema::of(layer).field(field)?;
-        for test in left.group.iter().flatten() {
-            let word = test.word as usize;
-            let now = values.get(word);
-            if now >= EMPTY {
-                continue;
-            }
-            let tries = match test.test {
-                Test::Range(low, high) => [low.checked_sub(1), high.checked_add(1)],
-                Test::Mask(mask, expected) => [Some(now as u32 & !mask | !expected & mask), None],
-                Test::Any(mask) => [Some(now as u32 & !mask), None],
-                _ => [None, None],
-            };
-            for value in tries.into_iter().flatten() {
-                let mut changed = values.clone();
-                changed.set(word, value);
-                let Some(typed) = self.value(layer, field, &changed) else { continue };
-                if in_domain(layer, field, &typed, words, &changed) && !left.question.holds(&changed) {
-                    return Some(changed);
-                }
-            }
-        }
-        None
+        Some(changed)
     }
 }
 
@@ -142,17 +199,6 @@ fn fill(values: &mut Values, field: FieldWords, alternative: &Alternative) {
             values.set(word, 0);
         }
     }
-}
-
-/// Whether a number fits the field's type, so that the change can happen at all.
-fn in_domain(layer: LayerId, field: FieldId, value: &Value, words: FieldWords, values: &Values) -> bool {
-    let limit = match layer.layer().field(field).map(|field| field.data_type) {
-        Some(DataType::Uint8) => u8::MAX as u64,
-        Some(DataType::Uint16) => u16::MAX as u64,
-        _ => u32::MAX as u64,
-    };
-    let fits = words.count > 1 || values.get(words.first) <= limit;
-    fits && !matches!(value, Value::Group(_)) && users::is_plain(value)
 }
 
 impl CompiledPolicy {

@@ -5,6 +5,7 @@
 
 use super::{
     CompiledFilter, CompiledPolicy, Event, EventValue, Schema,
+    candidates::Candidates,
     change::Change,
     lower,
     question::{Question, QuestionedFilter},
@@ -94,7 +95,7 @@ pub struct ConditionExplanation {
 /// explained faster than one by one.
 pub struct Explainer<'p> {
     policy: &'p CompiledPolicy,
-    filters: HashMap<LayerId, Vec<QuestionedFilter<'p>>>,
+    layers: HashMap<LayerId, (Vec<QuestionedFilter<'p>>, Vec<Candidates>)>,
 }
 
 /// Remembers who answered.
@@ -135,7 +136,7 @@ impl CompiledPolicy {
     /// Explains many events.
     #[must_use]
     pub fn explainer(&self) -> Explainer<'_> {
-        Explainer { policy: self, filters: HashMap::new() }
+        Explainer { policy: self, layers: HashMap::new() }
     }
 
     /// What can be asked about the filters of a layer, in the order in which the walk meets them.
@@ -179,7 +180,11 @@ impl Explainer<'_> {
     /// Classifies an event and says why.
     pub fn explain(&mut self, event: &Event) -> Explanation {
         let policy = self.policy;
-        let filters = self.filters.entry(event.layer).or_insert_with(|| policy.questioned(event.layer));
+        let (filters, candidates) = self.layers.entry(event.layer).or_insert_with(|| {
+            let filters = policy.questioned(event.layer);
+            let candidates = Candidates::of(event.layer, &filters, &policy.classes);
+            (filters, candidates)
+        });
         let values = policy.values(event);
         let mut answers = Answers::default();
         let verdict = classify(policy.image.cells(), event.layer.get(), &values, &mut answers);
@@ -210,7 +215,7 @@ impl Explainer<'_> {
             layer: event.layer,
             verdict,
             sublayers,
-            change: policy.smallest_change(filters, event, &values, &verdict),
+            change: policy.smallest_change(filters, candidates, event, &values, &verdict),
         }
     }
 }

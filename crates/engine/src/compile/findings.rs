@@ -2,12 +2,12 @@
 //! otherwise than one would think.
 
 use super::{
-    CompiledFilter, CompiledPolicy, Unknown,
+    CompiledPolicy, Unknown,
     rule::{Alternative, Group},
     unknown,
 };
 use crate::Test;
-use openwfp_model::{Action, FieldId, Guid, LayerId, MatchType};
+use openwfp_model::{Action, FieldId, Guid, LayerId};
 use std::{collections::HashMap, vec, vec::Vec};
 
 /// The filters of a sublayer that may shadow later ones, with their conditions.
@@ -39,13 +39,6 @@ pub enum Finding {
         /// The fields.
         fields: Vec<FieldId>,
     },
-    /// Several "not equal" conditions on one field: they are OR-ed, so nearly everything meets one of them.
-    NotEqualOred {
-        /// The filter.
-        filter: u64,
-        /// The field.
-        field: FieldId,
-    },
     /// The filter is disabled.
     Disabled {
         /// The filter.
@@ -65,7 +58,6 @@ impl CompiledPolicy {
         let places = self.layers.iter().flat_map(|layer| &layer.places).filter(|place| place.marker.is_none());
         for filter in places.filter_map(|place| self.filter(place.filter)) {
             let groups = self.field_groups(filter);
-            findings.extend(not_equal_ored(filter));
             let late: Vec<FieldId> = groups
                 .iter()
                 .map(|(field, _)| *field)
@@ -89,17 +81,6 @@ impl CompiledPolicy {
         }
         findings
     }
-}
-
-fn not_equal_ored(filter: &CompiledFilter) -> Vec<Finding> {
-    let mut counts: HashMap<FieldId, usize> = HashMap::new();
-    for condition in &filter.filter.conditions {
-        let negative = matches!(condition.match_type, MatchType::NotEqual | MatchType::NotPrefix);
-        *counts.entry(condition.field).or_default() += negative as usize;
-    }
-    let mut fields: Vec<FieldId> = counts.into_iter().filter(|(_, count)| *count > 1).map(|(field, _)| field).collect();
-    fields.sort();
-    fields.into_iter().map(|field| Finding::NotEqualOred { filter: filter.id, field }).collect()
 }
 
 /// Whether everything that meets `inner` meets `outer`. May miss cases, never claims one wrongly.

@@ -10,6 +10,7 @@
 //! could matter. Where very many filters of a sublayer test the same such field, one marker stands for all of them,
 //! before the first, so that the walk stays short.
 
+mod candidates;
 mod change;
 mod classes;
 mod emit;

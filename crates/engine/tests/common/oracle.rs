@@ -145,6 +145,12 @@ fn matches(filter: &Filter, event: &Event) -> (Truth, Option<Unknown>) {
     }
 }
 
+/// Whether a condition holds for certain, for tests that count what they met.
+#[allow(dead_code)]
+pub fn condition_holds(condition: &FilterCondition, event: &Event) -> bool {
+    holds(condition, event) == Truth::Holds
+}
+
 fn holds(condition: &FilterCondition, event: &Event) -> Truth {
     let truth = |holds| if holds { Truth::Holds } else { Truth::Fails };
     let negative = matches!(condition.match_type, MatchType::NotEqual | MatchType::NotPrefix);

@@ -66,7 +66,7 @@ impl Walk {
                         let so_far = self.state.arbitration;
                         return Ok(Asked { callout: cell.callout(), filter: cell.filter_id(), cell: *cell, so_far });
                     }
-                    None => self.next = self.state.close(Reason::BadCell),
+                    None => self.next = self.state.close(Reason::LookupFailed),
                 },
             }
         }

@@ -157,9 +157,10 @@ impl Reader<'_> {
 
     /// Two alternatives that are each the opposite of one value.
     fn warn_of_alternatives(&mut self, subject: &Subject, tests: &[Test]) {
-        let mut negations = tests.iter().filter(|test| test.match_type == MatchType::NotEqual);
-        let (Some(first), Some(second)) = (negations.next(), negations.next()) else { return };
-        if first.version == second.version && first.value != second.value {
+        let is_negation = |test: &&Test| matches!(test.match_type, MatchType::NotEqual | MatchType::NotPrefix);
+        let mut negations = tests.iter().filter(is_negation);
+        let Some(first) = negations.next() else { return };
+        if let Some(second) = negations.find(|test| test.version == first.version && test.value != first.value) {
             let title = format!("the tests of `{}` hold for nearly everything", subject.field.field);
             let warning = Diagnostic::warning(second.span, title, "or not this")
                 .context(first.span, "not this")
