@@ -4,7 +4,8 @@
 #   tests/other-kernels.sh [FOLDER [VERSION...]]
 #
 # Without FOLDER the tests of crates/kernel are built (static) and run: programs are labelled, the filtering programs
-# attached, connects refused and permitted with the caller named.
+# attached, connects refused and permitted with the caller named. And so is wfp, for `wfp run` with a policy and events
+# (other-kernels/run-a-command). Nothing may be skipped there but what that version of Linux has not; this is said.
 #
 # FOLDER is copied to /test of an initramfs that has busybox; /test/run in it is executed as root and
 # its exit status counts. What FOLDER holds must be static or bring its libraries. VERSION is the
@@ -35,8 +36,11 @@ tests() {
     (cd "$here" && RUSTFLAGS="-C target-feature=+crt-static" cargo test --quiet --no-run --target $host -p openwfp-kernel \
         --message-format json --test verifier --test kernel_values --test labels --test enforce \
         --test inbound --test kernel_drops --test unix --test layers) >"$work/built" || exit 1
+    (cd "$here" && RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --target $host -p openwfp-cli --bin wfp \
+        --message-format json) >"$work/built-wfp" || exit 1
+    cp "$here"/tests/other-kernels/* "$work/tests/"
     # the executables, from cargo's messages
-    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' "$work/built" | while read -r file; do
+    sed -n 's/.*"executable":"\([^"]*\)".*/\1/p' "$work/built" "$work/built-wfp" | while read -r file; do
         name=$(basename "$file")
         cp "$file" "$work/tests/${name%-*}"
         strip "$work/tests/${name%-*}"
@@ -44,10 +48,14 @@ tests() {
     cat >"$work/tests/run" <<'RUN'
 #!/bin/sh
 failed=0
+# tests that cannot run here fail, but for those that no kernel of this version could run
+export WFP_TEST_EVERYTHING=1
 run() {
     ./"$@" --test-threads=1 >/tmp/output 2>&1 || { failed=1; cat /tmp/output; }
+    grep -o 'skipped: .*' /tmp/output | sort -u | sed "s/^/$1: /"
     grep '^test result' /tmp/output | sed "s/^/$1: /"
 }
+./run-a-command || failed=1
 run verifier
 run kernel_values
 # the others need tools that busybox has not

@@ -153,12 +153,12 @@ mod tests {
     #[test]
     fn a_group_has_a_path_by_its_id() {
         let (Ok(hierarchy), Some(paths)) = (hierarchy(), Paths::open()) else {
-            return eprintln!("skipped: no cgroup v2 hierarchy");
+            return crate::skips::skipped("no cgroup v2 hierarchy");
         };
         let name = format!("openwfp-test-path-{}", std::process::id());
         let (above, below) = (hierarchy.join(&name), hierarchy.join(&name).join("below"));
         if let Err(error) = fs::create_dir_all(&below) {
-            return eprintln!("skipped: {error}");
+            return crate::skips::skipped(error);
         }
         let id = fs::metadata(&below).unwrap().ino();
         let found = paths.of(id);
@@ -172,13 +172,13 @@ mod tests {
 
     #[test]
     fn a_group_is_found_wherever_it_stands() {
-        let Ok(hierarchy) = hierarchy() else { return eprintln!("skipped: no cgroup v2 hierarchy") };
+        let Ok(hierarchy) = hierarchy() else { return crate::skips::skipped("no cgroup v2 hierarchy") };
         let name = format!("openwfp-test-stands-{}", std::process::id());
         let (above, below) = (hierarchy.join(&name), hierarchy.join(&name).join("below").join(format!("{name}-inner")));
         let inner = below.file_name().unwrap();
         assert!(!stands(inner).unwrap());
         if let Err(error) = fs::create_dir_all(&below) {
-            return eprintln!("skipped: {error}");
+            return crate::skips::skipped(error);
         }
         let found = stands(inner);
         for folder in [&*below, below.parent().unwrap(), &*above] {

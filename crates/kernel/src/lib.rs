@@ -46,6 +46,9 @@ pub mod offsets;
 pub mod options;
 mod records;
 pub mod replace;
+#[cfg(test)]
+#[path = "../tests/support/skips.rs"]
+mod skips;
 pub mod sockets;
 pub mod totals;
 pub mod unix;

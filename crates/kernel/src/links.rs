@@ -208,13 +208,13 @@ mod tests {
         let in_another = || {
             // SAFETY: only this thread moves, and it ends here.
             if unsafe { libc::unshare(libc::CLONE_NEWNET) } != 0 {
-                return eprintln!("skipped: {}", io::Error::last_os_error());
+                return crate::skips::skipped(io::Error::last_os_error());
             }
             let links_at_first = links().unwrap();
             let ip =
                 |arguments: &str| Command::new("ip").args(arguments.split(' ')).status().is_ok_and(|s| s.success());
             if !(ip("link set lo up") && ip("address add 192.0.2.7 peer 192.0.2.8 dev lo")) {
-                return eprintln!("skipped: no ip(8)");
+                return crate::skips::skipped("no ip(8)");
             }
             let loopback = links_at_first.iter().find(|link| link.hardware == 772).unwrap().index;
             let (found, of): (Vec<IpAddr>, Vec<u32>) = addresses().unwrap().into_iter().unzip();
@@ -231,7 +231,7 @@ mod tests {
                 ("link add t4 type wireguard", "wireguard", (131, 8)),
             ] {
                 if !ip(make) {
-                    eprintln!("skipped: ip {make}");
+                    crate::skips::kernel_lacks(format_args!("what `ip {make}` makes"));
                     continue;
                 }
                 let link = links().unwrap().into_iter().max_by_key(|link| link.index).unwrap();

@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn the_running_kernel_has_them_all() {
         if !Path::new(crate::btf::VMLINUX).exists() {
-            eprintln!("skipped: this kernel publishes no BTF");
+            crate::skips::skipped("this kernel publishes no BTF");
             return;
         }
         let btf = Btf::of_kernel().unwrap();

@@ -419,7 +419,7 @@ impl Drop for Pins {
 #[test]
 fn when_the_host_is_killed_its_filters_stay_and_are_closed() {
     if let Some(reason) = features::missing().first() {
-        eprintln!("skipped: {reason}");
+        support::skips::skipped(reason);
         return;
     }
     alone(|| {

@@ -194,7 +194,7 @@ fn a_tag_comes_back_with_its_frame() {
     alone(|| {
         let router = Router::make();
         if !net::can_make("link add name v type vlan id 5 link r0") {
-            eprintln!("skipped: this kernel has no VLAN devices");
+            support::skips::kernel_lacks("VLAN devices");
             return;
         }
         net::ip("link add link r0 name r0.5 type vlan id 5");

@@ -133,7 +133,7 @@ fn without_memory(filters: Vec<Filter>, script: &str) -> Option<(Vec<String>, Fa
     let mut live = Live::new(filters, &[])?;
     let results = live.act(&format!("own-network\nno-option-memory\n{script}"));
     if results[1] == NO_SUCH_FILE {
-        eprintln!("skipped: no net.core.optmem_max for each network");
+        assert!(support::skips::kernel_is_before(6, 8, "net.core.optmem_max for each network"));
         return None;
     }
     assert_eq!(results[..2], ["ok", "ok"]);
@@ -309,7 +309,7 @@ fn a_connection_of_many_paths_is_authorized_for_its_caller() {
     let block = support::live::remote_port(CONNECT, Action::Block, closed);
     let Some(mut live) = Live::new(vec![block], &[CONNECT]) else { return };
     if live.act(&format!("mptcp {open}")) != ["ok"] {
-        eprintln!("skipped: no MPTCP");
+        support::skips::kernel_lacks("MPTCP");
         return;
     }
     assert_eq!(live.act(&format!("mptcp {}", local(closed))), ["EPERM"]);

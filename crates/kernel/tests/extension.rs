@@ -45,7 +45,7 @@ fn refuse(port: u16, field: FieldId, match_type: MatchType, value: Value) -> Fil
 /// A group of the test's own, by this name if one is given.
 fn own_group(name: Option<&str>) -> Option<OwnGroup> {
     if let Some(reason) = features::missing().first() {
-        eprintln!("skipped: {reason}");
+        support::skips::skipped(reason);
         return None;
     }
     let Some(name) = name else { return Some(OwnGroup::make()) };

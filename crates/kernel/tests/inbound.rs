@@ -177,6 +177,28 @@ fn ipv6_servers_are_told_from_ipv4_ones() {
     assert!(live.events.iter().all(|event| *event.program == *program.to_str().unwrap()));
 }
 
+/// A server on `::` serves both versions of IP: a filter at the layer of either refuses it for all clients.
+#[test]
+fn a_server_of_both_versions_is_refused_by_a_block_of_either() {
+    let both = [LayerId::ALE_AUTH_LISTEN_V4, LayerId::ALE_AUTH_LISTEN_V6];
+    for layer in both {
+        let (refused, free) = (free_port(), free_port());
+        let Some(mut live) = Live::new(vec![port_filter(layer, refused)], &both) else { return };
+        let _server = Server::start(&live, &format!("listen [::]:{refused}\nlisten [::]:{free}"));
+        // each is asked about at both layers, or is refused by the first
+        assert!(wait_until(|| {
+            live.drain();
+            both.iter().all(|layer| live.at(*layer).any(|event| !event.blocked))
+        }));
+        let clients = |port| [local(port), SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port))];
+        assert_eq!(clients(free).map(connects), [true; 2], "{layer}");
+        assert_eq!(clients(refused).map(connects), [false; 2], "{layer}");
+        live.drain();
+        let blocked: Vec<LayerId> = live.events.iter().filter(|event| event.blocked).map(|event| event.layer).collect();
+        assert_eq!(blocked, [layer]);
+    }
+}
+
 #[test]
 fn datagrams_are_accepted_or_not_and_replies_are_no_calls() {
     let outside = UdpSocket::bind(local(0)).unwrap();

@@ -41,13 +41,7 @@ fn at_devices(filters: Vec<Filter>) -> Option<Live> {
 
 /// Whether this kernel says for which socket a packet was that it drops.
 fn tells_receivers() -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
-    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
-    let tells = (numbers.next(), numbers.next()) >= (Some(6), Some(11));
-    if !tells {
-        eprintln!("skipped: before Linux 6.11 nobody is told for which socket a packet was");
-    }
-    tells
+    !support::skips::kernel_is_before(6, 11, "for which socket a packet was that the kernel drops")
 }
 
 /// What the kernel has dropped: layer, reason, local and remote end, once there are as many and nothing more comes.

@@ -12,8 +12,10 @@ use openwfp_engine::{Action, CompiledPolicy, Event as TypedEvent, EventValue, Va
 use openwfp_kernel::{enforcement::Enforcement, events::Event, features, options::Options};
 use openwfp_model::{FieldId, Filter, LayerId, Sublayer, Value};
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::unix::process::CommandExt,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -99,7 +101,7 @@ fn random_policy(random: &mut random::Random, layer: LayerId) -> (Vec<Sublayer>,
 #[test]
 fn random_policies_are_decided_as_in_user_space() {
     if let Some(reason) = features::missing().first() {
-        eprintln!("skipped: {reason}");
+        support::skips::skipped(reason);
         return;
     }
     let policies: usize = std::env::var("OPENWFP_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
@@ -165,104 +167,212 @@ fn random_policies_are_decided_as_in_user_space() {
     assert!(compared > policies * 30 && blocked > policies && late > 0);
 }
 
-/// The ports from which datagrams come; every third is refused, the last is not.
+/// The ports from which datagrams come; the last one is never refused.
 const SENDERS: std::ops::Range<u16> = 9104..9114;
+/// The ports that are called, at two addresses.
+const CALLED: std::ops::Range<u16> = 9000..9016;
+const CALLED_AT: [Ipv4Addr; 2] = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)];
 
-/// Sends datagrams to sockets that nobody has sent to before, so that each is classified: how many, and how many of them
-/// arrived that must not, or did not arrive.
-fn datagrams(done: &AtomicBool) -> (usize, usize) {
-    let senders: Vec<UdpSocket> = SENDERS.map(|port| UdpSocket::bind(("127.0.0.1", port)).unwrap()).collect();
-    let (mut sent, mut wrong) = (0, 0);
+/// How often a process was refused, and how often not, by layer and the other end.
+type Tally = BTreeMap<(LayerId, SocketAddr), [usize; 2]>;
+
+/// Sends datagrams to sockets that nobody has sent to before, so that each is classified; they come from an address of the
+/// process's own.
+fn datagrams(own: Ipv4Addr, done: &AtomicBool) -> Tally {
+    let senders: Vec<UdpSocket> = SENDERS.map(|port| UdpSocket::bind((own, port)).unwrap()).collect();
+    let mut tally = Tally::new();
     while !done.load(Ordering::Relaxed) {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
-        receiver.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let to = receiver.local_addr().unwrap();
-        for sender in &senders {
-            wrong += usize::from(sender.send_to(&[0; 100], to).is_err());
-            sent += 1;
-        }
+        senders.iter().for_each(|sender| assert_eq!(sender.send_to(&[0; 100], to).unwrap(), 100));
         // they come in the order in which they were sent, on this one CPU
-        for port in SENDERS.filter(|port| port % 3 != 0) {
-            let from = receiver.recv_from(&mut [0; 200]).map(|(_, from)| from.port());
-            wrong += usize::from(from.ok() != Some(port));
+        let mut arrived = vec![];
+        while arrived.last() != Some(&(SENDERS.end - 1)) {
+            arrived.push(receiver.recv_from(&mut [0; 200]).unwrap().1.port());
+        }
+        for port in SENDERS {
+            let refused = !arrived.contains(&port);
+            tally.entry((ACCEPT, (own, port).into())).or_default()[usize::from(refused)] += 1;
         }
     }
-    (sent, wrong)
+    tally
 }
 
-/// Connects by two threads of one CPU, while packets flow through the same CPU.
+fn calls(servers: &[SocketAddr]) -> Tally {
+    let (started, mut tally) = (Instant::now(), Tally::new());
+    let mut count = |to: SocketAddr, result: std::io::Result<()>| {
+        let refused = result.is_err_and(|error| {
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM), "{to}: {error}");
+            true
+        });
+        tally.entry((CONNECT, to)).or_default()[usize::from(refused)] += 1;
+    };
+    while started.elapsed() < Duration::from_secs(4) {
+        for to in CALLED_AT.into_iter().flat_map(|address| CALLED.map(move |port| SocketAddr::from((address, port)))) {
+            count(to, UdpSocket::bind("127.0.0.1:0").unwrap().connect(to));
+        }
+        servers.iter().for_each(|to| count(*to, TcpStream::connect(to).map(drop)));
+    }
+    tally
+}
+
+/// Connects by two threads of one CPU, while packets flow through the same CPU. The variable holds this process's own address and
+/// those of servers.
 #[test]
 fn busy() {
-    if std::env::var_os("OPENWFP_BUSY").is_none() {
-        return;
-    }
+    let Ok(told) = std::env::var("OPENWFP_BUSY") else { return };
+    let (own, servers) = told.split_once(' ').unwrap();
+    let own: Ipv4Addr = own.parse().unwrap();
+    let servers: Vec<SocketAddr> = servers.split(' ').map(|server| server.parse().unwrap()).collect();
     // SAFETY: a set of our own; this thread and those that it starts stay on one CPU.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(0, &mut set);
         libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
     }
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = server.local_addr().unwrap();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                drop(server.accept());
-            }
-        });
-        let datagrams = scope.spawn(|| datagrams(&done));
-        let callers: Vec<_> = (0..2)
-            .map(|_| {
-                scope.spawn(move || {
-                    let (started, mut calls, mut wrong) = (Instant::now(), 0usize, 0usize);
-                    while started.elapsed() < Duration::from_secs(5) {
-                        for port in 9000..9064u16 {
-                            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-                            let refused = socket.connect(("127.0.0.1", port)).is_err();
-                            wrong += usize::from(refused != (port % 3 == 0));
-                            calls += 1;
-                        }
-                        wrong += usize::from(TcpStream::connect(address).is_err());
-                    }
-                    (calls, wrong)
-                })
-            })
-            .collect();
-        for caller in callers {
-            let (calls, wrong) = caller.join().unwrap();
-            println!("\nbusy {calls} {wrong}");
-        }
+        let datagrams = scope.spawn(|| datagrams(own, &done));
+        let callers = [(); 2].map(|()| scope.spawn(|| calls(&servers)));
+        let mut tallies = callers.map(|caller| caller.join().unwrap()).to_vec();
         done.store(true, Ordering::Relaxed);
-        let (received, wrong) = datagrams.join().unwrap();
-        println!("\nbusy {received} {wrong}");
-        let _ = TcpStream::connect(address);
+        tallies.push(datagrams.join().unwrap());
+        for ((layer, to), [free, refused]) in tallies.into_iter().flatten() {
+            println!("\nbusy {} {to} {free} {refused}", layer.get());
+        }
     });
     std::process::exit(0);
 }
 
+const CONNECT: LayerId = LayerId::ALE_AUTH_CONNECT_V4;
+const ACCEPT: LayerId = LayerId::ALE_AUTH_RECV_ACCEPT_V4;
+
+/// Filters on ports, addresses, protocols, users and programs, some of them against one another.
+fn crossing_filters(closed: &[u16; 2], program: &str) -> Vec<(u64, Filter)> {
+    use openwfp_model::{Action, FilterBuilder, MatchType, Weight};
+    let when = |filter: FilterBuilder, field, value| filter.when(field, MatchType::Equal, value);
+    let to =
+        |layer, action, port| when(support::live::filter(layer, action), FieldId::IP_REMOTE_PORT, Value::Uint16(port));
+    let from = |filter, address: Ipv4Addr| when(filter, FieldId::IP_REMOTE_ADDRESS, Value::Uint32(address.into()));
+    let by = |filter, user| when(filter, FieldId::ALE_USER_ID, Value::User(user));
+    let mut filters = vec![];
+    for port in CALLED {
+        match port % 5 {
+            0 => filters.push(from(to(CONNECT, Action::Block, port), CALLED_AT[usize::from(port % 2)])),
+            1 => filters.push(by(to(CONNECT, Action::Block, port), 1000 + u32::from(port % 3))),
+            2 => {
+                let program = Value::Application(program.into());
+                filters.push(when(to(CONNECT, Action::Block, port), FieldId::ALE_APP_ID, program));
+            }
+            3 => {
+                filters.push(to(CONNECT, Action::Block, port).weight(Weight::Range(1)));
+                filters.push(by(to(CONNECT, Action::Permit, port), 1001).weight(Weight::Range(2)));
+            }
+            _ => {}
+        }
+    }
+    for (port, user) in closed.iter().zip([1000, 1002]) {
+        filters.push(when(by(to(CONNECT, Action::Block, *port), user), FieldId::IP_PROTOCOL, Value::Uint8(6)));
+    }
+    for port in SENDERS.start..SENDERS.end - 1 {
+        match port % 3 {
+            0 => filters.push(by(to(ACCEPT, Action::Block, port), 1000 + u32::from(port % 2))),
+            1 => filters.push(from(to(ACCEPT, Action::Block, port), Ipv4Addr::new(127, 0, 1, (port % 4) as u8))),
+            _ => {}
+        }
+    }
+    (1..).zip(filters.into_iter().map(|filter| filter.build().unwrap())).collect()
+}
+
+/// What was kept and compared of the events of one kind of question.
+type Answers = BTreeMap<(u32, LayerId, SocketAddr), (bool, usize)>;
+
 #[test]
 fn programs_that_interrupt_one_another_do_not_mix_their_values() {
-    let connect = LayerId::ALE_AUTH_CONNECT_V4;
-    let accept = LayerId::ALE_AUTH_RECV_ACCEPT_V4;
-    let block = openwfp_model::Action::Block;
-    let mut filters: Vec<Filter> = (9000..9064u16)
-        .filter(|port| port % 3 == 0)
-        .map(|port| support::live::remote_port(connect, block, port))
+    if let Some(reason) = features::missing().first() {
+        support::skips::skipped(reason);
+        return;
+    }
+    let servers = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses = servers.each_ref().map(|server| server.local_addr().unwrap());
+    for server in servers {
+        thread::spawn(move || server.incoming().for_each(drop));
+    }
+    let folder = support::Folder::make();
+    let own = std::env::current_exe().unwrap();
+    let programs = ["one", "another"].map(|name| folder.copy_of(own.to_str().unwrap(), name));
+    let filters = crossing_filters(&addresses.map(|address| address.port()), programs[1].to_str().unwrap());
+    let policy = compile_objects(1, &[], filters.clone(), &[]).unwrap();
+    let options = Options { recorded: vec![CONNECT, ACCEPT], ..Options::default() };
+    let mut live = support::live::Live::of_policy(policy, options).expect("nothing is missing");
+    let mut answers = Answers::new();
+    let ordered = oracle::sublayers(&[]);
+    let processes: Vec<_> = (0..3u8)
+        .map(|number| {
+            let mut command = Command::new(&programs[usize::from(number == 1)]);
+            command.args(["busy", "--exact", "--nocapture"]).stdout(Stdio::piped()).uid(1000 + u32::from(number));
+            let servers = addresses.map(|address| address.to_string()).join(" ");
+            command.env("OPENWFP_BUSY", format!("127.0.1.{number} {servers}"));
+            live.group.enter(&mut command, "");
+            let child = command.spawn().unwrap();
+            thread::spawn(move || child.wait_with_output().unwrap())
+        })
         .collect();
-    filters.extend(SENDERS.filter(|port| port % 3 == 0).map(|port| support::live::remote_port(accept, block, port)));
-    let Some(mut live) = support::live::Live::new(filters, &[]) else { return };
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["busy", "--exact", "--nocapture"]).env("OPENWFP_BUSY", "1");
-    let output = live.run(&mut command);
-    let text = String::from_utf8_lossy(&output);
-    let counts: Vec<(usize, usize)> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("busy ")?.split_once(' '))
-        .map(|(calls, wrong)| (calls.parse().unwrap(), wrong.parse().unwrap()))
-        .collect();
-    println!("{counts:?} {:?} {:?}", live.enforcement.totals().unwrap(), live.enforcement.labels().failures());
-    assert_eq!(counts.len(), 3, "{text}");
-    assert!(counts.iter().all(|(calls, wrong)| *calls > 1000 && *wrong == 0), "{counts:?}");
+    // each event's own values, through the naive matcher: by turns, for it is slow
+    let (mut seen, mut compared) = (0, 0);
+    let mut look = |live: &mut support::live::Live| {
+        live.drain();
+        for event in std::mem::take(&mut live.events) {
+            let user = event.identity.user;
+            let value = |field| live.policy.value(event.layer, field, &event.values);
+            let (Some(Value::Uint32(address)), Some(Value::Uint16(port))) =
+                (value(FieldId::IP_REMOTE_ADDRESS), value(FieldId::IP_REMOTE_PORT))
+            else {
+                panic!("{event:?}")
+            };
+            let other_end = SocketAddr::from((Ipv4Addr::from(address), port));
+            let program = &programs[usize::from(user == 1001)];
+            assert_eq!(*event.program, *program.to_str().unwrap(), "{event:?}");
+            let answer = answers.entry((user, event.layer, other_end)).or_insert((event.blocked, 0));
+            assert_eq!(answer.0, event.blocked, "not as before: {event:?}");
+            answer.1 += 1;
+            seen += 1;
+            if answer.1 <= 20 || seen % 16 == 0 {
+                let mut typed = known_event(&live.policy, &event);
+                typed
+                    .values
+                    .insert(FieldId::ALE_APP_ID, EventValue::Known(Value::Application((*event.program).into())));
+                let expected = oracle::classify(&ordered, &filters, &Default::default(), &typed);
+                let action = if event.blocked { "block" } else { "permit" };
+                assert_eq!((action, event.filter), (expected.action, expected.filter), "{event:?}");
+                compared += 1;
+            }
+        }
+    };
+    while processes.iter().any(|process| !process.is_finished()) {
+        look(&mut live);
+        thread::sleep(Duration::from_millis(1));
+    }
+    look(&mut live);
+    let (mut met, mut refusals) = (0, 0);
+    for (user, process) in (1000..).zip(processes) {
+        let output = process.join().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{text}");
+        for line in text.lines().filter_map(|line| line.strip_prefix("busy ")) {
+            let words: Vec<&str> = line.split(' ').collect();
+            let layer = if words[0] == CONNECT.get().to_string() { CONNECT } else { ACCEPT };
+            let (free, refused): (usize, usize) = (words[2].parse().unwrap(), words[3].parse().unwrap());
+            // what a process met is what the events of the same question say, each time
+            let key = (user, layer, words[1].parse().unwrap());
+            let (blocked, _) = answers.get(&key).unwrap_or_else(|| panic!("no event of {key:?}"));
+            assert_eq!((free == 0, refused == 0), (*blocked, !*blocked), "{key:?}: {line}");
+            met += free + refused;
+            refusals += refused;
+        }
+    }
+    println!("{met} questions met, {refusals} refused; {seen} events, {compared} compared with the naive matcher");
+    assert!(met > 3000 && refusals > met / 20 && seen > 1000 && compared > 1000, "{met} {refusals} {seen} {compared}");
     assert!(live.enforcement.labels().failures().is_empty());
 }

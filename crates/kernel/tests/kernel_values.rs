@@ -7,6 +7,8 @@ mod oracle;
 #[path = "../../engine/tests/common/random.rs"]
 #[allow(dead_code)]
 mod random;
+#[path = "support/skips.rs"]
+mod skips;
 
 use openwfp_engine::{Action, CompileError, CompiledPolicy, Event, EventValue, Reason, Values, compile_objects};
 use openwfp_kernel::{
@@ -21,7 +23,7 @@ const CELLS: usize = 1 << 18;
 
 fn classifier() -> Option<KernelClassifier> {
     if let Some(reason) = features::missing().first() {
-        eprintln!("skipped: {reason}");
+        skips::skipped(reason);
         return None;
     }
     Some(KernelClassifier::load(CELLS).unwrap_or_else(|error| panic!("{error}")))

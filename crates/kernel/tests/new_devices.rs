@@ -96,7 +96,7 @@ fn new_devices_are_attached_to_at_once() {
     const DEVICES: usize = 100;
     alone(|| {
         if let Err(error) = tap(0) {
-            return eprintln!("skipped: /dev/net/tun: {error}");
+            return support::skips::skipped(format_args!("/dev/net/tun: {error}"));
         }
         let Some(mut live) = at_devices(LayerId::INBOUND_TRANSPORT_V4) else { return };
         // a thread of the same namespace
@@ -120,11 +120,11 @@ fn new_devices_are_attached_to_at_once() {
         let mut windows: Vec<Duration> =
             made.iter().map(|(_, index, made)| attached[index].saturating_duration_since(*made)).collect();
         windows.sort_unstable();
-        eprintln!(
+        support::skips::say(format_args!(
             "a device was without programs for {:?} (median), {:?} (longest of {DEVICES})",
             windows[DEVICES / 2],
             windows[DEVICES - 1]
-        );
+        ));
         assert!(windows[DEVICES / 2] < Duration::from_millis(100), "{windows:?}");
     });
 }

@@ -61,11 +61,11 @@ fn nft(script: &str) -> bool {
     match Command::new("nft").arg(script).output() {
         Ok(output) if output.status.success() => true,
         Ok(output) => {
-            eprintln!("skipped: nft: {}", String::from_utf8_lossy(&output.stderr));
+            support::skips::skipped(format_args!("nft: {}", String::from_utf8_lossy(&output.stderr)));
             false
         }
         Err(error) => {
-            eprintln!("skipped: nft: {error}");
+            support::skips::skipped(format_args!("nft: {error}"));
             false
         }
     }
@@ -176,7 +176,7 @@ fn translated_destinations() {
 fn tunnel(router: &Router, kind: &str, more: &str) -> bool {
     let ends = |own: u8, peer: u8| format!("type {kind} local 10.9.1.{own} remote 10.9.1.{peer} {more}");
     if !net::can_make(&format!("link add name probe {}", ends(1, 2).trim_end())) {
-        eprintln!("skipped: this kernel has no devices of type {kind}");
+        support::skips::kernel_lacks(format_args!("devices of type {kind}"));
         return false;
     }
     // nothing but what the test sends
@@ -238,7 +238,7 @@ fn bridges() {
     alone(|| {
         let router = Router::make();
         if !net::can_make("link add name probe type bridge") {
-            return eprintln!("skipped: this kernel has no bridges");
+            return support::skips::kernel_lacks("bridges");
         }
         net::set("ipv6/conf/default/disable_ipv6", "1");
         // a bridge joins a group of its own, and would say so in the midst of this
@@ -286,7 +286,7 @@ fn devices_above_others() {
             let router = Router::make();
             let make = format!("type {kind} {more}");
             if !net::can_make(&format!("link add name probe link r0 {}", make.trim_end())) {
-                return eprintln!("skipped: this kernel has no devices of type {kind}");
+                return support::skips::kernel_lacks(format_args!("devices of type {kind}"));
             }
             net::set("ipv6/conf/default/disable_ipv6", "1");
             net::ip(&format!("link add name above link r0 address {address} {}", make.trim_end()));

@@ -13,7 +13,7 @@ use support::{OwnGroup, pins::Pins, wait_until};
 #[test]
 fn labels_are_given_after_the_loader_is_gone() {
     if let Some(reason) = features::missing().first() {
-        eprintln!("skipped: {reason}");
+        support::skips::skipped(reason);
         return;
     }
     let group = OwnGroup::make();
@@ -42,7 +42,7 @@ fn labels_are_given_after_the_loader_is_gone() {
 #[test]
 fn pins_of_killed_tests_are_taken_away() {
     if let Some(reason) = features::missing().first() {
-        eprintln!("skipped: {reason}");
+        support::skips::skipped(reason);
         return;
     }
     let mut ended = Command::new("true").spawn().unwrap();

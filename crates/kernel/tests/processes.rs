@@ -94,15 +94,29 @@ fn another_file_at_the_path_is_another_program_and_an_upgrade_is_not() {
     };
     assert_eq!(run(&mut live, plain(&program)), ["ok"]);
     assert_eq!(run(&mut live, plain(&other)), ["EPERM"]);
-    let mounted = |how: &str| {
+    let (other, at, root) = (other.display(), program.display(), folder.0.display());
+    let bind = format!("mount --bind {other} {at} && exec {at}");
+    // of the same file system: that the path is another one inside it is all that tells
+    let jail = format!(
+        "j={root}/jail; mkdir -p $j{root} $j/lib $j/lib64 && mount --bind /lib $j/lib && mount --bind /lib64 $j/lib64 && \
+         cp {other} $j{at} && exec chroot $j {at}"
+    );
+    let overlay = format!(
+        "o={root}/o; mkdir -p $o && mount -t tmpfs none $o && mkdir $o/l $o/u $o/w && cp {other} $o/l/client && \
+         mount -t overlay overlay -o lowerdir=$o/l,upperdir=$o/u,workdir=$o/w {root} && exec {at}"
+    );
+    for (how, script, expected) in [
+        ("-m", &format!("exec {at}"), "ok"),
+        ("-m", &bind, "EPERM"),
+        ("-U -r -m", &bind, "EPERM"),
+        ("-m", &jail, "EPERM"),
+        ("-m", &overlay, "EPERM"),
+    ] {
         let mut command = Command::new("unshare");
-        let (other, at) = (other.display(), program.display());
-        let script = format!("mount --bind {other} {at} && exec {at} actor --exact --nocapture --test-threads=1");
+        let script = format!("{script} actor --exact --nocapture --test-threads=1");
         command.args(how.split(' ').chain(["sh", "-c", &script]));
-        command
-    };
-    assert_eq!(run(&mut live, mounted("-m")), ["EPERM"]);
-    assert_eq!(run(&mut live, mounted("-U -r -m")), ["EPERM"]);
+        assert_eq!(run(&mut live, command), [expected], "{how} {script}");
+    }
     // a package upgrade renames a new file over the old one
     let new = folder.copy_of(own.to_str().unwrap(), "client.new");
     fs::rename(new, &program).unwrap();
@@ -136,7 +150,7 @@ fn a_policy_stays_while_its_loader_lives_whatever_becomes_of_the_pins() {
     let address = server.local_addr().unwrap();
     let pins = match Pins::new("live") {
         Ok(pins) => pins,
-        Err(error) => return eprintln!("skipped: {error}"),
+        Err(error) => return support::skips::skipped(error),
     };
     let options = Options { pins: Some(pins.0.clone()), ..Options::default() };
     let Some(mut live) = Live::with(vec![remote_port(layer, Action::Block, address.port())], options) else { return };
@@ -164,7 +178,7 @@ fn loader() {
 #[test]
 fn a_policy_stays_when_its_loader_is_killed() {
     if let Some(reason) = features::missing().first() {
-        eprintln!("skipped: {reason}");
+        support::skips::skipped(reason);
         return;
     }
     let group = OwnGroup::make();

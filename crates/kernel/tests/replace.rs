@@ -337,7 +337,7 @@ fn groups_that_were_known_from_the_start_can_be_named_later() {
     use support::{OwnGroup, live::policy};
     let missing = openwfp_kernel::features::missing();
     if let Some(reason) = missing.first() {
-        eprintln!("skipped: {reason}");
+        support::skips::skipped(reason);
         return;
     }
     let server = TcpListener::bind(local(0)).unwrap();

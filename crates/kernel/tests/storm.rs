@@ -71,7 +71,9 @@ impl Target {
         let lost = dropped_before_devices() - dropped;
         if lost > 0 {
             // of this storm, or of somebody else's
-            eprintln!("{lost} packets had no room in front of the devices: this machine is too slow for the storm");
+            support::skips::say(format_args!(
+                "{lost} packets had no room in front of the devices: this machine is too slow for the storm"
+            ));
         }
     }
 }
@@ -202,7 +204,7 @@ fn a_storm_at_the_sockets_of_a_group() {
         assert!(!hooks.contains(&Hook::Ingress) && !hooks.contains(&Hook::Egress), "without a policy: {hooks:?}");
     };
     let Some(free) = apart(move || at_the_sockets(vec![], no_packet_is_seen)) else { return };
-    eprintln!("without a policy {free:?}");
+    support::skips::say(format_args!("without a policy {free:?}"));
     assert!(free.iter().all(|heard| heard.count > 500), "{free:?}");
 
     let (permitted, unreadable, packets) = apart(|| {
@@ -223,7 +225,9 @@ fn a_storm_at_the_sockets_of_a_group() {
         });
         (heard.unwrap(), unreadable, packets)
     });
-    eprintln!("under permits {permitted:?}, {unreadable} unreadable, {packets} at INBOUND_IPPACKET");
+    support::skips::say(format_args!(
+        "under permits {permitted:?}, {unreadable} unreadable, {packets} at INBOUND_IPPACKET"
+    ));
     // all that reaches whole headers of UDP and ICMP does, and of what a raw socket is shown all but what could not be read
     assert!(all_the_same(&permitted, &free), "{permitted:?} {free:?}");
     assert!(unreadable > 0);
@@ -258,7 +262,7 @@ fn a_storm_at_the_sockets_of_a_group() {
             assert_eq!(after([10, 9, 1, 0x20], PORTS[1]), 0, "DATAGRAM_DATA");
         });
         let heard = heard.unwrap();
-        eprintln!("under blocks {heard:?}");
+        support::skips::say(format_args!("under blocks {heard:?}"));
         for (now, then) in heard.iter().zip(&permitted) {
             assert!(now.count < then.count, "{heard:?}");
         }
@@ -296,10 +300,10 @@ fn a_storm_from_the_sockets_of_a_group() {
     assert_eq!(none, 0);
     assert!(free.count > 10_000, "{free:?}");
     let (sent, refused, arrived, unreadable, totals) = apart(|| sends(permits(&group_layers())).unwrap());
-    eprintln!(
+    support::skips::say(format_args!(
         "{all} sent, {} arrived; under permits {sent} and {}, {refused} refused, {unreadable} unreadable",
         free.count, arrived.count
-    );
+    ));
     assert_eq!(refused, unreadable);
     assert_eq!(sent + refused, all);
     assert_eq!(arrived.count + refused, free.count);
@@ -348,7 +352,7 @@ impl Shot {
 fn a_storm_at_the_devices_of_a_namespace() {
     let before = alarms();
     let (free, shot) = apart(|| at_the_devices(None, |_, _| {})).unwrap();
-    eprintln!("without a policy {free:?}, {shot:?}");
+    support::skips::say(format_args!("without a policy {free:?}, {shot:?}"));
     assert!(free.iter().all(|heard| heard.count > 500), "{free:?}");
     assert!(shot.hidden > 100, "{shot:?}");
 
@@ -361,7 +365,7 @@ fn a_storm_at_the_devices_of_a_namespace() {
             let unreadable = live.enforcement.failures().packets_unreadable;
             assert_eq!(total(&totals, LayerId::INBOUND_MAC_FRAME_ETHERNET), (shot.frames, 0));
             let packets = seen(family(&totals, "INBOUND_IPPACKET"));
-            eprintln!("{packets} at INBOUND_IPPACKET, {unreadable} unreadable");
+            support::skips::say(format_args!("{packets} at INBOUND_IPPACKET, {unreadable} unreadable"));
             assert_eq!(packets + unreadable, shot.packets + shot.hidden);
         })
     }) else {
@@ -369,7 +373,7 @@ fn a_storm_at_the_devices_of_a_namespace() {
     };
     // what hides is not let through; nothing else that a socket would get is held back
     let hidden: Vec<u64> = free.iter().zip(&heard).map(|(free, heard)| free.count - heard.count).collect();
-    eprintln!("{heard:?}, hidden {hidden:?}");
+    support::skips::say(format_args!("{heard:?}, hidden {hidden:?}"));
     assert!(hidden.iter().sum::<u64>() <= shot.hidden, "{hidden:?}");
 
     let all = device_layers();
@@ -458,7 +462,9 @@ fn a_storm_from_the_devices_of_a_namespace() {
     let (all, free, ..) = apart(|| sends(None)).unwrap();
     let layers = device_layers();
     let Some((sent, arrived, unreadable, frames)) = apart(move || sends(Some(permits(&layers)))) else { return };
-    eprintln!("{all} sent, {free} arrive; under permits {sent} and {arrived}; {unreadable} unreadable, {frames:?}");
+    support::skips::say(format_args!(
+        "{all} sent, {free} arrive; under permits {sent} and {arrived}; {unreadable} unreadable, {frames:?}"
+    ));
     assert!(unreadable > 1000, "{unreadable}");
     assert_eq!(frames, (sent, 0));
     assert_eq!(sent + unreadable, all);

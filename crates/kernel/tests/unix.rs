@@ -12,7 +12,7 @@ use std::{
     os::unix::net::{UnixDatagram, UnixListener},
     path::{Path, PathBuf},
 };
-use support::{actor, live::Live, unix::address};
+use support::{actor, live::Live, skips, unix::address};
 
 #[test]
 fn actor() {
@@ -53,8 +53,12 @@ impl Outside {
 }
 
 fn limited(named: &[&str]) -> Option<Live> {
-    if !features::missing().is_empty() || !peers_are_seen().unwrap() {
-        eprintln!("skipped: this machine lets no program look at the socket that a process speaks to");
+    if let Some(reason) = features::missing().first() {
+        skips::skipped(reason);
+        return None;
+    }
+    if !peers_are_seen().unwrap() {
+        skips::kernel_lacks("a place for programs where a process speaks to a Unix socket");
         return None;
     }
     let named = named.iter().map(|place| NamedSocket::find(Path::new(place)).unwrap()).collect();

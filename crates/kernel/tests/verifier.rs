@@ -42,15 +42,9 @@ fn most(name: &str) -> u32 {
     if name == "kernel_drop" { 2 * MOST_INSTRUCTIONS } else { MOST_INSTRUCTIONS }
 }
 
-fn kernel_is_at_least(major: u32, minor: u32) -> bool {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
-    (numbers.next(), numbers.next()) >= (Some(major), Some(minor))
-}
-
 fn every_program_is_accepted(groups_named: &[u32], asked: Asked) {
     if let Some(reason) = features::missing().first() {
-        eprintln!("skipped: {reason}");
+        support::skips::skipped(reason);
         return;
     }
     let group = OwnGroup::make();
@@ -62,8 +56,7 @@ fn every_program_is_accepted(groups_named: &[u32], asked: Asked) {
     let (ebpf, types) = shims.ebpf_and_types();
     for (name, program) in ebpf.programs_mut() {
         // it asks for the paths of Unix sockets, for which older kernels have no hook
-        if name == "unix_path" && !kernel_is_at_least(6, 7) {
-            println!("{name}: skipped: needs Linux 6.7");
+        if name == "unix_path" && support::skips::kernel_is_before(6, 7, format_args!("the program {name}")) {
             continue;
         }
         let started = Instant::now();

@@ -173,7 +173,7 @@ fn calls_of_32_bit_programs_are_no_way_around() {
     // socket: 359. socketcall: 102, of which 1 is socket, its arguments in memory.
     let packet = ["int80", "359", "17", "3", "0"];
     if place.call(OFF, &packet).parse::<i32>().is_err() {
-        common::skipped(format_args!("this kernel runs no 32-bit programs"));
+        common::kernel_lacks(format_args!("this kernel runs no 32-bit programs"));
         return;
     }
     assert_eq!(place.call(&["--keep-cap", "net_raw"], &packet), "EAFNOSUPPORT");
@@ -331,7 +331,7 @@ fn root_cannot_write_the_kernel_s_settings() {
         "/sys/class/net/lo/mtu",
     ] {
         if !Path::new(file).exists() {
-            common::skipped(format_args!("this kernel has no {file}"));
+            common::kernel_lacks(format_args!("this kernel has no {file}"));
             continue;
         }
         let open = &["sh", "-c", &format!(": >> {file}")];
@@ -347,7 +347,7 @@ fn network_devices_are_not_seen_unless_asked_for() {
     let open = &["sh", "-c", ": < /dev/net/tun"];
     let outside = place.run(OFF, open);
     if outside.status != 0 {
-        common::skipped(format_args!("{}", outside.err.trim()));
+        common::kernel_lacks(format_args!("{}", outside.err.trim()));
         return;
     }
     assert_ne!(place.run(&[], open).status, 0);
@@ -377,11 +377,11 @@ fn processes_outside_cannot_be_traced_and_those_inside_can() {
     victim.kill().unwrap();
     victim.wait().unwrap();
     if outside.out.trim().parse::<i32>().is_err() {
-        common::skipped(format_args!("this kernel limits tracing by itself"));
+        common::kernel_lacks(format_args!("this kernel limits tracing by itself"));
     }
     for ran in inside {
         if ran.err.contains("Landlock") {
-            common::skipped(format_args!("{}", ran.err.trim()));
+            common::kernel_lacks(format_args!("{}", ran.err.trim()));
         } else {
             assert_eq!(ran.out, "EPERM\n", "{ran:?}");
         }

@@ -219,7 +219,7 @@ fn the_command_cannot_type_into_the_terminal() {
     let Some(mut outside) = terminal(&place, "$PROBE run --no-isolation -- $PROBE type x") else { return };
     outside.status();
     if !outside.screen().contains("0\r\n") {
-        common::skipped(format_args!("this kernel lets nobody type into a terminal: {}", outside.screen()));
+        common::kernel_lacks(format_args!("this kernel lets nobody type into a terminal: {}", outside.screen()));
         return;
     }
     let Some(mut inside) = terminal(&place, "$PROBE run -- $PROBE type x") else { return };

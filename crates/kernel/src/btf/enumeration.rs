@@ -47,7 +47,7 @@ mod tests {
     #[test]
     fn the_running_kernel_has_reasons_to_drop() {
         if !Path::new(crate::btf::VMLINUX).exists() {
-            eprintln!("skipped: this kernel publishes no BTF");
+            crate::skips::skipped("this kernel publishes no BTF");
             return;
         }
         let btf = Btf::of_kernel().unwrap();

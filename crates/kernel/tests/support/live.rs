@@ -1,6 +1,6 @@
 //! A policy that is enforced for a control group of the test's own.
 
-use super::{OwnGroup, actor};
+use super::{OwnGroup, actor, skips};
 use openwfp_engine::{CompiledPolicy, compile};
 use openwfp_kernel::{enforcement::Enforcement, events::Event, features, options::Options};
 use openwfp_model::{Action, FieldId, Filter, FilterBuilder, LayerId, MatchType, Policy, Value};
@@ -59,7 +59,7 @@ impl Live {
     pub fn of_policy(policy: CompiledPolicy, options: Options) -> Option<Self> {
         let missing = features::missing();
         if !missing.is_empty() {
-            missing.iter().for_each(|reason| eprintln!("skipped: {reason}"));
+            skips::skipped(missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
             return None;
         }
         let group = OwnGroup::make();

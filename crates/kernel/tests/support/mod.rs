@@ -13,6 +13,7 @@ pub mod obedient;
 pub mod odd;
 pub mod pins;
 pub mod router;
+pub mod skips;
 pub mod storm;
 pub mod talk;
 pub mod unix;
@@ -73,7 +74,7 @@ impl Drop for OwnGroup {
         for folder in folders.into_iter().rev() {
             let gone = wait_until(|| fs::remove_dir(&folder).is_ok());
             if !gone {
-                eprintln!("{} could not be removed", folder.display());
+                skips::say(format_args!("{} could not be removed", folder.display()));
             }
         }
     }
@@ -105,7 +106,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("{} could not be removed: {error}", self.0.display());
+            skips::say(format_args!("{} could not be removed: {error}", self.0.display()));
         }
     }
 }
@@ -122,7 +123,7 @@ impl Bench {
     pub fn new() -> Option<Self> {
         let missing = features::missing();
         if !missing.is_empty() {
-            missing.iter().for_each(|reason| eprintln!("skipped: {reason}"));
+            skips::skipped(missing.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "));
             return None;
         }
         let group = OwnGroup::make();

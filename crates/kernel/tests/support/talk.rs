@@ -265,7 +265,7 @@ impl Talk {
 pub fn in_own_network(test: impl FnOnce() + Send + 'static) {
     let missing = openwfp_kernel::features::missing();
     if let Some(reason) = missing.first() {
-        eprintln!("skipped: {reason}");
+        super::skips::skipped(reason);
         return;
     }
     let thread = thread::spawn(|| {

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -11,9 +12,17 @@ use std::time::{Duration, Instant};
 
 use openwfp_sandbox::{Groups, PARENT_VARIABLE};
 
-/// Says on standard error, past the test runner, which keeps what passing tests print, that a test is skipped.
+/// A test, or a part of one, cannot run here: said past the test runner, which keeps what passing tests print. With
+/// WFP_TEST_EVERYTHING set it has to run, and this fails.
+#[track_caller]
 pub fn skipped(reason: impl std::fmt::Display) {
-    use std::io::Write;
+    assert!(std::env::var_os("WFP_TEST_EVERYTHING").is_none(), "cannot run here: {reason}");
+    kernel_lacks(reason);
+}
+
+/// The same where the kernel is built or set up without what a test keeps commands from: there is nothing to keep them from, and
+/// that is no failure.
+pub fn kernel_lacks(reason: impl std::fmt::Display) {
     let _ = writeln!(std::io::stderr(), "skipped: {reason}");
 }
 
