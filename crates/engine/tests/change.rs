@@ -17,13 +17,16 @@ const LAYER: LayerId = LayerId::ALE_AUTH_CONNECT_V4;
 const PORT: FieldId = FieldId::IP_REMOTE_PORT;
 
 /// Compiles filters given by name, weight, action and ports; each pair of ports is a range.
-fn policy(filters: &[(&str, u64, Does, &[(u16, u16)])]) -> CompiledPolicy {
+/// Name, weight, action, and ranges of ports.
+type Row<'a> = (&'a str, u64, Does, &'a [(u16, u16)]);
+
+fn policy(filters: &[Row<'_>]) -> CompiledPolicy {
     let filters = (1..).zip(filters).map(|(id, (name, weight, action, ports))| {
         let range = |&(low, high): &(u16, u16)| {
             let range = Value::range(Value::Uint16(low), Value::Uint16(high));
             FilterCondition::new(PORT, MatchType::Range, range)
         };
-        let builder = Filter::builder(*name, LAYER).key(Guid::from_u128(id as u128)).action(action.clone());
+        let builder = Filter::builder(*name, LAYER).key(Guid::from_u128(id as u128)).action(*action);
         (id, builder.weight(Weight::Exact(*weight)).conditions(ports.iter().map(range)).build().unwrap())
     });
     compile_objects(1, &[], filters.collect(), &[]).unwrap()
@@ -42,7 +45,7 @@ fn port(change: &Option<Change>) -> (u16, bool) {
 
 #[test]
 fn every_alternative_of_a_filter_is_tried() {
-    let filters: [(&str, u64, Does, &[(u16, u16)]); 3] = [
+    let filters: [Row<'_>; 3] = [
         ("no http", 10, Does::Block, &[(80, 80)]),
         ("web", 5, Does::Permit, &[(80, 80), (443, 443)]),
         ("nothing else", 1, Does::Block, &[]),
@@ -54,8 +57,7 @@ fn every_alternative_of_a_filter_is_tried() {
 
 #[test]
 fn a_value_beyond_all_edges_is_tried() {
-    let filters: [(&str, u64, Does, &[(u16, u16)]); 2] =
-        [("low", 10, Does::Block, &[(1, 1024)]), ("lower", 5, Does::Block, &[(0, 1025)])];
+    let filters: [Row<'_>; 2] = [("low", 10, Does::Block, &[(1, 1024)]), ("lower", 5, Does::Block, &[(0, 1025)])];
     // port 1025 leaves the filter that decides, and is blocked by the other
     assert_eq!(port(&change(&policy(&filters), 80)), (1026, false));
     assert_eq!(port(&change(&policy(&filters[..1]), 80)), (0, true));

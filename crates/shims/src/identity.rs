@@ -32,7 +32,7 @@ pub fn current(identity: &mut Identity) -> Option<()> {
         (identity.groups, identity.groups_state) =
             groups(credentials, identity.group).unwrap_or(([0; 2], GroupsState::UNREADABLE));
     }
-    identity.cgroup = cgroup::current();
+    identity.cgroup = cgroup::current(task);
     let comm = (&raw mut identity.comm).cast::<[u64; 2]>();
     // SAFETY: sixteen bytes, aligned to eight since every field before them is whole words.
     unsafe { comm.write(task.comm()) };

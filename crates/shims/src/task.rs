@@ -65,6 +65,13 @@ impl Task {
         pointer(pointer(self.0, at::TASK_GROUPS())?, at::GROUPS_DEFAULT())
     }
 
+    /// The id of that group.
+    #[inline(always)]
+    pub fn group_id(self) -> Option<u64> {
+        let group = self.structure().follow(at::TASK_GROUPS())?.follow(at::GROUPS_DEFAULT())?;
+        group.follow(at::GROUP_NODE())?.read(at::NODE_ID())
+    }
+
     /// How many threads of the process have not begun to exit.
     #[inline(always)]
     pub fn live_threads(self) -> Option<u32> {
