@@ -401,7 +401,7 @@ fn a_change_names_the_value_unless_any_other_would_do() {
     let rest = filter("nothing else", 1, "block", "");
     // the filter's own port rather than its protocol
     let text = explain(&no_http, "IP_REMOTE_PORT=80");
-    assert!(text.contains("it would be permitted if IP_REMOTE_PORT were another, such as 79"), "{text}");
+    assert!(text.contains("it would be permitted if IP_REMOTE_PORT were another, such as 81"), "{text}");
     for port in ["IP_REMOTE_PORT=80", "IP_REMOTE_PORT=22"] {
         let text = explain(&[&no_http[..], &web, &rest].concat(), port);
         assert!(text.contains("it would be permitted by \"web\" if IP_REMOTE_PORT were 443"), "{text}");
