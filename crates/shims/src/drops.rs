@@ -19,13 +19,12 @@ use crate::{
         OUTBOUND_IPPACKET, discard,
     },
     maps::{DROPS, FLOWS},
-    memory::{self, Structure},
-    offsets::{self as at, Pointer, load},
+    memory,
+    offsets::{self as at, Pointer, load, pointer},
     packet_values::{way, write_packet},
     packets::flow_key,
     protocol,
-    report::About,
-    unix::is_of_group,
+    unix::{DEPTH, is_of_group},
     words as record_words,
     work::{self, OLD_FLOW, config, is_any_active},
 };
@@ -166,7 +165,8 @@ impl Drop {
                 // SAFETY: a valid map value.
                 flow = FLOWS.get_ptr(&key).map_or(0, |flow| unsafe { (*flow).id });
             }
-            work.decide(&About { layer, socket: cookie, flow, flags: OLD_FLOW });
+            // SAFETY: memory that is claimed. The layer is one with filters, as was seen above.
+            unsafe { work::decide(work, layer as u32, cookie, flow, OLD_FLOW) };
         }
         work.give_back(work::CLOSED);
         Some(())
@@ -200,7 +200,7 @@ fn is_ours(socket: Pointer, packet: Pointer) -> bool {
         TIME_WAIT => false,
         // SAFETY: a number. Only what goes out has one.
         NEW_REQUEST => unsafe { listener_is_ours(address(packet, at::PACKET_SOCK())) != 0 },
-        _ => is_of_group(Structure(socket as u64)).unwrap_or(false),
+        _ => is_of_group(socket).unwrap_or(false),
     }
 }
 
@@ -214,11 +214,20 @@ pub unsafe extern "C" fn listener_is_ours(request: u64) -> u32 {
     is_listener_ours(request).unwrap_or(false) as u32
 }
 
-/// Whether the socket that a connection was asked of was made in the command's group. Not by types: the member that points to it has
-/// others in its place.
+/// Whether the socket that a connection was asked of was made in the command's group. Read without types: the member that points to
+/// it has others in its place.
 #[inline(always)]
 fn is_listener_ours(request: u64) -> Option<bool> {
-    is_of_group(Structure(request).follow(at::SOCK_LISTENER())?)
+    let follow =
+        |address: u64, member: usize| memory::read::<u64>(address + member as u64).filter(|target| *target != 0);
+    let mut group = follow(follow(request, at::SOCK_LISTENER())?, at::SOCK_GROUP())?;
+    for _ in 0..DEPTH {
+        if follow(follow(group, at::GROUP_NODE())?, at::NODE_ID())? == at::GROUP_ID() {
+            return Some(true);
+        }
+        group = follow(follow(group, at::GROUP_PARENT())?, at::STATE_GROUP())?;
+    }
+    Some(false)
 }
 
 /// Whether a packet that comes in goes to a socket's port, where the socket is.
@@ -243,29 +252,33 @@ fn is_watched(config: &openwfp_abi::config::Config, namespace: u64) -> bool {
 /// The cookie of a socket's network namespace; 0: unknown.
 #[inline(always)]
 fn namespace_of(socket: Pointer) -> u64 {
-    cookie(Structure(socket as u64), at::SOCK_NAMESPACE())
+    if at::SOCK_NAMESPACE() == 0 {
+        return 0;
+    }
+    match pointer(socket, at::SOCK_NAMESPACE()) {
+        Some(namespace) => load(namespace, at::NAMESPACE_COOKIE()),
+        None => 0,
+    }
 }
 
 /// The cookie of the network namespace of the packet's device; 0: it has none.
 #[inline(always)]
 fn device_namespace(packet: Pointer) -> u64 {
-    Structure(packet as u64).follow(at::PACKET_DEVICE()).map_or(0, |device| cookie(device, at::DEVICE_NAMESPACE()))
-}
-
-/// The cookie of the network namespace that a member points to; 0: unknown. A kernel without namespaces has no such member.
-#[inline(always)]
-fn cookie(structure: Structure, member: usize) -> u64 {
-    if member == 0 {
+    if at::DEVICE_NAMESPACE() == 0 {
         return 0;
     }
-    structure.follow(member).and_then(|namespace| namespace.read(at::NAMESPACE_COOKIE())).unwrap_or(0)
+    let Some(device) = pointer(packet, at::PACKET_DEVICE()) else { return 0 };
+    match pointer(device, at::DEVICE_NAMESPACE()) {
+        Some(namespace) => load(namespace, at::NAMESPACE_COOKIE()),
+        None => 0,
+    }
 }
 
 /// The index of the packet's device, or of the one that its route leads to; 0: it has neither.
 #[inline(always)]
 fn device(packet: Pointer) -> u32 {
-    match Structure(packet as u64).follow(at::PACKET_DEVICE()) {
-        Some(device) => device.read(at::DEVICE_INDEX()).unwrap_or(0),
+    match pointer(packet, at::PACKET_DEVICE()) {
+        Some(device) => load(device, at::DEVICE_INDEX()),
         None => route_device(packet),
     }
 }
@@ -273,18 +286,18 @@ fn device(packet: Pointer) -> u32 {
 /// The index of the device that the packet's route leads to; 0: it has none.
 #[inline(always)]
 fn route_device(packet: Pointer) -> u32 {
-    /// The lowest bits say who counts the route's users.
+    /// The lowest bit says who counts the route's users.
     const FLAGS: u64 = 3;
     let route = load::<u64>(packet, at::PACKET_ROUTE()) & !FLAGS;
     if route == 0 {
         return 0;
     }
-    let device = Structure(route).follow(at::ROUTE_DEVICE());
-    device.and_then(|device| device.read(at::DEVICE_INDEX())).unwrap_or(0)
+    let Some(device) = memory::read::<u64>(route + at::ROUTE_DEVICE() as u64) else { return 0 };
+    memory::read(device + at::DEVICE_INDEX() as u64).unwrap_or(0)
 }
 
 /// A member that is an address of bytes, as a number: loaded it would be a pointer, with which the verifier lets nobody reckon.
 #[inline(always)]
 fn address(packet: Pointer, offset: usize) -> u64 {
-    Structure(packet as u64).read(offset).unwrap_or(0)
+    memory::read(packet as u64 + offset as u64).unwrap_or(0)
 }

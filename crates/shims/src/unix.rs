@@ -13,7 +13,6 @@
 //! them to be enabled: a result other than 0 is the caller's error.
 
 use crate::{
-    memory::Structure,
     offsets::{self as at, Pointer, load, pointer},
     refuse::is_dry_run,
     task::current_is_ours,
@@ -44,7 +43,7 @@ static UNIX_PATHS: HashMap<SocketPath, u64> = HashMap::with_max_entries(UNIX_ENT
 const EPERM: i32 = 1;
 
 /// Groups nest less deep below the command's than this; what is deeper counts as outside.
-const DEPTH: u32 = 16;
+pub const DEPTH: u32 = 16;
 
 /// `connect()` of a stream or of packets in sequence: `(struct sock *, struct sock *listening, struct sock *new)`.
 #[lsm(hook = "unix_stream_connect")]
@@ -70,21 +69,20 @@ pub fn unix_send(context: LsmContext) -> i32 {
 /// 0 when the peer's `struct sock` may be spoken to.
 #[inline(always)]
 fn judge(peer: Pointer) -> i32 {
-    let permitted =
-        is_of_group(Structure(peer as u64)).unwrap_or(false) || is_named(peer).unwrap_or(false) || is_dry_run();
+    let permitted = is_of_group(peer).unwrap_or(false) || is_named(peer).unwrap_or(false) || is_dry_run();
     if permitted { 0 } else { -EPERM }
 }
 
-/// Whether a socket (`struct sock`) was made in the command's group or in one below it.
+/// Whether a socket was made in the command's group or in one below it.
 #[inline(always)]
-pub fn is_of_group(socket: Structure) -> Option<bool> {
-    let mut group = socket.follow(at::SOCK_GROUP())?;
+pub fn is_of_group(socket: Pointer) -> Option<bool> {
+    let mut group = pointer(socket, at::SOCK_GROUP())?;
     for _ in 0..DEPTH {
-        let id: u64 = group.follow(at::GROUP_NODE())?.read(at::NODE_ID())?;
+        let id: u64 = load(pointer(group, at::GROUP_NODE())?, at::NODE_ID());
         if id == at::GROUP_ID() {
             return Some(true);
         }
-        group = group.follow(at::GROUP_PARENT())?.follow(at::STATE_GROUP())?;
+        group = pointer(pointer(group, at::GROUP_PARENT())?, at::STATE_GROUP())?;
     }
     Some(false)
 }
