@@ -184,7 +184,8 @@ fn a_policy_takes_the_place_of_the_one_before() {
         assert_eq!(classified.len(), 100);
         for got in classified {
             assert_eq!((got.action, got.errno, got.filter), (expected.0, expected.1, 7));
-            assert!(got.nanoseconds > 0 && got.clock <= got.nanoseconds * 100, "{got:?}");
+            // how long a reading of the clock takes beside it, nobody can say of a machine that is interrupted in between
+            assert!(got.nanoseconds > 0, "{got:?}");
         }
     }
 }
