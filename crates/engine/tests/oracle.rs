@@ -158,6 +158,8 @@ fn cases() -> usize {
 fn a_million_random_events_are_decided_as_the_oracle_does() {
     let met = run(1, cases(), 200, 24);
     println!("{met:?}");
+    // of a million; of fewer, as many fewer
+    let least = (met.events / 10_000).clamp(1, 100);
     assert!(met.events >= cases() && met.coarse == 0, "{} events, {} by coarse markers", met.events, met.coarse);
     assert!(met.by_filter * 100 >= met.events * 30, "only {} of {} by a filter", met.by_filter, met.events);
     for (what, times) in [
@@ -168,10 +170,10 @@ fn a_million_random_events_are_decided_as_the_oracle_does() {
         ("veto", met.vetoes),
         ("late", met.late),
     ] {
-        assert!(times > 100, "{what} was met {times} times");
+        assert!(times >= least, "{what} was met {times} times");
     }
     for state in ["known", "empty", "unknown", "late"] {
-        assert!(met.states.get(state).is_some_and(|times| *times > 100), "no tested value was {state}");
+        assert!(met.states.get(state).is_some_and(|times| *times >= least), "no tested value was {state}");
     }
     for reason in ["", "veto", "unreadable", "callout-unregistered"] {
         assert!(met.reasons.contains(reason), "{reason:?} was never met");
