@@ -12,6 +12,7 @@
 #   benches/divert.sh     as root; needs cc, iptables-legacy, python3. ROUNDS, SECONDS_EACH and ONLY (names from above) may be set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. benches/veth.sh
 rounds=${ROUNDS:-7}
 milliseconds=$((${SECONDS_EACH:-1} * 1000))
 only=${ONLY:-none nfqueue divert nfqueue-poll divert-poll}
@@ -35,14 +36,7 @@ cleanup() {
 trap cleanup EXIT
 cc -O2 -o "$work/nfqueue" benches/nfqueue.c
 mkdir "$group"
-ip netns add "$here"
-ip netns add "$there"
-ip -n "$here" link add veth0 type veth peer name veth0 netns "$there"
-for side in "$here:1" "$there:2"; do
-    ip -n "${side%:*}" link set lo up
-    ip -n "${side%:*}" address add "192.0.2.${side#*:}/24" dev veth0
-    ip -n "${side%:*}" link set veth0 up
-done
+veth_pair "$here" "$there"
 # nsenter keeps the mounts, so that the control groups can still be seen
 inside() { nice -n -10 nsenter --net="/run/netns/$here" "$@"; }
 port=7000

@@ -16,6 +16,7 @@
 #   benches/throughput.sh     as root; needs nft, python3. ROUNDS, BYTES, DATAGRAMS and ONLY (names from above) may be set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. benches/veth.sh
 rounds=${ROUNDS:-60}
 bytes=${BYTES:-$((64 << 20))}
 datagrams=${DATAGRAMS:-20000}
@@ -40,16 +41,9 @@ background() { # not by the function: that would be a shell of its own, which wo
     nice -n -10 taskset -c "$cpu" nsenter --net="/run/netns/$ns" "$@" >/dev/null & started+=($!)
 }
 pair() { # name: two namespaces and servers in both
-    local here=$1-here there=$1-there side
-    ip netns add "$here"
-    ip netns add "$there"
+    local here=$1-here there=$1-there
     namespaces+=("$here" "$there")
-    ip -n "$here" link add veth0 type veth peer name veth0 netns "$there"
-    for side in "$here:1" "$there:2"; do
-        ip -n "${side%:*}" link set lo up
-        ip -n "${side%:*}" address add "192.0.2.${side#*:}/24" dev veth0
-        ip -n "${side%:*}" link set veth0 up
-    done
+    veth_pair "$here" "$there"
     background "$there" "$tcp" serve 192.0.2.2:9
     background "$there" "$udp" sink 192.0.2.2:9
 }

@@ -19,7 +19,7 @@ use crate::{
         OUTBOUND_IPPACKET, discard,
     },
     maps::{DROPS, FLOWS},
-    memory,
+    memory::{self, Structure},
     offsets::{self as at, Pointer, load, pointer},
     packet_values::{way, write_packet},
     packets::flow_key,
@@ -218,14 +218,12 @@ pub unsafe extern "C" fn listener_is_ours(request: u64) -> u32 {
 /// it has others in its place.
 #[inline(always)]
 fn is_listener_ours(request: u64) -> Option<bool> {
-    let follow =
-        |address: u64, member: usize| memory::read::<u64>(address + member as u64).filter(|target| *target != 0);
-    let mut group = follow(follow(request, at::SOCK_LISTENER())?, at::SOCK_GROUP())?;
+    let mut group = Structure(request).follow(at::SOCK_LISTENER())?.follow(at::SOCK_GROUP())?;
     for _ in 0..DEPTH {
-        if follow(follow(group, at::GROUP_NODE())?, at::NODE_ID())? == at::GROUP_ID() {
+        if group.follow(at::GROUP_NODE())?.read::<u64>(at::NODE_ID())? == at::GROUP_ID() {
             return Some(true);
         }
-        group = follow(follow(group, at::GROUP_PARENT())?, at::STATE_GROUP())?;
+        group = group.follow(at::GROUP_PARENT())?.follow(at::STATE_GROUP())?;
     }
     Some(false)
 }

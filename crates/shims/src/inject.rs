@@ -3,13 +3,12 @@
 use crate::{
     counters::count,
     divert::{DIVERT, INBOUND, TOKENS, meet},
-    header::{Header, read},
+    header::read,
     kept::{Kept, is_stream},
-    layers::{
-        DATAGRAM_DATA, Layers, OUTBOUND, OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT, STREAM_PACKET,
-    },
+    layers::{OUTBOUND, OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_TRANSPORT},
     offsets as at,
     packet_values::write_packet,
+    packets::data_layer,
     refuse::is_dry_run,
     report::About,
     work::{self, CLOSED, OLD_FLOW, Outcome, Work, config},
@@ -198,7 +197,7 @@ pub unsafe extern "C" fn goes_on(packet: *mut __sk_buff, work: *mut Work, number
         let kept = Kept::with_flags((*token).compartment, (*token).kept);
         write_packet(work, header, &kept, (*packet).ifindex, 0);
         work.values.set(words::DIRECTION, OUTBOUND);
-        let data = data_layer(header, &kept);
+        let data = data_layer(header, is_stream(header, &kept), OUTBOUND_ICMP_ERROR);
         for (place, layers) in [(stage::OUT_DATA, data), (1, OUTBOUND_TRANSPORT), (2, OUTBOUND_IPPACKET)] {
             if place < from {
                 continue;
@@ -212,15 +211,4 @@ pub unsafe extern "C" fn goes_on(packet: *mut __sk_buff, work: *mut Work, number
         }
     }
     Outcome::Permitted.number()
-}
-
-#[inline(always)]
-fn data_layer(header: &Header, kept: &Kept) -> Layers {
-    if is_stream(header, kept) {
-        STREAM_PACKET
-    } else if header.is_icmp_error() {
-        OUTBOUND_ICMP_ERROR
-    } else {
-        DATAGRAM_DATA
-    }
 }

@@ -132,11 +132,9 @@ pub unsafe extern "C" fn pass_out(
             return outcome;
         }
     }
-    if passage.need != Need::NOTHING {
-        let outcome = packet.authorize(work, header, passage);
-        if outcome != Outcome::Permitted {
-            return outcome.number();
-        }
+    let outcome = packet.authorize(work, header, passage);
+    if outcome != Outcome::Permitted {
+        return outcome.number();
     }
     if passage.meets == 0 {
         return Outcome::Permitted.number();
@@ -179,11 +177,9 @@ pub unsafe extern "C" fn pass_in(
             return outcome.number();
         }
     }
-    if passage.need != Need::NOTHING {
-        let outcome = packet.authorize(work, header, passage);
-        if outcome != Outcome::Permitted {
-            return outcome.number();
-        }
+    let outcome = packet.authorize(work, header, passage);
+    if outcome != Outcome::Permitted {
+        return outcome.number();
     }
     if passage.meets == 0 {
         return Outcome::Permitted.number();
@@ -197,10 +193,13 @@ pub unsafe extern "C" fn pass_in(
 }
 
 impl Packet {
-    /// The authorization that the packet brings about, for the first time or again; where it is permitted, the flow is in `passage`.
+    /// The authorization that the packet brings about, if any, for the first time or again; where it is permitted, the flow is in
+    /// `passage`.
     #[inline(always)]
     fn authorize(&self, work: &mut Work, header: &Header, passage: &mut Passage) -> Outcome {
-        if passage.need == Need::REAUTHORIZE {
+        if passage.need == Need::NOTHING {
+            Outcome::Permitted
+        } else if passage.need == Need::REAUTHORIZE {
             self.reauthorize(work, passage)
         } else if self.inbound {
             self.accepts(work, header, passage)
