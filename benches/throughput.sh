@@ -2,6 +2,7 @@
 # What filtering costs per packet: TCP throughput and datagrams per second over a veth pair between two network namespaces
 # that are made for this and taken away again. Side by side:
 #   none        no policy
+#   again       no policy once more: how far two measurements of the same differ
 #   ale         `wfp run` with 100 filters at each of the layers that authorize
 #   idle        `wfp run` with packet layers switched on, but filters only at those that this traffic does not meet
 #   packets     `wfp run` with 100 filters at every packet layer, of which none matches
@@ -20,7 +21,7 @@ cd "$(dirname "$0")/.."
 rounds=${ROUNDS:-60}
 bytes=${BYTES:-$((64 << 20))}
 datagrams=${DATAGRAMS:-20000}
-only=${ONLY:-none ale idle packets nft-linear nft-set}
+only=${ONLY:-none again ale idle packets nft-linear nft-set}
 cargo build --release -q -p openwfp-cli --bin wfp --example datagrams --example bulk
 target=${CARGO_TARGET_DIR:-$PWD/target}/release
 wfp=$target/wfp udp=$target/examples/datagrams tcp=$target/examples/bulk
@@ -44,6 +45,12 @@ pair() { # name: two namespaces and servers in both
     local here=$1-here there=$1-there
     namespaces+=("$here" "$there")
     veth_pair "$here" "$there"
+    local ns
+    for ns in "$here" "$there"; do
+        # no pacing by estimates of bandwidth, and buffers of one size
+        inside "$ns" sysctl -q -w net.ipv4.tcp_congestion_control=reno \
+            net.ipv4.tcp_rmem="4194304 4194304 4194304" net.ipv4.tcp_wmem="4194304 4194304 4194304"
+    done
     background "$there" "$tcp" serve 192.0.2.2:9
     background "$there" "$udp" sink 192.0.2.2:9
 }
@@ -91,7 +98,7 @@ client() { # what, name, space, command...
 for name in $only; do
     base=$space
     case $name in
-        none) prefix=() ;;
+        none | again) prefix=() ;;
         nft-*)
             base=$space-$name
             pair "$base"

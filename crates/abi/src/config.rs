@@ -14,6 +14,15 @@ pub const LISTEN_FILTERS: u64 = 1 << 4;
 
 /// Packets meet layers of their own.
 pub const PACKET_LAYERS: u64 = 1 << 5;
+/// Packets of TCP that leave meet layers of their own, those that arrive; packets of UDP likewise. Whatever meets none of them, and
+/// opens nothing, is let through before it is looked at.
+pub const TCP_LEAVES: u64 = 1 << 14;
+/// See [`TCP_LEAVES`].
+pub const TCP_ARRIVES: u64 = 1 << 15;
+/// See [`TCP_LEAVES`].
+pub const UDP_LEAVES: u64 = 1 << 16;
+/// See [`TCP_LEAVES`].
+pub const UDP_ARRIVES: u64 = 1 << 17;
 /// IP packets and transport layers are met at the devices of the network namespace, not at sockets.
 pub const AT_DEVICES: u64 = 1 << 7;
 /// Filters that authorize look at the local address or port: flows of datagrams that differ there are different flows.

@@ -1,8 +1,9 @@
 //! Moves bytes over TCP in turns, for benchmarks of what filtering costs per packet.
 //!
-//! `bulk serve ADDRESS:PORT` serves until it is killed. `bulk turns ADDRESS:PORT out|in BYTES` connects there once and, for each line
+//! `bulk serve ADDRESS:PORT` serves until it is killed. `bulk turns ADDRESS:PORT out|in BYTES` connects there for each line
 //! that it reads, sends so many bytes (or receives them) in pieces of 64 KiB, until the other side has said that all have come, and
-//! prints the nanoseconds that it took. So several of them can take turns.
+//! prints the nanoseconds that it took, connecting aside. So several of them can take turns, and none lives on the window that one
+//! connection happened to find.
 
 use std::{
     env,
@@ -31,9 +32,7 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        ["turns", address, way @ ("out" | "in"), bytes] => {
-            turns(TcpStream::connect(address)?, way == "in", bytes.parse()?)
-        }
+        ["turns", address, way @ ("out" | "in"), bytes] => turns(address, way == "in", bytes.parse()?),
         _ => Err("usage: bulk serve ADDRESS:PORT | bulk turns ADDRESS:PORT out|in BYTES".into()),
     }
 }
@@ -54,10 +53,11 @@ fn serve(mut stream: TcpStream) -> Option<()> {
     }
 }
 
-fn turns(mut stream: TcpStream, from_server: bool, bytes: u64) -> Result<()> {
-    stream.set_nodelay(true)?;
+fn turns(address: &str, from_server: bool, bytes: u64) -> Result<()> {
     for line in stdin().lines() {
         line?;
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
         let started = Instant::now();
         if from_server {
             stream.write_all(&(bytes | FROM_SERVER).to_le_bytes())?;

@@ -9,7 +9,8 @@ use crate::{
 use aya::maps::{Array, MapError};
 use openwfp_abi::config::{
     AT_DEVICES, AUTHORIZATIONS, BY_INTERFACE, BY_LOCAL, CHANGED, Config, DIVERTS, DRY_RUN, FLOWS_RECORDED, FORGETS,
-    FORGOTTEN, INBOUND_ASKED, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS,
+    FORGOTTEN, INBOUND_ASKED, LATE, LISTEN_FILTERS, PACKET_LAYERS, REFUSED_FLOWS, TCP_ARRIVES, TCP_LEAVES, UDP_ARRIVES,
+    UDP_LEAVES,
 };
 use openwfp_engine::{CompiledPolicy, Schema, Unknown, filter_flags, kind, words};
 use openwfp_model::{FieldId, Layer, LayerId};
@@ -63,6 +64,28 @@ fn tests(policy: &CompiledPolicy, fields: &[FieldId]) -> bool {
 /// Whether a layer is one of packets or frames, at sockets or at devices.
 fn is_of_packets(layer: LayerId) -> bool {
     Hook::is_packet_layer(layer) || Hook::of_device_layer(layer).is_some()
+}
+
+/// Which packets of TCP and UDP meet a layer at their socket.
+fn met_by(layer: LayerId) -> u64 {
+    match layer {
+        LayerId::INBOUND_IPPACKET_V4
+        | LayerId::INBOUND_IPPACKET_V6
+        | LayerId::INBOUND_TRANSPORT_V4
+        | LayerId::INBOUND_TRANSPORT_V6 => TCP_ARRIVES | UDP_ARRIVES,
+        LayerId::OUTBOUND_IPPACKET_V4
+        | LayerId::OUTBOUND_IPPACKET_V6
+        | LayerId::OUTBOUND_TRANSPORT_V4
+        | LayerId::OUTBOUND_TRANSPORT_V6 => TCP_LEAVES | UDP_LEAVES,
+        LayerId::STREAM_PACKET_V4 | LayerId::STREAM_PACKET_V6 => TCP_LEAVES | TCP_ARRIVES,
+        LayerId::DATAGRAM_DATA_V4 | LayerId::DATAGRAM_DATA_V6 => UDP_LEAVES | UDP_ARRIVES,
+        // of ICMP alone
+        LayerId::INBOUND_ICMP_ERROR_V4
+        | LayerId::INBOUND_ICMP_ERROR_V6
+        | LayerId::OUTBOUND_ICMP_ERROR_V4
+        | LayerId::OUTBOUND_ICMP_ERROR_V6 => 0,
+        _ => TCP_LEAVES | TCP_ARRIVES | UDP_LEAVES | UDP_ARRIVES,
+    }
 }
 
 /// The layers at which an outgoing connection is authorized.
@@ -161,8 +184,8 @@ pub(crate) fn of_policy(
         config.flags |= FORGETS;
     }
     let at_socket = |layer: LayerId| !options.devices || Hook::of_device_layer(layer).is_none();
-    if layers.iter().any(|layer| Hook::is_packet_layer(*layer) && at_socket(*layer)) {
-        config.flags |= PACKET_LAYERS;
+    for layer in layers.iter().filter(|layer| Hook::is_packet_layer(**layer) && at_socket(**layer)) {
+        config.flags |= PACKET_LAYERS | met_by(*layer);
     }
     if options.devices {
         config.flags |= AT_DEVICES;

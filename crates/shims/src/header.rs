@@ -88,21 +88,43 @@ const UNREADABLE: u32 = 0;
 const NETWORK_ALONE: u32 = 1;
 const WHOLE: u32 = 2;
 
-/// Whether a packet of a socket may go by way of somebody else than its destination: it has options, or extension headers.
-///
-/// Read without a helper, since every packet that leaves is asked for this; what does not lie at hand may be anything.
+/// What a packet is, as far as that lies at hand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum AtHand {
+    /// One of TCP.
+    Tcp,
+    /// One of TCP that asks for a connection.
+    TcpOpens,
+    /// One of UDP.
+    Udp,
+    /// Anything else; or it may be a fragment, or go by way of somebody else than its destination: it has options, or extension
+    /// headers.
+    Other,
+}
+
+/// What a packet of a socket is. Read without a helper, since every packet is asked for this.
 #[inline(always)]
-pub fn may_be_routed(packet: *mut __sk_buff) -> bool {
+pub fn at_hand(packet: *mut __sk_buff) -> AtHand {
     // SAFETY: the context is valid; the verifier checks the members, and that what is read lies before the end.
     unsafe {
         let (start, end) = ((*packet).data as usize as *const u8, (*packet).data_end as usize as *const u8);
-        if start.add(7) > end {
-            return true;
+        // the flags of TCP are its fourteenth byte
+        if start.add(20 + 14) > end {
+            return AtHand::Other;
         }
-        match start.read() {
-            0x45 => false,
-            first if first >> 4 == 6 => !matches!(start.add(6).read(), TCP | UDP | UDPLITE | ICMPV6),
-            _ => true,
+        let (protocol, flags) = match start.read() {
+            0x45 => {
+                let fragment = (start.add(6).read() & 0x3f) | start.add(7).read();
+                (if fragment == 0 { start.add(9).read() } else { FRAGMENT }, start.add(20 + 13).read())
+            }
+            first if first >> 4 == 6 && start.add(40 + 14) <= end => (start.add(6).read(), start.add(40 + 13).read()),
+            _ => return AtHand::Other,
+        };
+        match protocol {
+            TCP if opens_connection(flags) => AtHand::TcpOpens,
+            TCP => AtHand::Tcp,
+            UDP => AtHand::Udp,
+            _ => AtHand::Other,
         }
     }
 }
@@ -349,6 +371,12 @@ extern "C" fn one_extension<B: Bytes>(_: u32, walk: *mut c_void) -> i64 {
     answer
 }
 
+/// Whether these are the flags of a TCP packet that asks for a connection.
+#[inline(always)]
+fn opens_connection(flags: u8) -> bool {
+    flags & (SYN | ACK) == SYN
+}
+
 impl Header {
     /// The remote port, as flows are named: for ICMP type and code of the request, 0 for protocols without either.
     #[inline(always)]
@@ -405,7 +433,7 @@ impl Header {
     /// Whether a TCP packet asks for a connection.
     #[inline(always)]
     pub fn opens_connection(&self) -> bool {
-        self.tcp_flags & (SYN | ACK) == SYN
+        opens_connection(self.tcp_flags)
     }
 
     /// Writes the ports, or ICMP type and code, into the values.

@@ -9,7 +9,7 @@ use crate::{
     counters::count,
     divert,
     flows::{self, Standing},
-    header::{Header, may_be_routed, read_into},
+    header::{AtHand, Header, at_hand, read_into},
     kept::{Kept, NOTHING, RECALLED, is_stream},
     layers::{
         DATAGRAM_DATA, INBOUND_ICMP_ERROR, INBOUND_IPPACKET, INBOUND_TRANSPORT, Layers, OUTBOUND_ICMP_ERROR,
@@ -31,7 +31,7 @@ use core::mem::MaybeUninit;
 use openwfp_abi::{
     config::{
         BY_INTERFACE, BY_LOCAL, CHANGED, Config, DRY_RUN, FORGETS, FORGOTTEN, INBOUND_ASKED, LATE, LISTEN_FILTERS,
-        PACKET_LAYERS, REFUSED_FLOWS,
+        PACKET_LAYERS, REFUSED_FLOWS, TCP_ARRIVES, TCP_LEAVES, UDP_ARRIVES, UDP_LEAVES,
     },
     counters::UNREADABLE_PACKETS,
     flow::{
@@ -46,18 +46,25 @@ const LISTEN: u32 = 10;
 pub fn egress(context: SkBuffContext) -> i32 {
     let packet = Packet { context: context.skb.skb, inbound: false };
     let Some(config) = config() else { return 0 };
-    let watched = config.flags & (LATE | REFUSED_FLOWS | CHANGED | PACKET_LAYERS | INBOUND_ASKED) != 0
-        || others()
-        || config.flags & FORGETS != 0 && packet.full_socket().is_none_or(is_other);
-    if !watched && !may_be_routed(packet.context) {
-        return 1;
-    }
-    packet.passes()
+    let asked = match at_hand(packet.context) {
+        AtHand::Tcp | AtHand::TcpOpens => config.flags & (LATE | REFUSED_FLOWS | CHANGED | TCP_LEAVES) != 0,
+        AtHand::Udp => config.flags & (LATE | REFUSED_FLOWS | CHANGED | INBOUND_ASKED | UDP_LEAVES) != 0,
+        AtHand::Other => true,
+    };
+    let other = || others() || config.flags & FORGETS != 0 && packet.full_socket().is_none_or(is_other);
+    if asked || other() { packet.passes() } else { 1 }
 }
 
 #[cgroup_skb(ingress)]
 pub fn ingress(context: SkBuffContext) -> i32 {
-    Packet { context: context.skb.skb, inbound: true }.passes()
+    let packet = Packet { context: context.skb.skb, inbound: true };
+    let Some(config) = config() else { return 0 };
+    let asked = match at_hand(packet.context) {
+        AtHand::Tcp => config.flags & (REFUSED_FLOWS | CHANGED | BY_INTERFACE | TCP_ARRIVES) != 0,
+        AtHand::Udp => config.flags & (INBOUND_ASKED | CHANGED | UDP_ARRIVES) != 0,
+        AtHand::TcpOpens | AtHand::Other => true,
+    };
+    if asked || others() { packet.passes() } else { 1 }
 }
 
 /// What becomes of a packet whose headers cannot be read.
@@ -204,13 +211,9 @@ impl Packet {
             return unreadable(settings);
         }
         let opens = header.opens_connection();
-        let tcp = header.protocol == protocol::TCP;
-        if tcp && !opens && settings & (REFUSED_FLOWS | CHANGED | PACKET_LAYERS | BY_INTERFACE) == 0 && !others() {
-            return Verdict::PASS;
-        }
         passage.kept = self.kept(settings);
         let kept = &mut passage.kept;
-        let stream = tcp && is_stream(header, kept);
+        let stream = is_stream(header, kept);
         if stream {
             self.recall(settings, header, kept);
         }
