@@ -102,6 +102,10 @@ pub struct Endpoint {
     /// The interface by which the packets of a connection arrive that was authorized; 0: none has arrived yet, or no filter
     /// looks at it ([`BY_INTERFACE`](crate::config::BY_INTERFACE)).
     pub arrival: u32,
+    /// The interface by which they leave, likewise.
+    pub departure: u32,
+    /// Always 0.
+    pub zero: u32,
     /// The network namespace's cookie.
     pub compartment: u64,
     /// The cookie of the socket that was bound. A connection that a listening socket accepts inherits all of this, and has another

@@ -180,6 +180,7 @@ pub(crate) fn of_policy(
         && layers.iter().all(|layer| CALLS.contains(layer))
         && recorded.is_empty()
         && config.call_words & owner == 0
+        && config.flags & BY_INTERFACE == 0
     {
         config.flags |= FORGETS;
     }

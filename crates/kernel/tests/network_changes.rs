@@ -8,10 +8,10 @@ use openwfp_kernel::{events::EndOfFlow, options::Options};
 use openwfp_model::{Action, FieldId, LayerId, MatchType, Value};
 use std::{
     fs::File,
-    net::{SocketAddr, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd,
     process::Command,
-    sync::mpsc::{Sender, channel},
+    sync::mpsc::{Receiver, Sender, channel},
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -28,6 +28,7 @@ use support::{
 };
 
 const ACCEPT: LayerId = LayerId::ALE_AUTH_RECV_ACCEPT_V4;
+const CONNECT: LayerId = LayerId::ALE_AUTH_CONNECT_V4;
 
 #[test]
 fn actor() {
@@ -76,17 +77,25 @@ fn interfaces_and_addresses_that_come_and_go_ask_every_flow() {
     });
 }
 
-/// A peer in a network namespace of its own, to which two ways lead: 10.9.1.0/24 and 10.9.2.0/24. It connects to where it is
-/// told.
-fn peer_with_two_ways() -> (String, Sender<SocketAddr>, JoinHandle<TcpStream>) {
+/// A peer in a network namespace of its own, to which two ways lead: 10.9.1.0/24 and 10.9.2.0/24. It makes a connection once it is
+/// told an address, and may say that something is ready.
+struct PeerWithTwoWays {
+    namespace: String,
+    go: Sender<SocketAddr>,
+    ready: Receiver<()>,
+    connection: JoinHandle<TcpStream>,
+}
+
+fn peer_with_two_ways(connection: fn(SocketAddr, Sender<()>) -> TcpStream) -> PeerWithTwoWays {
     let loosely = |name: &str| std::fs::write(format!("/proc/sys/net/ipv4/conf/{name}/rp_filter"), "0").unwrap();
     let (tell, told) = channel();
-    let (go, going) = channel::<SocketAddr>();
-    let peer = thread::spawn(move || {
+    let (go, going) = channel();
+    let (is_ready, ready) = channel();
+    let connection = thread::spawn(move || {
         actor::own_network().unwrap();
         ["all", "default"].into_iter().for_each(loosely);
         tell.send(File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
-        TcpStream::connect(going.recv().unwrap()).unwrap()
+        connection(going.recv().unwrap(), is_ready)
     });
     ["all", "default"].into_iter().for_each(loosely);
     let namespace = told.recv().unwrap();
@@ -100,7 +109,13 @@ fn peer_with_two_ways() -> (String, Sender<SocketAddr>, JoinHandle<TcpStream>) {
     }
     // open as long as the test runs
     std::mem::forget(namespace);
-    (there, go, peer)
+    PeerWithTwoWays { namespace: there, go, ready, connection }
+}
+
+/// The index of the second way on this side.
+fn second_way() -> u32 {
+    let links = openwfp_kernel::links::links().unwrap();
+    links.into_iter().find(|link| link.name == "here2").unwrap().index
 }
 
 /// Runs `ip` in another network namespace, by the file that stands for it.
@@ -114,9 +129,8 @@ fn ip_there(namespace: &str, arguments: &str) {
 fn a_connection_that_arrives_by_another_interface_is_asked_again() {
     for blocked in [false, true] {
         in_own_network(move || {
-            let (there, go, peer) = peer_with_two_ways();
-            let links = openwfp_kernel::links::links().unwrap();
-            let second = links.into_iter().find(|link| link.name == "here2").unwrap().index;
+            let peer = peer_with_two_ways(|address, _| TcpStream::connect(address).unwrap());
+            let second = second_way();
             let interface = Value::Uint32(if blocked { second } else { 4321 });
             let field = FieldId::ARRIVAL_INTERFACE_INDEX;
             let block = filter(ACCEPT, Action::Block).when(field, MatchType::Equal, interface).build().unwrap();
@@ -125,9 +139,9 @@ fn a_connection_that_arrives_by_another_interface_is_asked_again() {
             let mut actor = Obedient::start(&live);
             let address = SocketAddr::from(([10, 9, 1, 1], 7000));
             assert_eq!(actor.tell(&mut live, &format!("listen {address}")), "ok");
-            go.send(address).unwrap();
+            peer.go.send(address).unwrap();
             assert_eq!(actor.tell(&mut live, "accept"), "ok");
-            let stream = peer.join().unwrap();
+            let stream = peer.connection.join().unwrap();
             stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
             let first = live.classified();
             let flow = first[1].flow;
@@ -137,7 +151,7 @@ fn a_connection_that_arrives_by_another_interface_is_asked_again() {
                 talk.passes(way);
             }
             talk.not_asked();
-            ip_there(&there, "route add 10.9.1.1/32 via 10.9.2.1 dev there2");
+            ip_there(&peer.namespace, "route add 10.9.1.1/32 via 10.9.2.1 dev there2");
             let heard = talk.inward();
             let event = talk.asked_for(NEW_ARRIVAL_INTERFACE);
             assert_eq!(event.values.get(words::ARRIVAL_INTERFACE_INDEX), u64::from(second));
@@ -146,6 +160,66 @@ fn a_connection_that_arrives_by_another_interface_is_asked_again() {
                 return talk.has_ended(EndOfFlow::Refused);
             }
             for way in [In, Out, In] {
+                talk.passes(way);
+            }
+            talk.not_asked();
+        });
+    }
+}
+
+#[test]
+fn a_connection_that_leaves_by_another_interface_is_asked_again() {
+    fn accept(address: SocketAddr, ready: Sender<()>) -> TcpStream {
+        let server = TcpListener::bind(address).unwrap();
+        ready.send(()).unwrap();
+        server.accept().unwrap().0
+    }
+    // by what the process does to its socket, and by what happens to the routes
+    for (by_itself, blocked) in [(true, true), (true, false), (false, true), (false, false)] {
+        in_own_network(move || {
+            let peer = peer_with_two_ways(accept);
+            let second = second_way();
+            let interface = Value::Uint32(if blocked { second } else { 4321 });
+            let field = FieldId::INTERFACE_INDEX;
+            let block = filter(CONNECT, Action::Block).when(field, MatchType::Equal, interface).build().unwrap();
+            let options = Options { recorded: RECORDED.to_vec(), ..Options::default() };
+            let Some(mut live) = Live::with(vec![block], options) else { return };
+            let mut actor = Obedient::start(&live);
+            let address = SocketAddr::from(([10, 9, 1, 2], 7000));
+            peer.go.send(address).unwrap();
+            peer.ready.recv().unwrap();
+            assert_eq!(actor.tell(&mut live, &format!("tcp-waiting {address}")), "ok");
+            let stream = peer.connection.join().unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            let first = live.classified();
+            let flow = first[1].flow;
+            let mut talk =
+                Talk { live, actor, peer: Peer::Stream(stream), flow, layer: CONNECT, port: 7000, kind: KINDS[0] };
+            for way in [Out, In, Out] {
+                talk.passes(way);
+            }
+            // what was sent last is acknowledged by the first way
+            thread::sleep(Duration::from_millis(300));
+            talk.not_asked();
+            if by_itself {
+                // the answers have to come that way then
+                ip_there(&peer.namespace, "route add 10.9.1.1/32 via 10.9.2.1 dev there2");
+                assert_eq!(talk.actor.tell(&mut talk.live, "bind-to-device here2"), "ok");
+            } else {
+                ip("route add 10.9.1.2/32 via 10.9.2.2 dev here2");
+            }
+            let (_, come) = talk.outward();
+            let asked = talk.live.classified();
+            let event = &asked[0];
+            assert_eq!((event.layer, event.values.get(words::REAUTHORIZE_REASON)), (CONNECT, NEW_NEXTHOP_INTERFACE));
+            assert_eq!(event.values.get(words::INTERFACE_INDEX), u64::from(second));
+            assert_eq!((event.blocked, come), (blocked, !blocked));
+            if blocked {
+                return talk.has_ended(EndOfFlow::Refused);
+            }
+            let reasons = asked[1..].iter().map(|event| event.values.get(words::REAUTHORIZE_REASON));
+            assert!(reasons.eq([NEW_ARRIVAL_INTERFACE; 1].into_iter().take(by_itself as usize)), "{asked:?}");
+            for way in [Out, In, Out] {
                 talk.passes(way);
             }
             talk.not_asked();

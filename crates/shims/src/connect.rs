@@ -381,7 +381,7 @@ impl Call {
         unsafe {
             (*endpoint).generation = work.generation();
             (*endpoint).network = work.network();
-            (*endpoint).arrival = 0;
+            ((*endpoint).arrival, (*endpoint).departure) = (0, 0);
             (*endpoint).authorization = authorization(false, v6);
         }
         true

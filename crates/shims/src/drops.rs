@@ -143,7 +143,7 @@ impl Drop {
                 (false, _) => (device(packet), OUTBOUND),
             };
             let socket = if self.socket.is_null() { None } else { Some(self.socket.cast_mut().cast()) };
-            let mut kept = Kept::of_socket(socket);
+            let mut kept = Kept::of_socket(socket, false);
             kept.compartment = self.namespace;
             work.identify_sender(socket);
             let kind = load::<u8>(packet, at::PACKET_TYPE()) & 7;

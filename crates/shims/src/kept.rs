@@ -19,7 +19,8 @@ pub struct Kept {
     pub(crate) generation: u32,
     pub(crate) authorization: u32,
     pub(crate) network: u32,
-    pub(crate) arrival: u32,
+    /// The interface by which its packets went before that go the same way; 0: none has, or nobody asks.
+    pub(crate) interface: u32,
     /// The cookie of the network namespace.
     pub compartment: u64,
 }
@@ -42,14 +43,14 @@ impl Kept {
             generation: zero as u32,
             authorization: zero as u32,
             network: zero as u32,
-            arrival: zero as u32,
+            interface: zero as u32,
             compartment,
         }
     }
 
-    /// What is kept with a socket; [`NOTHING`] where nothing is.
+    /// What is kept with a socket, for a packet that goes this way; [`NOTHING`] where nothing is.
     #[inline(always)]
-    pub fn of_socket(socket: Option<*mut bpf_sock>) -> Self {
+    pub fn of_socket(socket: Option<*mut bpf_sock>, inbound: bool) -> Self {
         let mut kept = Self::of_namespace(core::hint::black_box(0));
         if let Some(endpoint) = socket.and_then(|socket| ENDPOINTS.get(socket)) {
             // SAFETY: a valid map value.
@@ -59,7 +60,7 @@ impl Kept {
                 kept.generation = (*endpoint).generation;
                 kept.authorization = (*endpoint).authorization;
                 kept.network = (*endpoint).network;
-                kept.arrival = (*endpoint).arrival;
+                kept.interface = if inbound { (*endpoint).arrival } else { (*endpoint).departure };
                 kept.compartment = (*endpoint).compartment;
             }
         } else {

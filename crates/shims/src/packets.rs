@@ -35,7 +35,8 @@ use openwfp_abi::{
     },
     counters::UNREADABLE_PACKETS,
     flow::{
-        CONNECT_LATE, FLOW_REFUSED, FlowKey, INBOUND_ALONE, LISTEN_DECIDED, LISTEN_REFUSED, PACKET_AUTHORIZED, RAW,
+        CONNECT_LATE, Endpoint, FLOW_REFUSED, FlowKey, INBOUND_ALONE, LISTEN_DECIDED, LISTEN_REFUSED,
+        PACKET_AUTHORIZED, RAW,
     },
 };
 
@@ -47,7 +48,9 @@ pub fn egress(context: SkBuffContext) -> i32 {
     let packet = Packet { context: context.skb.skb, inbound: false };
     let Some(config) = config() else { return 0 };
     let asked = match at_hand(packet.context) {
-        AtHand::Tcp | AtHand::TcpOpens => config.flags & (LATE | REFUSED_FLOWS | CHANGED | TCP_LEAVES) != 0,
+        AtHand::Tcp | AtHand::TcpOpens => {
+            config.flags & (LATE | REFUSED_FLOWS | CHANGED | BY_INTERFACE | TCP_LEAVES) != 0
+        }
         AtHand::Udp => config.flags & (LATE | REFUSED_FLOWS | CHANGED | INBOUND_ASKED | UDP_LEAVES) != 0,
         AtHand::Other => true,
     };
@@ -112,7 +115,7 @@ impl Packet {
     /// What is kept with its socket. Of one that is no endpoint of calls, and was made while nobody kept that, what it would be.
     #[inline(always)]
     fn kept(&self, settings: u64) -> Kept {
-        let mut kept = Kept::of_socket(self.socket());
+        let mut kept = Kept::of_socket(self.socket(), self.inbound);
         if settings & (FORGETS | FORGOTTEN) != 0
             && kept.flags & NOTHING != 0
             && let Some(socket) = self.full_socket()
@@ -192,7 +195,7 @@ impl Packet {
         if stream {
             if kept.flags & CONNECT_LATE != 0 {
                 need = Need::AUTHORIZE;
-            } else if self.is_old(settings, kept) {
+            } else if self.is_old(settings, kept) || self.goes_elsewhere(settings, kept) {
                 need = Need::REAUTHORIZE;
             }
         } else if asked || settings & (CHANGED | INBOUND_ASKED) != 0 {
@@ -239,7 +242,7 @@ impl Packet {
                     }
                     need = Need::AUTHORIZE;
                 }
-            } else if self.is_old(settings, kept) || self.arrives_elsewhere(settings, kept) {
+            } else if self.is_old(settings, kept) || self.goes_elsewhere(settings, kept) {
                 need = Need::REAUTHORIZE;
             }
         } else if settings & (INBOUND_ASKED | CHANGED | PACKET_LAYERS) != 0 {
@@ -261,8 +264,7 @@ impl Packet {
         let mut standing = flows::standing(key, &mut flow);
         if standing == Standing::UNKNOWN && settings & CHANGED != 0 {
             let local = if self.inbound { &header.destination } else { &header.source };
-            // SAFETY: the context is valid; the verifier checks the member.
-            let interface = unsafe { (*self.context).ifindex } as u64;
+            let interface = self.interface() as u64;
             // SAFETY: our own memory.
             if unsafe { flows::adopt_flow(key, local, interface << 32 | header.local_port(self.inbound) as u64) } != 0 {
                 standing = flows::standing(key, &mut flow);
@@ -293,31 +295,46 @@ impl Packet {
         settings & CHANGED != 0 && kept.flow != 0 && self.changes(kept) != 0
     }
 
-    /// Whether a packet of a connection arrives by another interface than those before. The first takes the place of what the
-    /// SYN came by, of which nothing is kept.
+    /// Whether a packet of a connection goes by another interface than those before that went the same way. The first takes the
+    /// place of what a SYN came by, and of what the answer to it left by, of which nothing is kept.
     #[inline(always)]
-    fn arrives_elsewhere(&self, settings: u64, kept: &Kept) -> bool {
-        // SAFETY: the context is valid; the verifier checks the member.
-        let interface = unsafe { (*self.context).ifindex };
-        if settings & BY_INTERFACE == 0 || kept.flow == 0 || kept.arrival == interface {
+    fn goes_elsewhere(&self, settings: u64, kept: &Kept) -> bool {
+        if settings & BY_INTERFACE == 0 || kept.flow == 0 || kept.interface == self.interface() {
             return false;
         }
-        if kept.arrival == 0 {
-            self.arrived();
+        if kept.interface == 0
+            && let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket))
+        {
+            // SAFETY: a valid map value.
+            unsafe { self.keep_interface(endpoint) };
         }
-        kept.arrival != 0
+        kept.interface != 0
     }
 
-    /// Keeps the interface by which the connection's packets arrive.
+    /// Keeps the interface by which the connection's packets go this way.
+    ///
+    /// # Safety
+    /// `endpoint` is a valid map value.
     #[inline(always)]
-    fn arrived(&self) {
-        if let Some(endpoint) = self.socket().and_then(|socket| ENDPOINTS.get(socket)) {
-            // SAFETY: a valid map value; the context is valid, and the verifier checks its member.
-            unsafe { (*endpoint).arrival = (*self.context).ifindex };
+    pub unsafe fn keep_interface(&self, endpoint: *mut Endpoint) {
+        // SAFETY: the caller's.
+        unsafe {
+            if self.inbound {
+                (*endpoint).arrival = self.interface();
+            } else {
+                (*endpoint).departure = self.interface();
+            }
         }
     }
 
-    /// What has changed since the connection was authorized; the interface of arrival aside.
+    /// The interface by which the packet goes.
+    #[inline(always)]
+    fn interface(&self) -> u32 {
+        // SAFETY: the context is valid; the verifier checks the member.
+        unsafe { (*self.context).ifindex }
+    }
+
+    /// What has changed since the connection was authorized; its interfaces aside.
     #[inline(always)]
     fn changes(&self, kept: &Kept) -> u32 {
         flows::changes(kept.generation, kept.network, kept.authorization)
@@ -354,9 +371,7 @@ impl Packet {
     /// Makes a key the one of the flow that the packet belongs to.
     #[inline(always)]
     fn set_key(&self, header: &Header, settings: u64, key: &mut FlowKey) {
-        // SAFETY: the context is valid; the verifier checks the member.
-        let interface = unsafe { (*self.context).ifindex };
-        *key = flow_key(self.cookie(), header, self.inbound, interface, settings);
+        *key = flow_key(self.cookie(), header, self.inbound, self.interface(), settings);
     }
 
     /// The incoming values of a packet, at every layer that it meets.
@@ -366,7 +381,7 @@ impl Packet {
         // SAFETY: the context is valid; the verifier checks the members. Memory that is claimed, and our own.
         unsafe {
             let way = way(self.inbound, (*self.context).pkt_type);
-            write_packet(work, header, kept, (*self.context).ifindex, way)
+            write_packet(work, header, kept, self.interface(), way)
         };
     }
 }

@@ -282,6 +282,7 @@ impl Packet {
                 (*endpoint).generation = work.generation();
                 (*endpoint).network = work.network();
                 (*endpoint).authorization = authorization(false, v6);
+                self.keep_interface(endpoint);
                 bits::clear(&raw mut (*endpoint).flags, CONNECT_LATE);
             }
         }
@@ -355,9 +356,7 @@ impl Packet {
                 if goes_on {
                     (*endpoint).generation = work.generation();
                     (*endpoint).network = work.network();
-                    if self.inbound {
-                        (*endpoint).arrival = (*self.context).ifindex;
-                    }
+                    self.keep_interface(endpoint);
                 } else {
                     bits::set(&raw mut (*endpoint).flags, FLOW_REFUSED);
                 }

@@ -213,7 +213,7 @@ impl Operation {
                 (*endpoint).authorization = authorized;
                 // its SYN may have been permitted by filters, or by way of an interface, that have changed since
                 (*endpoint).generation = if flows::changed_lately(authorized) { 0 } else { work.generation() };
-                (*endpoint).arrival = 0;
+                ((*endpoint).arrival, (*endpoint).departure) = (0, 0);
                 (*endpoint).network = work.network().wrapping_sub(flows::network_changed_lately() as u32);
             }
             bits::set(&raw mut (*endpoint).flags, ESTABLISHED);

@@ -162,6 +162,7 @@ fn perform(line: &str) -> io::Result<()> {
             stream.read_exact(&mut [0; 5])
         }),
         // of the connection that is held last: five bytes out
+        "bind-to-device" => last(|descriptor| odd::bind_to_device(descriptor, words[1])),
         "say" => last(|descriptor| TcpStream::from(descriptor.try_clone()?).write_all(b"hello")),
         // five bytes in, within a second
         "hear" => last(|descriptor| {

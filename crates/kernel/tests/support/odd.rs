@@ -64,6 +64,16 @@ fn set(socket: &OwnedFd, level: i32, option: i32) -> io::Result<()> {
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), 4) })
 }
 
+/// Lets a socket speak through one device alone.
+pub fn bind_to_device(socket: &OwnedFd, name: &str) -> io::Result<()> {
+    let length = name.len() as libc::socklen_t;
+    // SAFETY: so many bytes of a name that is borrowed.
+    let result = unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_BINDTODEVICE, name.as_ptr().cast(), length)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Leaves as little room for what comes as a socket can have.
 pub fn narrow(socket: &UdpSocket) -> io::Result<()> {
     set(&socket.try_clone()?.into(), libc::SOL_SOCKET, libc::SO_RCVBUF)
