@@ -5,11 +5,10 @@ mod common;
 
 use common::{
     Folder, lines,
-    live::{Server, blocking, events, run, status, text},
+    live::{Groups, Server, blocking, events, left_of, run, status, text},
 };
 use std::{
     fs,
-    path::PathBuf,
     process::{Command, Stdio},
     thread,
     time::Duration,
@@ -51,13 +50,7 @@ fn when_wfp_is_killed_everything_stays_filtered() {
     assert_eq!((refused.reached(), served.reached()), (0, 1));
     // the next run clears up: the group of the killed one and what was pinned for it are gone
     let name = format!("run-{}-", child.id());
-    let left = || {
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        let points = mounts.lines().filter(|line| line.contains(" cgroup2 ") || line.contains(" bpf "));
-        let points: Vec<&str> = points.filter_map(|line| line.split(' ').nth(1)).collect();
-        let find = Command::new("find").args(points).args(["-maxdepth", "3", "-name", &format!("{name}*")]).output();
-        String::from_utf8(find.unwrap().stdout).unwrap()
-    };
+    let left = || left_of(&name);
     // while the command goes on: afterwards any run clears up, one of another test too
     assert!(left().lines().count() >= 2, "a group and pins: {:?}", left());
     fs::write(&end, "").unwrap();
@@ -136,48 +129,6 @@ fn a_disk_that_fills_up_under_the_events() {
     assert!(asked.peek().is_some() && asked.all(|event| event["action"] == "block"));
 }
 
-/// A folder for control groups, directly below a cgroup v2 mount.
-struct Groups(PathBuf);
-
-impl Groups {
-    fn new(name: &str) -> Self {
-        let mounts = fs::read_to_string("/proc/mounts").unwrap();
-        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let mount = mounts.find(|mount| mount[2] == "cgroup2").unwrap()[1].to_owned();
-        Self(PathBuf::from(mount).join(format!("wfp-test-{name}-{}", std::process::id())))
-    }
-
-    fn wfp(&self, arguments: &[&str]) -> Command {
-        let mut wfp = Command::new(env!("CARGO_BIN_EXE_wfp"));
-        wfp.arg("run").args(arguments).env("OPENWFP_CGROUP_PARENT", &self.0);
-        wfp
-    }
-
-    /// The groups of runs that stand now.
-    fn runs(&self) -> Vec<PathBuf> {
-        fs::read_dir(&self.0)
-            .map_or(vec![], |all| all.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
-    }
-}
-
-impl Drop for Groups {
-    fn drop(&mut self) {
-        for run in self.runs() {
-            let _ = fs::remove_dir(run);
-        }
-        // what a test has moved into the folder itself goes on there, and holds it
-        let _ = fs::write(self.0.join("cgroup.kill"), "1");
-        for _ in 0..200 {
-            match fs::remove_dir(&self.0) {
-                Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
-                    thread::sleep(Duration::from_millis(10));
-                }
-                _ => break,
-            }
-        }
-    }
-}
-
 #[test]
 fn a_folder_for_groups_that_is_not_there() {
     needs!("touch");
@@ -185,7 +136,7 @@ fn a_folder_for_groups_that_is_not_there() {
     folder.open_to_all();
     let groups = Groups::new("gone");
     let ran = folder.path("ran");
-    let below = groups.0.join("gone/below");
+    let below = groups.path().join("gone/below");
     let output = groups.wfp(&["--", "touch", &ran]).env("OPENWFP_CGROUP_PARENT", &below).output().unwrap();
     assert_eq!(status(&output), 125, "{}", text(&output));
     assert!(text(&output).contains(below.to_str().unwrap()), "{}", text(&output));
@@ -200,7 +151,7 @@ fn a_group_that_is_removed_while_the_programs_are_loaded() {
     let folder = Folder::new("removed");
     folder.open_to_all();
     let groups = Groups::new("removed");
-    fs::create_dir(&groups.0).unwrap();
+    groups.make();
     let ran = folder.path("ran");
     let child = groups.wfp(&["--", "touch", &ran]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let removed = (0..200_000).any(|_| groups.runs().iter().any(|run| fs::remove_dir(run).is_ok()));
@@ -223,7 +174,7 @@ fn a_group_that_is_removed_under_the_command() {
     let folder = Folder::new("under");
     folder.open_to_all();
     let groups = Groups::new("under");
-    fs::create_dir(&groups.0).unwrap();
+    groups.make();
     let (ready, after) = (folder.path("ready"), ["command", "child", "daemon"].map(|name| folder.path(name)));
     let [command, child, daemon] = &after;
     let script = format!(
@@ -235,7 +186,7 @@ fn a_group_that_is_removed_under_the_command() {
         thread::sleep(Duration::from_millis(10));
     }
     let run = groups.runs().pop().unwrap();
-    let outside = groups.0.join("cgroup.procs");
+    let outside = groups.path().join("cgroup.procs");
     let removed = (0..100).any(|_| {
         let processes = fs::read_to_string(run.join("cgroup.procs")).unwrap();
         processes.lines().for_each(|process| drop(fs::write(&outside, process)));
@@ -271,7 +222,7 @@ fn a_run_whose_groups_stand_elsewhere_leaves_other_runs_filtered() {
         thread::sleep(Duration::from_millis(10));
     }
     let groups = Groups::new("elsewhere");
-    fs::create_dir(&groups.0).unwrap();
+    groups.make();
     let output = groups.wfp(&["--", "true"]).output().unwrap();
     assert_eq!(status(&output), 0, "{}", text(&output));
     fs::write(&go, "").unwrap();

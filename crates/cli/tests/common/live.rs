@@ -8,6 +8,7 @@ use std::{
     fs,
     io::{self, Read, Write},
     net::{Ipv4Addr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
     process::{Command, Output},
     sync::{
         Arc,
@@ -117,4 +118,64 @@ pub fn program(name: &str) -> String {
     let script = format!("readlink -f \"$(command -v {name})\"");
     let output = Command::new("sh").args(["-c", &script]).output().unwrap();
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// A folder for control groups, directly below a cgroup v2 mount. What goes on in it ends with the test.
+pub struct Groups(PathBuf);
+
+impl Groups {
+    /// A folder that is not made yet.
+    pub fn new(name: &str) -> Self {
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let mut mounts = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let mount = mounts.find(|mount| mount[2] == "cgroup2").unwrap()[1].to_owned();
+        Self(PathBuf::from(mount).join(format!("wfp-test-{name}-{}", std::process::id())))
+    }
+
+    pub fn make(&self) {
+        fs::create_dir(&self.0).unwrap();
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// `wfp run` whose groups stand in this folder.
+    pub fn wfp(&self, arguments: &[&str]) -> Command {
+        let mut wfp = Command::new(env!("CARGO_BIN_EXE_wfp"));
+        wfp.arg("run").args(arguments).env("OPENWFP_CGROUP_PARENT", &self.0);
+        wfp
+    }
+
+    /// The groups of runs that stand now.
+    pub fn runs(&self) -> Vec<PathBuf> {
+        fs::read_dir(&self.0)
+            .map_or(vec![], |all| all.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect())
+    }
+}
+
+impl Drop for Groups {
+    fn drop(&mut self) {
+        // also what a test has moved into the folder itself, or left in a group when it failed
+        let _ = fs::write(self.0.join("cgroup.kill"), "1");
+        for folder in self.runs().iter().chain([&self.0]) {
+            for _ in 0..200 {
+                match fs::remove_dir(folder) {
+                    Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                        thread::sleep(Duration::from_millis(10));
+                    }
+                    _ => break,
+                }
+            }
+        }
+    }
+}
+
+/// The group of a run and what is pinned for it, one path a line: what there is whose name begins so.
+pub fn left_of(run: &str) -> String {
+    let mounts = fs::read_to_string("/proc/mounts").unwrap();
+    let points = mounts.lines().filter(|line| line.contains(" cgroup2 ") || line.contains(" bpf "));
+    let points: Vec<&str> = points.filter_map(|line| line.split(' ').nth(1)).collect();
+    let find = Command::new("find").args(points).args(["-maxdepth", "3", "-name", &format!("{run}*")]).output();
+    String::from_utf8(find.unwrap().stdout).unwrap()
 }
