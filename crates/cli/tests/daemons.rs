@@ -24,6 +24,12 @@ except OSError as error:
  sys.exit(error.errno or 98)
 ";
 
+/// Peers enough for more events than there is room for, when nobody reads them.
+const MANY: &str = "import socket
+s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)
+for peer in range(40000): s.sendto(b'x',(f'127.9.{peer>>8}.{peer&255}',9))
+";
+
 /// Waits until a file is there, or the folder of the test is not any more.
 const WAIT: &str = "wait_for() { while [ -d \"${1%/*}\" ] && [ ! -e \"$1\" ]; do sleep 0.05; done; }";
 
@@ -51,7 +57,7 @@ fn a_daemon_and_what_it_executes_later_stay_filtered() {
         ports[0], ports[1], ports[2], ports[2]
     );
     let policy = folder.file("policy.toml", &policy);
-    let client = folder.file("client.py", CLIENT);
+    let (client, many) = (folder.file("client.py", CLIENT), folder.file("many.py", MANY));
     let [go, end, ready, answers, log] =
         ["go", "end", "ready", "answers", "events.jsonl"].map(|name| folder.path(name));
     let connects = folder.file(
@@ -64,12 +70,12 @@ fn a_daemon_and_what_it_executes_later_stay_filtered() {
             ports[0], ports[1], ports[2]
         ),
     );
-    // what it executes itself, and what another daemon does that it starts
+    // what it executes itself; and what another daemon does that it starts, when the events of the run find no room any more
     let daemon = folder.file(
         "daemon.sh",
         &format!(
             "{WAIT}; touch {ready}; wait_for {go}; sh {connects} {answers}
-            setsid sh -c '(sleep 0.2; exec sh {connects} {answers}.later) &' &
+            setsid sh -c '({PYTHON} {many} && exec sh {connects} {answers}.later) &' &
             wait_for {end}"
         ),
     );
