@@ -12,10 +12,19 @@ const ROOT: &[&str] = &[];
 const USERS: [&[&str]; 2] = [ROOT, NOBODY];
 
 #[test]
-fn nobody_leaves_the_group_and_nobody_detaches_what_filters_it() {
+fn nobody_leaves_the_group_and_nobody_detaches_or_changes_what_filters_it() {
     let Some(world) = World::new("escapes") else { return };
     let through = format!("leave-through-another {}", std::process::id());
-    let attacks = ["leave", &through, "leave-by-birth", "leave-by-new-mount", "detach-by-id", "detach-by-pin"];
+    let attacks = [
+        "leave",
+        &through,
+        "leave-by-birth",
+        "leave-by-new-mount",
+        "detach-by-id",
+        "detach-by-pin",
+        "write-map-by-id",
+        "write-map-by-pin",
+    ];
     for attack in attacks {
         // without the isolation, root does it
         world.receive([FIRST]);

@@ -54,7 +54,7 @@ fn nothing_is_said_before_a_flow_is_established() {
     world.receive(ports.iter().copied());
     let without = world.look_for(world.command(None, &lines), &ports);
     assert!(ports.iter().all(|port| without.reached(*port)), "{without:?}");
-    let seen = world.look(world.command(Some((NOBODY, NOT_ESTABLISHED)), &lines));
+    let seen = world.look_for_long(world.command(Some((NOBODY, NOT_ESTABLISHED)), &lines));
     let through: Vec<_> = attacks.iter().zip(ports).filter(|(_, port)| seen.reached(*port)).collect();
     assert!(through.is_empty(), "{through:?} {seen:?}");
 }

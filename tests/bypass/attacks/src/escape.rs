@@ -13,7 +13,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+const BPF_MAP_LOOKUP_ELEM: i32 = 1;
+const BPF_MAP_UPDATE_ELEM: i32 = 2;
 const BPF_OBJ_GET: i32 = 7;
+const BPF_PROG_GET_FD_BY_ID: i32 = 13;
+const BPF_MAP_GET_FD_BY_ID: i32 = 14;
 const BPF_LINK_GET_FD_BY_ID: i32 = 30;
 const BPF_LINK_GET_NEXT_ID: i32 = 31;
 const BPF_OBJ_GET_INFO_BY_FD: i32 = 15;
@@ -33,6 +37,8 @@ pub fn act(name: &str, target: &Target) -> Option<io::Result<()>> {
         "leave-by-new-mount" => new_mount().and_then(|mount| leave(&mount, target)),
         "detach-by-id" => detach_by_id().and_then(|()| send(target)),
         "detach-by-pin" => detach_by_pin().and_then(|()| send(target)),
+        "write-map-by-id" => write_map_by_id().and_then(|()| send(target)),
+        "write-map-by-pin" => write_map_by_pin().and_then(|()| send(target)),
         "trace" => trace(target),
         "write-memory" => write_memory(target),
         "steal" => steal(target),
@@ -121,10 +127,24 @@ fn detach(link: &OwnedFd) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, &mut [link.as_raw_fd() as u64, 0, 0, 0, 0, 0, 0, 0]).map(drop)
 }
 
-/// Detaches all programs of this process's own group, which it finds by their ids.
-fn detach_by_id() -> io::Result<()> {
+/// A descriptor of what has this id, by the command that gives it.
+fn by_id(command: i32, id: u64) -> io::Result<OwnedFd> {
+    let number = bpf(command, &mut [id, 0, 0, 0, 0, 0, 0, 0])?;
+    // SAFETY: the descriptor is new.
+    Ok(unsafe { OwnedFd::from_raw_fd(number as RawFd) })
+}
+
+/// What the kernel tells of an object; `info` may name memory of the caller's.
+fn about(object: &OwnedFd, info: &mut [u64; 16]) -> io::Result<()> {
+    let length = mem::size_of_val(info) as u64;
+    let mut words = [object.as_raw_fd() as u64 | length << 32, info.as_mut_ptr() as u64, 0, 0, 0, 0, 0, 0];
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut words).map(drop)
+}
+
+/// The links that attach programs to this process's own group, found by their ids, and the ids of the programs.
+fn own_links() -> io::Result<Vec<(OwnedFd, u64)>> {
     let mut id = 0u64;
-    let mut detached = false;
+    let mut links = Vec::new();
     // before anything of the kernel's that is hidden
     loop {
         let mut words = [id, 0, 0, 0, 0, 0, 0, 0];
@@ -134,33 +154,75 @@ fn detach_by_id() -> io::Result<()> {
         };
         // the next number stands in the upper half of the first word
         id = words[0] >> 32;
-        let Ok(number) = bpf(BPF_LINK_GET_FD_BY_ID, &mut [id, 0, 0, 0, 0, 0, 0, 0]) else { continue };
-        // SAFETY: the descriptor is new.
-        let link = unsafe { OwnedFd::from_raw_fd(number as RawFd) };
+        let Ok(link) = by_id(BPF_LINK_GET_FD_BY_ID, id) else { continue };
         let mut info = [0u64; 16];
-        let length = mem::size_of_val(&info) as u64;
-        let mut words = [link.as_raw_fd() as u64 | length << 32, info.as_mut_ptr() as u64, 0, 0, 0, 0, 0, 0];
-        bpf(BPF_OBJ_GET_INFO_BY_FD, &mut words)?;
+        about(&link, &mut info)?;
         // type, id; program; the group: only one's own, since others are other people's
-        let (kind, its_group) = (info[0] as u32, info[2]);
+        let (kind, program, its_group) = (info[0] as u32, info[1] & 0xffff_ffff, info[2]);
         const CGROUP: u32 = 3;
         if kind == CGROUP && its_group == group()?.1 {
-            detach(&link)?;
-            detached = true;
+            links.push((link, program));
         }
     }
-    if detached { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    if links.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(links) }
 }
 
-/// Detaches what is pinned for this process's group.
-fn detach_by_pin() -> io::Result<()> {
+/// Detaches all programs of this process's own group.
+fn detach_by_id() -> io::Result<()> {
+    own_links()?.iter().try_for_each(|(link, _)| detach(link))
+}
+
+/// Makes a dry run of the run: in the map that tells its programs what to do, which one of them is asked for.
+fn write_map_by_id() -> io::Result<()> {
+    let (_, program) = own_links()?.swap_remove(0);
+    let mut maps = [0u32; 64];
+    let mut info = [0u64; 16];
+    // nr_map_ids, behind the user who made it; and where they are to be written
+    (info[6], info[7]) = ((maps.len() as u64) << 32, maps.as_mut_ptr() as u64);
+    about(&by_id(BPF_PROG_GET_FD_BY_ID, program)?, &mut info)?;
+    for id in &maps[..(info[6] >> 32) as usize] {
+        let map = by_id(BPF_MAP_GET_FD_BY_ID, u64::from(*id))?;
+        let mut info = [0u64; 16];
+        about(&map, &mut info)?;
+        // its name comes behind six numbers
+        if info[3].to_ne_bytes() == *b"CONFIG\0\0" {
+            return make_dry_run(&map);
+        }
+    }
+    Err(io::ErrorKind::NotFound.into())
+}
+
+/// The same by the map's pin.
+fn write_map_by_pin() -> io::Result<()> {
+    let pin = pins()?.join("CONFIG");
+    let pin = std::ffi::CString::new(pin.as_os_str().as_encoded_bytes())?;
+    let number = bpf(BPF_OBJ_GET, &mut [pin.as_ptr() as u64, 0, 0, 0, 0, 0, 0, 0])?;
+    // SAFETY: the descriptor is new.
+    make_dry_run(&unsafe { OwnedFd::from_raw_fd(number as RawFd) })
+}
+
+fn make_dry_run(config: &OwnedFd) -> io::Result<()> {
+    let (key, mut value) = (0u32, [0u64; 64]);
+    let words = |value: *mut u64| [config.as_raw_fd() as u64, (&raw const key) as u64, value as u64, 0, 0, 0, 0, 0];
+    bpf(BPF_MAP_LOOKUP_ELEM, &mut words(value.as_mut_ptr()))?;
+    // the flags, of which the lowest lets everything through
+    value[1] |= 1;
+    bpf(BPF_MAP_UPDATE_ELEM, &mut words(value.as_mut_ptr())).map(drop)
+}
+
+/// The folder of what is pinned for this process's group.
+fn pins() -> io::Result<PathBuf> {
     let (path, _) = group()?;
     let name = path.rsplit('/').next().unwrap_or_default();
     let folders =
         ["/sys/fs/bpf/wfp", "/run/wfp/bpf", "/run/wfp/bpf/wfp"].map(|folder| PathBuf::from(folder).join(name));
-    let folder = folders.iter().find(|folder| folder.exists()).ok_or(io::ErrorKind::NotFound)?;
+    folders.into_iter().find(|folder| folder.exists()).ok_or(io::ErrorKind::NotFound.into())
+}
+
+/// Detaches what is pinned for this process's group.
+fn detach_by_pin() -> io::Result<()> {
     let mut detached = false;
-    for pin in fs::read_dir(folder)? {
+    for pin in fs::read_dir(pins()?)? {
         let pin = std::ffi::CString::new(pin?.path().as_os_str().as_encoded_bytes())?;
         let Ok(number) = bpf(BPF_OBJ_GET, &mut [pin.as_ptr() as u64, 0, 0, 0, 0, 0, 0, 0]) else { continue };
         // SAFETY: the descriptor is new.
