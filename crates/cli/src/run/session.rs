@@ -46,6 +46,19 @@ pub(crate) struct Plan<'a> {
 
 /// Is told what happens.
 pub(crate) trait Watcher {
+    /// As far as can be told, nothing is missing; and nothing has been done yet.
+    fn begin(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The programs are attached, and the command comes next: the last moment at which it can be left undone.
+    fn ready(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The command runs.
+    fn started(&mut self) {}
+
     /// An event.
     fn event(&mut self, event: &Event);
 
@@ -104,6 +117,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
         let lines: Vec<String> = missing.iter().map(|missing| format!("  {missing}")).collect();
         bail!("this machine or this user cannot load the filtering programs:\n{}", lines.join("\n"));
     }
+    watcher.begin()?;
     let groups = Groups::find()?;
     // two runs do not make and take away the same folders at once
     let starting = lock()?;
@@ -121,7 +135,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
     }
     let group = groups.create()?;
     let folder = pins.join(group.name());
-    let started = start(plan, &group, &sandbox, &folder);
+    let started = start(plan, &group, &sandbox, &folder, watcher);
     let (mut enforcement, mut child) = match started {
         Ok(started) => started,
         Err(error) => {
@@ -252,6 +266,7 @@ fn start(
     group: &RunGroup,
     sandbox: &Sandbox,
     folder: &Path,
+    watcher: &mut dyn Watcher,
 ) -> Result<(Enforcement, openwfp_sandbox::Child)> {
     let place = Group::open(group.path())?;
     let options = Options {
@@ -270,7 +285,9 @@ fn start(
     let (program, arguments) = plan.command.split_first().context("no command was given")?;
     let held = sandbox.spawn(group, program, arguments, environment(plan.isolation))?;
     enforcement.attach()?;
+    watcher.ready()?;
     let child = held.release()?;
+    watcher.started();
     Ok((enforcement, child))
 }
 

@@ -89,6 +89,25 @@ pub fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_wfp")).arg("run").args(arguments).output().unwrap()
 }
 
+/// `wfp` as a user who has no rights at all. It is a copy, since the user may not be let into the folder of this one.
+pub fn without_rights(folder: &Folder) -> Command {
+    let copy = folder.path("wfp");
+    // by another process: nobody that this one starts meanwhile holds it open, which would keep it from being executed
+    if fs::metadata(&copy).is_err() {
+        assert!(Command::new("cp").args([env!("CARGO_BIN_EXE_wfp"), &copy]).status().unwrap().success());
+    }
+    let mut command = match rustix::process::geteuid().is_root() {
+        true => {
+            let mut command = Command::new("setpriv");
+            command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--bounding-set=-all", &copy]);
+            command
+        }
+        false => Command::new(copy),
+    };
+    command.env("NO_COLOR", "1").current_dir("/");
+    command
+}
+
 #[track_caller]
 pub fn status(output: &Output) -> i32 {
     output.status.code().unwrap_or_else(|| panic!("{output:?}"))
