@@ -69,14 +69,30 @@ pub fn missing() -> Vec<Missing> {
     if let Err(error) = group::hierarchy() {
         all.push(Missing::ControlGroups(error.to_string()));
     }
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let names = missing_capabilities(&status);
+    let names = missing_capabilities(&status());
     if names.is_empty() {
         all.extend(refused());
     } else {
         all.push(Missing::Capabilities { names });
     }
     all
+}
+
+/// Whether the caller obeys the modes of files and folders, as root does too without CAP_DAC_OVERRIDE: then the folders that are
+/// needed must be its own.
+pub fn obeys_modes() -> bool {
+    const DAC_OVERRIDE: u32 = 1;
+    held(&status()) >> DAC_OVERRIDE & 1 == 0
+}
+
+fn status() -> String {
+    fs::read_to_string("/proc/self/status").unwrap_or_default()
+}
+
+/// The bits of the line `CapEff:` of `/proc/self/status`.
+fn held(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Whether a release such as `6.1.0-56-amd64` is older than [`OLDEST_KERNEL`]. An unreadable one is not.
@@ -88,10 +104,8 @@ fn too_old(release: &str) -> bool {
     }
 }
 
-/// From the line `CapEff:` of `/proc/self/status`.
 fn missing_capabilities(status: &str) -> Vec<&'static str> {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let held = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok()).unwrap_or(0);
+    let held = held(status);
     let has = |number: u32| held >> number & 1 == 1;
     // CAP_SYS_ADMIN includes the two that were split from it
     let includes = |number: u32| has(number) || (matches!(number, 38 | 39) && has(21));

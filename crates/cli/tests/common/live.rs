@@ -89,21 +89,37 @@ pub fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_wfp")).arg("run").args(arguments).output().unwrap()
 }
 
-/// `wfp` as a user who has no rights at all. It is a copy, since the user may not be let into the folder of this one.
-pub fn without_rights(folder: &Folder) -> Command {
+/// `nobody`.
+pub const NOBODY: u32 = 65534;
+
+/// A copy of `wfp` in the folder: other users may not be let into the one where it was built.
+pub fn copy(folder: &Folder) -> String {
     let copy = folder.path("wfp");
     // by another process: nobody that this one starts meanwhile holds it open, which would keep it from being executed
     if fs::metadata(&copy).is_err() {
         assert!(Command::new("cp").args([env!("CARGO_BIN_EXE_wfp"), &copy]).status().unwrap().success());
     }
-    let mut command = match rustix::process::geteuid().is_root() {
-        true => {
-            let mut command = Command::new("setpriv");
-            command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "--bounding-set=-all", &copy]);
-            command
-        }
-        false => Command::new(copy),
+    copy
+}
+
+/// Starts `wfp` as `nobody`, with some capabilities (`+bpf,+net_admin`), or none.
+pub fn as_nobody(folder: &Folder, capabilities: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &NOBODY.to_string(), "--regid", &NOBODY.to_string(), "--clear-groups"]);
+    match capabilities {
+        "" => command.arg("--bounding-set=-all"),
+        some => command.args(["--inh-caps", some, "--ambient-caps", some]),
     };
+    command.arg(copy(folder)).env("NO_COLOR", "1").current_dir("/");
+    command
+}
+
+/// Starts `wfp` as a user who has no rights at all.
+pub fn without_rights(folder: &Folder) -> Command {
+    if rustix::process::geteuid().is_root() {
+        return as_nobody(folder, "");
+    }
+    let mut command = Command::new(copy(folder));
     command.env("NO_COLOR", "1").current_dir("/");
     command
 }
