@@ -31,6 +31,7 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io::{self, BufReader, BufWriter, Seek, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -39,6 +40,11 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
     let (policy, callouts) = replay_callouts::load(&args.policy, globals)?;
     let capture = if args.capture == Path::new("-") { PathBuf::from("/dev/stdin") } else { args.capture.clone() };
     let (file, size) = open(&capture)?;
+    if let Some(path) = &args.write
+        && is_same(&file, path)
+    {
+        bail!("--write: {} is the capture itself", path.display());
+    }
     // one that can be read only once is not looked at before
     let mut progress = Progress::new(if size.is_some() { 2 } else { 1 }, globals);
     let before = match size {
@@ -157,6 +163,12 @@ fn open(path: &Path) -> Result<(File, Option<u64>)> {
     }
     let size = found.is_file().then_some(found.len());
     Ok((file, size))
+}
+
+/// Whether a file goes by this name too. To write there would empty it.
+fn is_same(file: &File, path: &Path) -> bool {
+    let (Ok(file), Ok(there)) = (file.metadata(), path.metadata()) else { return false };
+    file.is_file() && (file.dev(), file.ino()) == (there.dev(), there.ino())
 }
 
 fn reader(file: &File) -> Result<CaptureReader<BufReader<&File>>, CaptureError> {

@@ -50,6 +50,20 @@ fn a_refused_connection_is_refused_once_and_its_packets_with_it() {
     assert!(text.contains("1  \"no plain HTTP\" at ALE_AUTH_CONNECT_V4"), "{text}");
 }
 
+#[test]
+fn what_passes_is_not_written_over_the_capture() {
+    let folder = Folder::new("over");
+    let (file, link) = (folder.path("http.pcap"), folder.path("link.pcap"));
+    fs::copy(capture("http.pcap"), &file).unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    for (written, read) in [(&file, &file), (&link, &file), (&file, &link)] {
+        let output = wfp(&["replay", "--write", written, read]);
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stderr(&output).contains(&format!("{written} is the capture itself")), "{}", stderr(&output));
+        assert_eq!(fs::read(&file).unwrap(), fs::read(capture("http.pcap")).unwrap());
+    }
+}
+
 /// Where the local side is given, one reading is enough.
 #[test]
 fn a_capture_from_a_pipe() {
