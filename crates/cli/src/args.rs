@@ -131,7 +131,8 @@ pub(crate) struct RunArgs {
     /// Show events on standard error as they happen (with --json: as JSON Lines)
     #[arg(long)]
     pub trace: bool,
-    /// Write events to a file, as JSON Lines; the last line is a summary
+    /// Write events to a file, as JSON Lines; the last line is a summary. What stood in the file before goes when the command
+    /// runs
     #[arg(long, value_name = "FILE")]
     pub events: Option<PathBuf>,
     /// The layers whose events --trace and --events show, separated by commas; `all`: all that there can be. Absent: the ALE

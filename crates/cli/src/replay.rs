@@ -16,7 +16,7 @@ use openwfp_callout::{CalloutReport, replay::ReplayCallouts};
 use openwfp_engine::{CompiledPolicy, Verdict};
 use openwfp_model::LayerId;
 use openwfp_packet::{
-    capture::CaptureReader,
+    capture::{CaptureError, CaptureReader, Record},
     flow::{Direction, FlowChange, FlowEvent, FlowId, Selector},
     link::LinkType,
     local::{Inference, LocalSide},
@@ -30,7 +30,8 @@ use serde_json::{Value as Json, json};
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, BufReader, BufWriter, Write},
+    io::{self, BufReader, BufWriter, Seek, Write},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -38,7 +39,24 @@ use std::{
 pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
     let (policy, callouts) = replay_callouts::load(&args.policy, globals)?;
     let capture = if args.capture == Path::new("-") { PathBuf::from("/dev/stdin") } else { args.capture.clone() };
-    let before = look_before(&capture, args.local.is_empty())?;
+    let (file, size) = open(&capture)?;
+    if let Some(path) = &args.write
+        && is_same(&file, path)
+    {
+        bail!("--write: {} is the capture itself", path.display());
+    }
+    // one that can be read only once is not looked at before
+    let mut progress = Progress::new(if size.is_some() { 2 } else { 1 }, globals);
+    let before = match size {
+        Some(_) => {
+            progress.pass(size);
+            look_before(&file, args.local.is_empty(), &mut progress)?
+        }
+        None if args.local.is_empty() => {
+            bail!("{} can be read only once: say with --local which side is local", capture.display())
+        }
+        None => Before::default(),
+    };
     let local = match args.local.is_empty() {
         true => LocalSide::Inferred(before.inference.conclude()),
         false => LocalSide::Given(args.local.clone()),
@@ -77,16 +95,12 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
             sequence: 0,
             time: 0,
         };
-        let file = File::open(&capture).with_context(|| format!("cannot read {}", args.capture.display()))?;
-        let size = file.metadata().map_or(0, |data| data.len());
-        let mut progress = Progress::new(size, globals);
-        match CaptureReader::new(BufReader::with_capacity(1 << 20, file)) {
+        progress.pass(size);
+        match reader(&file) {
             Ok(mut reader) => {
-                let mut bytes = 0u64;
-                while let Some(record) = reader.next_record() {
+                while let Some(record) = next(&mut reader, &mut progress) {
                     match record {
                         Ok(record) => {
-                            bytes += record.data.len() as u64 + 16;
                             (judge.packet, judge.packet_time) = (record.frame, record.time);
                             replay.packet(&record, &mut judge);
                         }
@@ -95,7 +109,6 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
                             break;
                         }
                     }
-                    progress.at(bytes);
                     if judge.failed.is_some() {
                         break;
                     }
@@ -140,23 +153,41 @@ struct Before {
     unheard: Unheard,
 }
 
-/// Reads the capture once to see which side is local, and what nobody listened to. A broken one is read as far as it goes. One that can be
-/// read only once needs the local side given.
-fn look_before(path: &Path, infer: bool) -> Result<Before> {
-    let mut before = Before::default();
-    let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let kind = file.metadata().with_context(|| format!("cannot read {}", path.display()))?.file_type();
-    if kind.is_dir() {
+/// Opens a capture. Its size, unless it can be read only once, as what comes through a pipe.
+fn open(path: &Path) -> Result<(File, Option<u64>)> {
+    let cannot_read = || format!("cannot read {}", path.display());
+    let file = File::open(path).with_context(cannot_read)?;
+    let found = file.metadata().with_context(cannot_read)?;
+    if found.is_dir() {
         bail!("{} is a folder, not a capture", path.display());
     }
-    if !kind.is_file() {
-        if infer {
-            bail!("{} can be read only once: say with --local which side is local", path.display());
-        }
-        return Ok(before);
-    }
-    if let Ok(mut reader) = CaptureReader::new(BufReader::with_capacity(1 << 20, file)) {
-        while let Some(Ok(record)) = reader.next_record() {
+    let size = found.is_file().then_some(found.len());
+    Ok((file, size))
+}
+
+/// Whether a file goes by this name too. To write there would empty it.
+fn is_same(file: &File, path: &Path) -> bool {
+    let (Ok(file), Ok(there)) = (file.metadata(), path.metadata()) else { return false };
+    file.is_file() && (file.dev(), file.ino()) == (there.dev(), there.ino())
+}
+
+fn reader(file: &File) -> Result<CaptureReader<BufReader<&File>>, CaptureError> {
+    CaptureReader::new(BufReader::with_capacity(1 << 20, file))
+}
+
+fn next<'a>(
+    reader: &'a mut CaptureReader<BufReader<&File>>,
+    progress: &mut Progress,
+) -> Option<Result<Record<'a>, CaptureError>> {
+    progress.at(reader.position());
+    reader.next_record()
+}
+
+/// Reads a file once to see which side is local, and what nobody listened to. A broken one is read as far as it goes.
+fn look_before(mut file: &File, infer: bool, progress: &mut Progress) -> Result<Before> {
+    let mut before = Before::default();
+    if let Ok(mut reader) = reader(file) {
+        while let Some(Ok(record)) = next(&mut reader, progress) {
             if let Ok(Frame::Ip(packet)) = Packet::parse(record.link_type, record.data) {
                 if infer {
                     before.inference.observe(&packet, record.direction);
@@ -165,6 +196,7 @@ fn look_before(path: &Path, infer: bool) -> Result<Before> {
             }
         }
     }
+    file.rewind().context("cannot read the capture again")?;
     Ok(before)
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use common::{Folder, lines, root, stderr, stdout, succeeds, wfp, wfp_reading};
 use serde_json::Value as Json;
-use std::fs;
+use std::{fs, process::Command};
 
 fn capture(name: &str) -> String {
     root().join("captures").join(name).to_str().unwrap().to_owned()
@@ -48,6 +48,44 @@ fn a_refused_connection_is_refused_once_and_its_packets_with_it() {
     let text = succeeds(&["replay", "-p", &policy, &capture("http.pcap")]);
     assert!(text.starts_with("local: 192.0.2.1 ("), "what was inferred, and why: {text}");
     assert!(text.contains("1  \"no plain HTTP\" at ALE_AUTH_CONNECT_V4"), "{text}");
+}
+
+#[test]
+fn what_passes_is_not_written_over_the_capture() {
+    let folder = Folder::new("over");
+    let (file, link) = (folder.path("http.pcap"), folder.path("link.pcap"));
+    fs::copy(capture("http.pcap"), &file).unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    for (written, read) in [(&file, &file), (&link, &file), (&file, &link)] {
+        let output = wfp(&["replay", "--write", written, read]);
+        assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+        assert!(stderr(&output).contains(&format!("{written} is the capture itself")), "{}", stderr(&output));
+        assert_eq!(fs::read(&file).unwrap(), fs::read(capture("http.pcap")).unwrap());
+    }
+}
+
+/// Where the local side is given, one reading is enough.
+#[test]
+fn a_capture_from_a_pipe() {
+    let folder = Folder::new("pipe");
+    let (file, fifo) = (capture("http.pcap"), folder.path("fifo"));
+    let options = "replay --json --local 192.0.2.1/32";
+    let expected = succeeds(&[&options.split(' ').collect::<Vec<_>>()[..], &[&file]].concat());
+    let wfp = env!("CARGO_BIN_EXE_wfp");
+    for script in [
+        format!("cat {file} | {wfp} {options} -"),
+        // whoever writes into it is not left alone in between
+        format!("mkfifo {fifo}; (set -e; exec >{fifo}; sleep 0.2; cat {file}) & {wfp} {options} {fifo} && wait $!"),
+        format!("{wfp} {options} - <{file}"),
+    ] {
+        let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{script}: {}", stderr(&output));
+        assert_eq!(stdout(&output), expected, "{script}");
+    }
+    let script = format!("cat {file} | {wfp} replay -");
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("say with --local which side is local"), "{}", stderr(&output));
 }
 
 #[test]

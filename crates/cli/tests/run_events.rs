@@ -5,7 +5,7 @@ mod common;
 
 use common::{
     Folder, lines,
-    live::{Server, events, program, run, status, text},
+    live::{NOBODY, Server, events, program, run, status, text},
 };
 use serde_json::Value as Json;
 use std::{
@@ -38,8 +38,6 @@ fn are_all_named(events: &[Json], name: &str, protocol: u8, port: u16) {
     let processes: HashSet<_> = events.iter().map(|event| event["process"]["pid"].as_u64()).collect();
     assert_eq!(processes.len(), 200, "each was a process of its own");
 }
-
-const NOBODY: u32 = 65534;
 
 /// Runs a script as nobody; the path of the events.
 #[track_caller]

@@ -101,6 +101,66 @@ fn exit_statuses_and_dry_run() {
     assert_eq!(events(&log, "ALE_AUTH_CONNECT")[0]["action"], "block", "it says what it would have done");
 }
 
+#[test]
+fn the_events_of_the_last_run_stand_until_the_next_one_runs() {
+    needs!("touch");
+    let folder = Folder::new("before");
+    folder.open_to_all();
+    let (log, ran) = (folder.file("events.jsonl", "of before"), folder.path("ran"));
+    let nowhere = Groups::new("nowhere");
+    let with = |arguments: &[&str]| {
+        let mut wfp = Command::new(env!("CARGO_BIN_EXE_wfp"));
+        wfp.args(["run", "--events", &log]).args(arguments);
+        wfp
+    };
+    let mut without_group = with(&["--", "touch", &ran]);
+    without_group.env("OPENWFP_CGROUP_PARENT", nowhere.path().join("gone/below"));
+    for (mut command, expected) in [
+        // the control group, the user, the descriptors, the command
+        (without_group, 125),
+        (with(&["--user", "no-such-user", "--", "touch", &ran]), 125),
+        (with(&["--keep-fd", "999", "--", "touch", &ran]), 125),
+        (with(&["--", "/nowhere/at-all"]), 127),
+        (with(&["--", "/etc/passwd"]), 126),
+    ] {
+        let output = command.output().unwrap();
+        assert_eq!(status(&output), expected, "{command:?}: {}", text(&output));
+        assert_eq!(fs::read_to_string(&log).unwrap(), "of before", "{command:?}");
+    }
+    assert!(fs::metadata(&ran).is_err(), "nothing was executed");
+    assert_eq!(status(&with(&["--", "touch", &ran]).output().unwrap()), 0);
+    let told = lines(&fs::read_to_string(&log).unwrap());
+    assert_eq!(told.last().unwrap()["kind"], "summary", "nothing is left of what stood there");
+}
+
+/// What cannot be written to at all is told before the command runs.
+#[test]
+fn a_file_of_events_that_cannot_be_had() {
+    needs!("unshare", "mount", "touch");
+    let folder = Folder::new("no-file");
+    folder.open_to_all();
+    let (disk, ran, above) = (folder.path("disk"), folder.path("ran"), folder.path("."));
+    let (on_disk, below) = (folder.path("disk/events.jsonl"), folder.path("nowhere/events.jsonl"));
+    fs::create_dir(&disk).unwrap();
+    let wfp = env!("CARGO_BIN_EXE_wfp");
+    let full = "-o nr_inodes=1";
+    for (mount, log, cause) in [
+        ("", &above, "Is a directory"),
+        ("", &below, "No such file"),
+        ("-o ro", &on_disk, "Read-only file system"),
+        (full, &on_disk, "No space left"),
+    ] {
+        let mount = if mount.is_empty() { String::new() } else { format!("mount -t tmpfs {mount} disk {disk} && ") };
+        let script = format!("{mount}exec {wfp} run --events {log} -- touch {ran}");
+        let output = Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+        assert_eq!(status(&output), 125, "{log}: {}", text(&output));
+        for expected in [&format!("cannot write events to {log}"), cause] {
+            assert!(text(&output).contains(expected), "{expected} is missing in {}", text(&output));
+        }
+        assert!(fs::metadata(&ran).is_err(), "{log}: nothing was executed");
+    }
+}
+
 /// A full disk: the events that found room stand, whole; the run says that not all did; and the policy is enforced all along.
 #[test]
 fn a_disk_that_fills_up_under_the_events() {

@@ -26,8 +26,10 @@ use std::{
 // Numbers of `enum bpf_cmd`, `bpf_prog_type` and `bpf_attach_type`.
 const PROG_LOAD: libc::c_long = 5;
 const OBJ_PIN: libc::c_long = 6;
+const PROG_QUERY: libc::c_long = 16;
 const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
 const LINK_CREATE: libc::c_long = 28;
+const CGROUP_INET_EGRESS: u32 = 1;
 const CGROUP_SOCK_ADDR: u32 = 18;
 const TRACING: u32 = 26;
 const MODIFY_RETURN: u32 = 26;
@@ -112,6 +114,23 @@ struct LinkCreate {
     flags: u32,
 }
 
+/// `union bpf_attr` for `BPF_PROG_QUERY`. Kernels write into it, the newer ones up to its end, whatever length they are told.
+#[repr(C)]
+#[derive(Default)]
+struct ProgQuery {
+    target: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    programs: u64,
+    count: u32,
+    zero: u32,
+    program_flags: u64,
+    links: u64,
+    link_flags: u64,
+    revision: u64,
+}
+
 /// Calls `bpf()`.
 ///
 /// # Safety
@@ -126,6 +145,15 @@ fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
     let number = RawFd::try_from(result).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     // SAFETY: the kernel has just made it for this process.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Asks which programs see the packets that leave a group; an error where that cannot be asked.
+pub(crate) fn query(group: &File) -> io::Result<()> {
+    let mut attributes =
+        ProgQuery { target: group.as_raw_fd().unsigned_abs(), attach_type: CGROUP_INET_EGRESS, ..ProgQuery::default() };
+    // SAFETY: the kernel reads and writes the structure, which points nowhere and is as long as the longest that it knows.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, PROG_QUERY, &raw mut attributes, size_of::<ProgQuery>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A loaded program.
@@ -258,5 +286,7 @@ mod tests {
         assert_eq!(std::mem::offset_of!(ProgLoad, attach_to), 108);
         assert_eq!(std::mem::offset_of!(RawTracepointOpen, program), 8);
         assert_eq!(std::mem::offset_of!(ObjPin, descriptor), 8);
+        assert_eq!(std::mem::offset_of!(ProgQuery, count), 24);
+        assert_eq!(std::mem::offset_of!(ProgQuery, revision), 56);
     }
 }

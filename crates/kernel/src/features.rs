@@ -1,7 +1,11 @@
 //! What this machine or this user lacks, said before anything is tried.
 
-use crate::{btf, grace::smallest_map, group};
-use std::{fs, path::Path};
+use crate::{attach, btf, grace::smallest_map, group};
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
 use thiserror::Error;
 
 /// The oldest kernel that is known to work. (`bpf_loop` came with 5.17 and `bpf_set_retval` with 5.18, but nothing older
@@ -35,6 +39,9 @@ pub enum Missing {
     /// The kernel has no BPF system call.
     #[error("this kernel has no bpf system call: it must be built with CONFIG_BPF_SYSCALL")]
     NoBpf,
+    /// The kernel has no programs of control groups.
+    #[error("this kernel runs no programs for control groups: it must be built with CONFIG_CGROUP_BPF")]
+    NoGroupPrograms,
     /// The system call is refused although the capabilities are there.
     #[error("the bpf system call is refused{}", reason(.lockdown))]
     Refused {
@@ -66,17 +73,38 @@ pub fn missing() -> Vec<Missing> {
     if !Path::new(btf::VMLINUX).exists() {
         all.push(Missing::Btf);
     }
-    if let Err(error) = group::hierarchy() {
+    let hierarchy = group::hierarchy();
+    if let Err(error) = &hierarchy {
         all.push(Missing::ControlGroups(error.to_string()));
     }
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let names = missing_capabilities(&status);
+    let names = missing_capabilities(&status());
     if names.is_empty() {
-        all.extend(refused());
+        let no_group_programs = || {
+            let asked = File::open(hierarchy.ok()?).and_then(|group| attach::query(&group));
+            is_unknown(&asked).then_some(Missing::NoGroupPrograms)
+        };
+        all.extend(refused().or_else(no_group_programs));
     } else {
         all.push(Missing::Capabilities { names });
     }
     all
+}
+
+/// Whether the caller obeys the modes of files and folders, as root does too without CAP_DAC_OVERRIDE: then the folders that are
+/// needed must be its own.
+pub fn obeys_modes() -> bool {
+    const DAC_OVERRIDE: u32 = 1;
+    held(&status()) >> DAC_OVERRIDE & 1 == 0
+}
+
+fn status() -> String {
+    fs::read_to_string("/proc/self/status").unwrap_or_default()
+}
+
+/// The bits of the line `CapEff:` of `/proc/self/status`.
+fn held(status: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok()).unwrap_or(0)
 }
 
 /// Whether a release such as `6.1.0-56-amd64` is older than [`OLDEST_KERNEL`]. An unreadable one is not.
@@ -88,10 +116,8 @@ fn too_old(release: &str) -> bool {
     }
 }
 
-/// From the line `CapEff:` of `/proc/self/status`.
 fn missing_capabilities(status: &str) -> Vec<&'static str> {
-    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let held = line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok()).unwrap_or(0);
+    let held = held(status);
     let has = |number: u32| held >> number & 1 == 1;
     // CAP_SYS_ADMIN includes the two that were split from it
     let includes = |number: u32| has(number) || (matches!(number, 38 | 39) && has(21));
@@ -111,9 +137,37 @@ fn refused() -> Option<Missing> {
     }
 }
 
+/// Whether a kernel that was asked which programs a group has knows of no such programs. One that does says EBADF of what is no
+/// group, and EPERM of who may not ask.
+fn is_unknown(asked: &io::Result<()>) -> bool {
+    asked.as_ref().is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_kernel_without_programs_of_groups_is_told_by_its_answer() {
+        assert!(is_unknown(&Err(io::Error::from_raw_os_error(libc::EINVAL))));
+        assert!(!is_unknown(&Ok(())));
+        for errno in [libc::EBADF, libc::EPERM, libc::EACCES, libc::ENOSYS, libc::ENOENT, libc::ENOMEM] {
+            assert!(!is_unknown(&Err(io::Error::from_raw_os_error(errno))), "{errno}");
+        }
+        let text = Missing::NoGroupPrograms.to_string();
+        assert!(text.contains("CONFIG_CGROUP_BPF"), "{text}");
+    }
+
+    #[test]
+    fn this_kernel_says_which_programs_a_group_has() {
+        if let Some(first) = missing().first() {
+            return crate::skips::skipped(first);
+        }
+        let group = File::open(group::hierarchy().unwrap()).unwrap();
+        attach::query(&group).unwrap();
+        let folder = File::open("/proc").unwrap();
+        assert_eq!(attach::query(&folder).unwrap_err().raw_os_error(), Some(libc::EBADF), "it is no group");
+    }
 
     #[test]
     fn kernels_are_told_apart_by_number() {

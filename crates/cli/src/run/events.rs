@@ -1,21 +1,19 @@
 //! The events of a run, for people on standard error and for programs in a file.
 
-use super::Ended;
+use super::{Ended, file::EventFile};
 use crate::{
     json,
     output::{Globals, Paint, complain},
     run::session::Watcher,
 };
-use anyhow::{Context, Result};
+use anyhow::Result;
 use openwfp_engine::{CompiledPolicy, words};
 use openwfp_kernel::events::{EndOfFlow, Event, EventKind};
 use openwfp_model::{FieldId, LayerId};
 use serde_json::{Value as Json, json};
 use std::{
     collections::{BTreeMap, HashSet},
-    fs::File,
-    io::{BufWriter, Write},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -25,8 +23,7 @@ pub(super) struct Recorder {
     /// The policy that holds, and before it the last one, whose events may still come.
     policies: Vec<Arc<CompiledPolicy>>,
     trace: Option<Trace>,
-    file: Option<(PathBuf, BufWriter<File>)>,
-    failed: Option<std::io::Error>,
+    file: Option<EventFile>,
     /// The flows that are established.
     flows: HashSet<u64>,
     /// How many there have been.
@@ -85,25 +82,18 @@ impl Sequence {
 }
 
 impl Recorder {
-    pub fn new(policy: Arc<CompiledPolicy>, trace: bool, path: Option<&Path>, globals: Globals) -> Result<Self> {
-        let file = match path {
-            Some(path) => {
-                let file = File::create(path).with_context(|| format!("cannot write events to {}", path.display()))?;
-                Some((path.to_path_buf(), BufWriter::new(file)))
-            }
-            None => None,
-        };
+    /// For a run that begins with this policy. The file is not looked at before [`Watcher::begin`] is called.
+    pub fn new(policy: Arc<CompiledPolicy>, trace: bool, path: Option<&Path>, globals: Globals) -> Self {
         let trace = trace.then(|| if globals.json { Trace::Json } else { Trace::Text(globals.paint_error()) });
-        Ok(Self {
+        Self {
             policies: vec![policy],
             trace,
-            file,
-            failed: None,
+            file: path.map(EventFile::new),
             flows: HashSet::new(),
             flows_made: 0,
             sequences: BTreeMap::new(),
             lost: 0,
-        })
+        }
     }
 
     /// Whether anybody takes lines of JSON.
@@ -116,10 +106,8 @@ impl Recorder {
         if let Some(Trace::Json) = self.trace {
             complain(format_args!("{line}"));
         }
-        if let (Some((_, file)), None) = (&mut self.file, &self.failed)
-            && let Err(error) = writeln!(file, "{line}")
-        {
-            self.failed = Some(error);
+        if let Some(file) = &mut self.file {
+            file.line(line);
         }
     }
 
@@ -156,9 +144,7 @@ impl Recorder {
             let (permitted, blocked) = (ended.permitted, ended.blocked);
             complain(format_args!("{} {permitted} permitted, {blocked} blocked{lost}", paint.dim("wfp:")));
         }
-        let Some((path, mut file)) = self.file else { return Ok(()) };
-        let result = self.failed.map_or_else(|| file.flush(), Err);
-        result.with_context(|| format!("not all events could be written to {}", path.display()))
+        self.file.map_or(Ok(()), EventFile::end)
     }
 
     /// The policy that has decided an event. (One of a generation that nobody knows was closed, and names no filter.)
@@ -278,6 +264,20 @@ impl Recorder {
 }
 
 impl Watcher for Recorder {
+    fn begin(&mut self) -> Result<()> {
+        self.file.as_mut().map_or(Ok(()), EventFile::open)
+    }
+
+    fn ready(&mut self) -> Result<()> {
+        self.file.as_mut().map_or(Ok(()), EventFile::make)
+    }
+
+    fn started(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.empty();
+        }
+    }
+
     fn event(&mut self, event: &Event) {
         if let Some(sequence) = event.sequence {
             self.sequences.entry(event.cpu).or_default().see(sequence);
@@ -318,10 +318,8 @@ impl Watcher for Recorder {
     /// What has come so far can be read by others now.
     fn looked(&mut self) {
         self.report_lost(PATIENCE);
-        if let (Some((_, file)), None) = (&mut self.file, &self.failed)
-            && let Err(error) = file.flush()
-        {
-            self.failed = Some(error);
+        if let Some(file) = &mut self.file {
+            file.flush();
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `wfp run`: a command under policies.
 
 mod events;
+mod file;
 mod files;
 mod reload;
 mod session;
@@ -61,9 +62,8 @@ fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
     if matches!(unix, UnixSockets::Paths(_)) {
         isolation.private_sockets = Some(PRIVATE_FOLDER.into());
     }
-    // before the file of events is made anew
     let recorded = recorded(args, &policy)?;
-    let mut recorder = Recorder::new(policy.clone(), args.trace, args.events.as_deref(), globals)?;
+    let mut recorder = Recorder::new(policy.clone(), args.trace, args.events.as_deref(), globals);
     let notice = |text: &str| globals.notice(text);
     let plan = Plan {
         policy: &policy,

@@ -18,10 +18,12 @@ use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, RunUser, Sandbox, en
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fs::FlockOperation,
+    io::Errno,
 };
 use std::{
     ffi::OsString,
     fs::{self, File},
+    io,
     os::fd::BorrowedFd,
     path::Path,
     sync::Arc,
@@ -46,6 +48,19 @@ pub(crate) struct Plan<'a> {
 
 /// Is told what happens.
 pub(crate) trait Watcher {
+    /// As far as can be told, nothing is missing; and nothing has been done yet.
+    fn begin(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The programs are attached, and the command comes next: the last moment at which it can be left undone.
+    fn ready(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The command runs.
+    fn started(&mut self) {}
+
     /// An event.
     fn event(&mut self, event: &Event);
 
@@ -104,10 +119,12 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
         let lines: Vec<String> = missing.iter().map(|missing| format!("  {missing}")).collect();
         bail!("this machine or this user cannot load the filtering programs:\n{}", lines.join("\n"));
     }
+    watcher.begin()?;
     let groups = Groups::find()?;
     // two runs do not make and take away the same folders at once
-    let starting = lock()?;
-    let pins = bpffs::folder().context("cannot make a folder in a BPF file system for what outlives this process")?;
+    let starting = with_right(lock())?;
+    let pins = bpffs::folder().context("cannot make a folder in a BPF file system for what outlives this process");
+    let pins = with_right(pins)?;
     remove_ended(&groups, &pins, plan.notice);
     let sandbox = Sandbox::new(plan.isolation)?;
     for shortfall in sandbox.shortfalls() {
@@ -119,9 +136,9 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
     if let Some(source) = &mut source {
         source.runs_as(plan.isolation.enabled.then(|| sandbox.user()));
     }
-    let group = groups.create()?;
+    let group = with_right(groups.create())?;
     let folder = pins.join(group.name());
-    let started = start(plan, &group, &sandbox, &folder);
+    let started = start(plan, &group, &sandbox, &folder, watcher);
     let (mut enforcement, mut child) = match started {
         Ok(started) => started,
         Err(error) => {
@@ -188,7 +205,7 @@ fn watch(
         ready.extend(watched.map(|descriptor| PollFd::from_borrowed_fd(descriptor, PollFlags::IN)));
         let limit = rustix::event::Timespec::try_from(LOOK_AGAIN).ok();
         match poll(&mut ready, limit.as_ref()) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(anyhow!("cannot wait for the command: {errno}")),
         }
         let asked = child.hand_on_signals()?;
@@ -252,6 +269,7 @@ fn start(
     group: &RunGroup,
     sandbox: &Sandbox,
     folder: &Path,
+    watcher: &mut dyn Watcher,
 ) -> Result<(Enforcement, openwfp_sandbox::Child)> {
     let place = Group::open(group.path())?;
     let options = Options {
@@ -270,7 +288,9 @@ fn start(
     let (program, arguments) = plan.command.split_first().context("no command was given")?;
     let held = sandbox.spawn(group, program, arguments, environment(plan.isolation))?;
     enforcement.attach()?;
+    watcher.ready()?;
     let child = held.release()?;
+    watcher.started();
     Ok((enforcement, child))
 }
 
@@ -303,6 +323,21 @@ fn leave(enforcement: Enforcement, group: RunGroup, notice: &dyn Fn(&str)) -> Re
     group.remove()?;
     bpffs::release().context("cannot release the BPF file system")?;
     Ok(())
+}
+
+/// Names the capability, where a folder is closed to the caller for want of one.
+fn with_right<T, E: Into<anyhow::Error>>(result: Result<T, E>) -> Result<T> {
+    result.map_err(|error| {
+        let error = error.into();
+        let closed = error.chain().any(|cause| {
+            let errno = cause.downcast_ref().and_then(io::Error::raw_os_error);
+            errno == Some(Errno::ACCESS.raw_os_error())
+        });
+        match closed && features::obeys_modes() {
+            true => error.context("missing CAP_DAC_OVERRIDE, or a folder that is the caller's own"),
+            false => error,
+        }
+    })
 }
 
 /// Holds the lock under which runs start and end, until it is dropped.

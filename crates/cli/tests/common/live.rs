@@ -89,6 +89,41 @@ pub fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_wfp")).arg("run").args(arguments).output().unwrap()
 }
 
+/// `nobody`.
+pub const NOBODY: u32 = 65534;
+
+/// A copy of `wfp` in the folder: other users may not be let into the one where it was built.
+pub fn copy(folder: &Folder) -> String {
+    let copy = folder.path("wfp");
+    // by another process: nobody that this one starts meanwhile holds it open, which would keep it from being executed
+    if fs::metadata(&copy).is_err() {
+        assert!(Command::new("cp").args([env!("CARGO_BIN_EXE_wfp"), &copy]).status().unwrap().success());
+    }
+    copy
+}
+
+/// Starts `wfp` as `nobody`, with some capabilities (`+bpf,+net_admin`), or none.
+pub fn as_nobody(folder: &Folder, capabilities: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", &NOBODY.to_string(), "--regid", &NOBODY.to_string(), "--clear-groups"]);
+    match capabilities {
+        "" => command.arg("--bounding-set=-all"),
+        some => command.args(["--inh-caps", some, "--ambient-caps", some]),
+    };
+    command.arg(copy(folder)).env("NO_COLOR", "1").current_dir("/");
+    command
+}
+
+/// Starts `wfp` as a user who has no rights at all.
+pub fn without_rights(folder: &Folder) -> Command {
+    if rustix::process::geteuid().is_root() {
+        return as_nobody(folder, "");
+    }
+    let mut command = Command::new(copy(folder));
+    command.env("NO_COLOR", "1").current_dir("/");
+    command
+}
+
 #[track_caller]
 pub fn status(output: &Output) -> i32 {
     output.status.code().unwrap_or_else(|| panic!("{output:?}"))
