@@ -21,11 +21,10 @@ impl Enforcement {
     }
 
     /// The same for the last time: whatever was read is told.
-    pub fn last_events(&mut self, each: impl FnMut(Event)) {
-        self.read_events();
-        let mut told = self.events.told();
-        told.extend(self.events.rest());
-        self.tell(told, each);
+    pub fn last_events(&mut self, mut each: impl FnMut(Event)) {
+        self.events(&mut each);
+        let rest = self.events.rest();
+        self.tell(rest, each);
     }
 
     fn read_events(&mut self) {
