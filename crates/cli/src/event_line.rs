@@ -30,7 +30,7 @@ pub(crate) enum Other {
 /// The kind of the lines that are explained.
 const CLASSIFY: &str = "classify";
 /// The kinds of the other lines of logs. (The classification at ALE_FLOW_ESTABLISHED stands before its flow's line.)
-const OTHERS: [&str; 7] = ["callout", "dns", "flow-deleted", "flow-established", "lost", "policy", "summary"];
+const OTHERS: [&str; 8] = ["callout", "closed", "dns", "flow-deleted", "flow-established", "lost", "policy", "summary"];
 
 impl Other {
     /// The kind of a line, where it is not that of events.

@@ -223,6 +223,7 @@ fn of_a_log_the_events_of_the_layer_are_explained() {
         "{\"kind\":\"flow-deleted\",\"flow\":1,\"reason\":\"closed\"}\n",
         // as replay writes it
         "{\"kind\":\"flow-deleted\",\"flow\":2,\"values\":{\"DIRECTION\":0}}\n",
+        "{\"kind\":\"closed\",\"cpu\":0,\"seq\":4}\n",
         "{\"kind\":\"policy\",\"generation\":2,\"filters\":3}\n",
         "{\"kind\":\"lost\",\"count\":3,\"cpu\":0,\"seq\":[1,3]}\n",
         &event("classify", "ALE_AUTH_CONNECT_V4"),
@@ -233,7 +234,7 @@ fn of_a_log_the_events_of_the_layer_are_explained() {
     let output = wfp(&["explain", "-p", &policy, "ALE_AUTH_CONNECT_V4", "--brief", "--from", &file]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(lines(&stdout(&output)).len(), 2);
-    let expected = "wfp: 2 events classified; 8 lines passed over: 2 of other layers, 2 flow-deleted, 1 flow-established, \
+    let expected = "wfp: 2 events classified; 9 lines passed over: 2 of other layers, 1 closed, 2 flow-deleted, 1 flow-established, \
                     1 lost, 1 policy, 1 summary\n";
     assert_eq!(stderr(&output), expected);
     let family = lines(&succeeds(&["explain", "-q", "-p", &policy, "ALE_AUTH_CONNECT", "--from", &file]));

@@ -108,7 +108,7 @@ impl State {
         let Some(entry) = image.cell(1 + layer as u32) else {
             return self.close(Reason::LookupFailed);
         };
-        if entry.kind() != kind::LAYER {
+        if entry.kind() != kind::LAYER || entry.sublayers() as usize > MAX_SUBLAYERS {
             return self.close(Reason::BadCell);
         }
         self.at = entry.a;
@@ -273,7 +273,12 @@ where
         kind::NOTHING => state.next_tree(),
         kind::RANGE | kind::MASK | kind::ANY | kind::STATE | kind::ALWAYS => {
             let rank = cell.c;
-            let sublayer = (rank >> RANK_SUBLAYER_SHIFT) as usize % MAX_SUBLAYERS;
+            let sublayer = rank >> RANK_SUBLAYER_SHIFT;
+            // what stands in `best` of no sublayer of the layer is left from another walk
+            if sublayer >= state.sublayers {
+                return state.close(Reason::BadCell);
+            }
+            let sublayer = sublayer as usize % MAX_SUBLAYERS;
             let mut distance = cell.on_failure();
             if rank > state.floor && rank < state.best[sublayer] {
                 let matched = matches(cell, value);

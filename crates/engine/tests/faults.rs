@@ -8,7 +8,8 @@ mod oracle;
 mod random;
 
 use openwfp_engine::{
-    Action, Cell, Image, MAX_STEPS, Reason, Silent, Values, classify, classify_with, compile_objects, kind,
+    Action, Cell, Image, MAX_STEPS, MAX_SUBLAYERS, RANK_SUBLAYER_SHIFT, Reason, Silent, Values, classify,
+    classify_with, compile_objects, kind,
 };
 use openwfp_model::LayerId;
 use std::cell::Cell as Counter;
@@ -35,6 +36,13 @@ fn a_bad_cell_blocks_with_its_reason() {
     assert_eq!(reason(&[always(1)]), (Action::Permit, Reason::None), "the image is good otherwise");
     for bad in [kind::FILTER, kind::LAYER, kind::HEADER, 12, 15] {
         assert_eq!(reason(&[Cell::new(bad, 0, 0, 0)]), (Action::Block, Reason::BadCell), "kind {bad}");
+    }
+    // a filter of a sublayer in which the layer has none, and more sublayers than there can be
+    assert_eq!(reason(&[always(1 | 1 << RANK_SUBLAYER_SHIFT)]), (Action::Block, Reason::BadCell));
+    for (sublayers, expected) in [(MAX_SUBLAYERS as u32, Reason::None), (MAX_SUBLAYERS as u32 + 1, Reason::BadCell)] {
+        let mut many = image(&[always(1)]);
+        many[1 + LAYER.get() as usize] = Cell::layer(1, sublayers, 128, 128, 0);
+        assert_eq!(classify(&many[..], LAYER.get(), &Values::new(), &mut Silent).reason, expected);
     }
     // a rank where there is a cell of another kind than a filter: the image's places are counted from `filters`
     let mut other = image(&[always(1)]);

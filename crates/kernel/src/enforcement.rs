@@ -6,7 +6,7 @@ use crate::{
     authorizing::AuthorizingFilters,
     bpffs, config,
     divert::{Device, Policies},
-    events::{self, EndOfFlow, Event, EventKind, Events},
+    events::Events,
     flows::FlowTable,
     grace::Grace,
     group::Group,
@@ -20,7 +20,7 @@ use crate::{
     namespaces::{Asked, Namespaces},
     network::News,
     options::Options,
-    replace, sockets,
+    replace,
     totals::{self, LayerTotals, TotalsMap},
     unix::{self, UnixSockets},
 };
@@ -31,7 +31,7 @@ use openwfp_abi::{
     counters::{DIVERT_ABSENT, DIVERT_FORGED, DIVERT_FULL, NO_STORAGE, NO_WORK, UNREADABLE_PACKETS},
     file::FileKey,
 };
-use openwfp_engine::{CompiledPolicy, words};
+use openwfp_engine::CompiledPolicy;
 use openwfp_model::{FieldId, LayerId};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -179,18 +179,18 @@ pub struct Enforcement {
     pub(crate) group: File,
     /// What limits Unix sockets; nothing when all are permitted.
     unix: Vec<(&'static str, attach::Program)>,
-    labels: Labels,
+    pub(crate) labels: Labels,
     totals: TotalsMap,
     /// The layers that have, or have had, filters or were recorded.
     pub(crate) layers: Vec<LayerId>,
-    events: Events,
+    pub(crate) events: Events,
     pub(crate) news: News,
-    flows: FlowTable,
+    pub(crate) flows: FlowTable,
     /// The devices to which programs are attached, by index.
     pub(crate) devices: BTreeSet<u32>,
     pub(crate) options: Options,
     warnings: Vec<Warning>,
-    sockets_not_ended: u64,
+    pub(crate) sockets_not_ended: u64,
     pub(crate) changes_not_followed: u64,
     /// When interfaces are to be looked at again although nothing was heard.
     pub(crate) follow_again: Option<Instant>,
@@ -387,66 +387,6 @@ impl Enforcement {
     /// Becomes readable when there are events, or interfaces or addresses have changed.
     pub fn poll_fd(&self) -> BorrowedFd<'_> {
         self.news.as_fd()
-    }
-
-    /// Reads the events that there are, in the order of time, and ends the sockets that wait for what was refused; tells the
-    /// programs of interfaces and addresses that have changed, and attaches them to devices that have come, before.
-    /// Call it whenever [`Self::poll_fd`] is readable, also when nothing is recorded, and in the network namespace in which
-    /// the policy was loaded.
-    pub fn events(&mut self, mut each: impl FnMut(Event)) {
-        self.follow_network();
-        let mut events = self.events.drain(&self.labels);
-        for event in &mut events {
-            let cookie = u32::try_from(event.values.get(words::COMPARTMENT_ID)).ok();
-            if let Some(inode) = cookie.and_then(|cookie| self.namespaces.inode(cookie)) {
-                event.values.set(words::LINUX_NETWORK_NAMESPACE, inode);
-            }
-        }
-        for event in events.iter().filter(|event| event.fail_socket && event.enforced) {
-            match sockets::end(event) {
-                Ok(()) => {}
-                // it is gone already
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
-                Err(_) => self.sockets_not_ended += 1,
-            }
-        }
-        for mut event in events {
-            let ended = self.follow_flow(&mut event);
-            if event.shown {
-                each(event);
-            }
-            ended.into_iter().for_each(&mut each);
-        }
-        let now = u64::try_from(events::monotonic().as_nanos()).unwrap_or(u64::MAX);
-        for (flow, cause) in self.flows.sweep(now) {
-            each(Event::flows_deleted(vec![flow], cause, None));
-        }
-    }
-
-    /// Keeps account of the flows of datagrams; what follows from the event.
-    fn follow_flow(&mut self, event: &mut Event) -> Option<Event> {
-        let connection = event.values.get(words::IP_PROTOCOL) == u64::from(libc::IPPROTO_TCP.unsigned_abs());
-        match &mut event.kind {
-            EventKind::FlowsDeleted { flows, .. } => {
-                if flows.is_empty() {
-                    flows.extend(self.flows.closed(event.socket));
-                }
-                None
-            }
-            EventKind::Classify if connection || event.flow == 0 => None,
-            EventKind::Classify if event.blocked => {
-                let ended = event.enforced && event.reauthorizes() && self.flows.ended(event.flow);
-                ended.then(|| Event::flows_deleted(vec![event.flow], EndOfFlow::Refused, Some(event)))
-            }
-            EventKind::Classify => {
-                let established = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6];
-                if established.contains(&event.layer) {
-                    let now = u64::try_from(events::monotonic().as_nanos()).unwrap_or(u64::MAX);
-                    self.flows.established(event.flow, event.socket, now);
-                }
-                None
-            }
-        }
     }
 
     /// How many events each CPU has made: what was not read of them is lost, once no event is under way.

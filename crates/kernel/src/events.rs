@@ -1,6 +1,13 @@
 //! Events: what the programs decided, from the ring buffer to typed records.
 
-use crate::{drops::Reasons, group::Paths, labels::Labels, load::LoadError, mounts};
+use crate::{
+    drops::Reasons,
+    group::Paths,
+    labels::Labels,
+    load::LoadError,
+    merge::{Merge, Positions},
+    mounts,
+};
 use aya::maps::{Map, MapData, MapError, PerCpuArray, RingBuf};
 use openwfp_abi::{
     event::{ENFORCED, EventRecord, FAIL_SOCKET, SHOWN, kind},
@@ -120,13 +127,23 @@ pub(crate) struct Events {
     before: u64,
     /// Records that are no events of this version.
     unreadable: u64,
+    positions: Positions,
+    merge: Merge<Event>,
+    /// What has to be added to the monotonic clock for the time since 1970.
+    boot: Duration,
 }
 
 impl Events {
     pub(crate) fn new(ring: Map, sequence: Map, reasons: Reasons) -> Result<Self, LoadError> {
         let failed = |name| move |source: MapError| LoadError::Map { name, source: Box::new(source) };
+        let ring = ring.try_into().map_err(failed("EVENTS"))?;
+        let positions = Positions::of(&ring)
+            .map_err(|source| LoadError::System { what: "cannot map the positions of the events", source })?;
         let mut events = Self {
-            ring: ring.try_into().map_err(failed("EVENTS"))?,
+            ring,
+            positions,
+            merge: Merge::default(),
+            boot: clock_difference(),
             sequence: sequence.try_into().map_err(failed("SEQUENCE"))?,
             reasons,
             programs: HashMap::new(),
@@ -160,9 +177,10 @@ impl Events {
         self.made().saturating_sub(self.before + self.read + self.unreadable)
     }
 
-    /// Reads what there is, in the order of time.
-    pub(crate) fn drain(&mut self, labels: &Labels) -> Vec<Event> {
-        let boot = clock_difference();
+    /// Reads what there is; `fresh` is shown each event at once. They are [`told`](Self::told) in the order of time.
+    pub(crate) fn read(&mut self, labels: &Labels, mut fresh: impl FnMut(&mut Event)) {
+        self.boot = kept_unless_set(self.boot, clock_difference());
+        self.merge.look(monotonic(), self.positions.written());
         let mut records = vec![];
         while let Some(item) = self.ring.next() {
             match record(&item) {
@@ -174,26 +192,38 @@ impl Events {
                 break;
             }
         }
-        self.read += records.len() as u64;
-        records.sort_by_key(|record| (record.time, record.cpu, record.sequence));
-        let mut all = Vec::with_capacity(records.len());
+        self.merge.look(monotonic(), self.positions.written());
         for record in records {
-            match self.event(&record, boot, labels) {
-                Some(event) => all.push(event),
-                None => {
-                    self.read -= 1;
-                    self.unreadable += 1;
-                }
-            }
+            let Some(mut event) = self.event(&record, labels) else {
+                self.unreadable += 1;
+                continue;
+            };
+            self.read += 1;
+            fresh(&mut event);
+            self.merge.add((Duration::from_nanos(record.time), record.cpu, record.sequence), event);
         }
-        all
+    }
+
+    /// What was read, and nothing can come any more that was made before.
+    pub(crate) fn told(&mut self) -> Vec<Event> {
+        self.merge.told(self.positions.read())
+    }
+
+    /// What was read and is not told yet, whatever may come.
+    pub(crate) fn rest(&mut self) -> Vec<Event> {
+        self.merge.rest()
+    }
+
+    /// Everything until this time has been told, and nothing later.
+    pub(crate) fn complete(&self) -> SystemTime {
+        UNIX_EPOCH + self.boot + self.merge.complete()
     }
 
     pub(crate) fn unreadable(&self) -> u64 {
         self.unreadable
     }
 
-    fn event(&mut self, record: &EventRecord, boot: Duration, labels: &Labels) -> Option<Event> {
+    fn event(&mut self, record: &EventRecord, labels: &Labels) -> Option<Event> {
         let mut values = Values::new();
         for (word, &value) in record.values.iter().enumerate() {
             match value {
@@ -214,7 +244,7 @@ impl Events {
         };
         Some(Event {
             kind,
-            time: UNIX_EPOCH + boot + Duration::from_nanos(record.time),
+            time: UNIX_EPOCH + self.boot + Duration::from_nanos(record.time),
             cpu: record.cpu,
             sequence: Some(record.sequence),
             layer: LayerId::new(record.layer)?,
@@ -273,10 +303,21 @@ fn record(bytes: &[u8]) -> Option<EventRecord> {
     Some(unsafe { bytes.as_ptr().cast::<EventRecord>().read_unaligned() })
 }
 
-/// What has to be added to the monotonic clock for the time since 1970.
+/// What has to be added to the monotonic clock for the time since 1970, as nearly as a few looks at both say.
 fn clock_difference() -> Duration {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    since.saturating_sub(monotonic())
+    let look = || {
+        let before = monotonic();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let took = monotonic().saturating_sub(before);
+        (took, since.saturating_sub(before + took / 2))
+    };
+    (0..4).map(|_| look()).min().unwrap_or_default().1
+}
+
+/// Looks differ by what comes between them, which would set events of one look before those of the look before. The difference
+/// itself changes when somebody sets the clock.
+fn kept_unless_set(before: Duration, now: Duration) -> Duration {
+    if before.abs_diff(now) < Duration::from_millis(1) { before } else { now }
 }
 
 /// The monotonic clock.
@@ -288,11 +329,11 @@ pub(crate) fn monotonic() -> Duration {
 }
 
 impl Event {
-    /// That flows have ended which nobody told about, in the place of an event that was told or now.
-    pub(crate) fn flows_deleted(flows: Vec<u64>, cause: EndOfFlow, like: Option<&Self>) -> Self {
+    /// That flows have ended which nobody told about, at this time, in the place of an event that was told or by themselves.
+    pub(crate) fn flows_deleted(flows: Vec<u64>, cause: EndOfFlow, time: SystemTime, like: Option<&Self>) -> Self {
         Self {
             kind: EventKind::FlowsDeleted { flows, cause },
-            time: like.map_or_else(SystemTime::now, |event| event.time),
+            time,
             cpu: like.map_or(0, |event| event.cpu),
             sequence: None,
             layer: LayerId::ALE_FLOW_ESTABLISHED_V4,
@@ -330,6 +371,15 @@ impl AsFd for Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_difference_of_the_clocks_holds_until_one_is_set() {
+        let (hour, tick) = (Duration::from_secs(3600), Duration::from_nanos(40));
+        assert_eq!(kept_unless_set(hour, hour + tick), hour);
+        assert_eq!(kept_unless_set(hour, hour - tick), hour);
+        assert_eq!(kept_unless_set(hour, Duration::ZERO), Duration::ZERO);
+        assert!(clock_difference().abs_diff(clock_difference()) < Duration::from_millis(100));
+    }
 
     #[test]
     fn bytes_that_are_no_record_are_refused() {

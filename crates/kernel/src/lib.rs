@@ -38,6 +38,7 @@ pub mod labels;
 pub mod links;
 pub mod load;
 pub mod measure;
+mod merge;
 pub mod mounts;
 pub mod namespaces;
 mod netlink;
@@ -50,5 +51,6 @@ pub mod replace;
 #[path = "../tests/support/skips.rs"]
 mod skips;
 pub mod sockets;
+mod telling;
 pub mod totals;
 pub mod unix;

@@ -19,7 +19,7 @@ use openwfp_abi::{
     config::Config,
     measure::{BATCH, BLOCK, LATE, Measurement, PERMIT, WORDS},
 };
-use openwfp_engine::{Action, CompiledPolicy, Reason, Values};
+use openwfp_engine::{Action, Cell, CompiledPolicy, Reason, Values};
 use openwfp_model::LayerId;
 use thiserror::Error;
 
@@ -89,9 +89,25 @@ impl KernelClassifier {
     /// Takes a policy in place of the one before.
     pub fn set_policy(&mut self, policy: &CompiledPolicy) -> Result<(), MeasureError> {
         let image = policy.image();
-        self.cells.write(0, image.cells())?;
-        let config = Config { image: Config::image_word(0, image.generation()), ..Config::default() };
+        self.set_image(image.cells(), image.generation())
+    }
+
+    /// Takes cells for an image as they are, in place of the one before, and tells the program that the image there is of this
+    /// generation: also what no policy compiles to. What stood in the map beyond them stays.
+    pub fn set_image(&mut self, cells: &[Cell], generation: u32) -> Result<(), MeasureError> {
+        self.cells.write(0, cells)?;
+        let config = Config { image: Config::image_word(0, generation), ..Config::default() };
         Ok(config::write(&mut self.shims, config)?)
+    }
+
+    /// Writes one cell of the map, counted from the image's first, over what stands there: a fault in the image.
+    pub fn damage(&mut self, index: u32, cell: Cell) -> Result<(), MeasureError> {
+        Ok(self.cells.write(index, &[cell])?)
+    }
+
+    /// How many cells the map has. Those that were never written are zeros; beyond, a look-up fails.
+    pub fn room(&self) -> u32 {
+        self.cells.count()
     }
 
     /// Classifies the values of these events at a layer, one after the other.

@@ -15,12 +15,12 @@ use std::{
     collections::{BTreeMap, HashSet},
     path::Path,
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Where events go.
 pub(super) struct Recorder {
-    /// The policy that holds, and before it the last one, whose events may still come.
+    /// The policy that holds, and before it the last ones, whose events may still come.
     policies: Vec<Arc<CompiledPolicy>>,
     trace: Option<Trace>,
     file: Option<EventFile>,
@@ -46,38 +46,42 @@ enum Trace {
 struct Sequence {
     /// The number after the highest that was seen.
     next: u64,
-    /// Ranges of numbers below it that were not seen, and for how many looks they have been waited for: a program that
+    /// Ranges of numbers below it that were not seen, and since when they have been waited for: a program that
     /// is interrupted by another hands its event over after it.
-    gaps: Vec<(u64, u64, u32)>,
+    gaps: Vec<(u64, u64, Instant)>,
 }
 
-/// A number that does not come within so many looks is lost.
-const PATIENCE: u32 = 3;
+/// A number that does not come within this time is lost.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 impl Sequence {
     fn see(&mut self, number: u64) {
         if number >= self.next {
-            if number > self.next {
-                self.gaps.push((self.next, number - 1, 0));
-            }
+            self.expect(number);
             self.next = number + 1;
         } else if let Some(place) = self.gaps.iter().position(|&(first, last, _)| first <= number && number <= last) {
-            let (first, last, age) = self.gaps.remove(place);
+            let (first, last, since) = self.gaps.remove(place);
             if first < number {
-                self.gaps.push((first, number - 1, age));
+                self.gaps.push((first, number - 1, since));
             }
             if number < last {
-                self.gaps.push((number + 1, last, age));
+                self.gaps.push((number + 1, last, since));
             }
         }
     }
 
-    /// The ranges that have been waited for long enough.
-    fn given_up(&mut self, patience: u32) -> Vec<(u64, u64)> {
-        self.gaps.iter_mut().for_each(|gap| gap.2 += 1);
-        let lost = self.gaps.iter().filter(|gap| gap.2 > patience).map(|gap| (gap.0, gap.1)).collect();
-        self.gaps.retain(|gap| gap.2 <= patience);
-        lost
+    /// All numbers below this one have been given out.
+    fn expect(&mut self, number: u64) {
+        if number > self.next {
+            self.gaps.push((self.next, number - 1, Instant::now()));
+            self.next = number;
+        }
+    }
+
+    /// The ranges that have been waited for so long.
+    fn given_up(&mut self, patience: Duration) -> Vec<(u64, u64)> {
+        let lost = self.gaps.extract_if(.., |gap| gap.2.elapsed() >= patience);
+        lost.map(|(first, last, _)| (first, last)).collect()
     }
 }
 
@@ -111,7 +115,7 @@ impl Recorder {
         }
     }
 
-    fn report_lost(&mut self, patience: u32) {
+    fn report_lost(&mut self, patience: Duration) {
         let mut lost = vec![];
         for (&cpu, sequence) in &mut self.sequences {
             lost.extend(sequence.given_up(patience).into_iter().map(|range| (cpu, range)));
@@ -127,13 +131,9 @@ impl Recorder {
     /// Writes the end; whether everything could be written.
     pub fn finish(mut self, ended: &Ended) -> Result<()> {
         for (cpu, &made) in (0u16..).zip(&ended.sequences) {
-            let sequence = self.sequences.entry(cpu).or_default();
-            if sequence.next < made {
-                sequence.gaps.push((sequence.next, made - 1, 0));
-                sequence.next = made;
-            }
+            self.sequences.entry(cpu).or_default().expect(made);
         }
-        self.report_lost(0);
+        self.report_lost(Duration::ZERO);
         let summary = json!({
             "time": now(), "kind": "summary", "packets": ended.packets, "flows": self.flows_made,
             "permitted": ended.permitted, "blocked": ended.blocked, "lost": self.lost,
@@ -204,13 +204,19 @@ impl Recorder {
         line
     }
 
-    /// The ends of flows that were told to be established: of each, once.
+    /// The ends of flows that were told to be established: of each, once. Where there is none, that something has ended: its
+    /// number would be missed.
     fn flows_deleted(&mut self, event: &Event, flows: &[u64], cause: EndOfFlow) {
+        let mut lines = vec![];
         for flow in flows {
-            if !self.flows.remove(flow) {
-                continue;
+            if self.flows.remove(flow) {
+                lines.push(json!({"time": time(event), "kind": "flow-deleted", "flow": flow, "reason": cause.name()}));
             }
-            let mut line = json!({"time": time(event), "kind": "flow-deleted", "flow": flow, "reason": cause.name()});
+        }
+        if lines.is_empty() && event.sequence.is_some() {
+            lines.push(json!({"time": time(event), "kind": "closed"}));
+        }
+        for mut line in lines {
             if let Some(sequence) = event.sequence {
                 line["cpu"] = json!(event.cpu);
                 line["seq"] = json!(sequence);
@@ -305,8 +311,8 @@ impl Watcher for Recorder {
     }
 
     fn replaced(&mut self, policy: &Arc<CompiledPolicy>) {
-        // all events of earlier ones were told before the last switch, and none can have come since
-        self.policies.drain(..self.policies.len().saturating_sub(1));
+        // all events of earlier ones were read before the last switch, and told a look later
+        self.policies.drain(..self.policies.len().saturating_sub(2));
         self.policies.push(policy.clone());
         self.write_policy(None);
     }
@@ -347,6 +353,7 @@ fn time(event: &Event) -> String {
 #[cfg(test)]
 mod tests {
     use super::Sequence;
+    use std::time::Duration;
 
     #[test]
     fn numbers_that_come_late_are_not_lost() {
@@ -354,9 +361,13 @@ mod tests {
         for number in [0, 2, 5, 1] {
             sequence.see(number);
         }
-        assert!(sequence.given_up(1).is_empty(), "there is patience yet");
+        assert!(sequence.given_up(Duration::from_secs(60)).is_empty(), "there is patience yet");
         sequence.see(3);
-        assert_eq!(sequence.given_up(1), [(4, 4)]);
-        assert!(sequence.given_up(1).is_empty(), "each is told once");
+        assert_eq!(sequence.given_up(Duration::ZERO), [(4, 4)]);
+        assert!(sequence.given_up(Duration::ZERO).is_empty(), "each is told once");
+        sequence.expect(6);
+        assert!(sequence.given_up(Duration::ZERO).is_empty(), "all were seen");
+        sequence.expect(9);
+        assert_eq!(sequence.given_up(Duration::ZERO), [(6, 8)], "the last ones too");
     }
 }

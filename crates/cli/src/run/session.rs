@@ -64,10 +64,10 @@ pub(crate) trait Watcher {
     /// An event.
     fn event(&mut self, event: &Event);
 
-    /// All events that there were have been told.
+    /// Events have been looked for, and what can be told by now has been.
     fn looked(&mut self) {}
 
-    /// Another policy holds. Events of the one before may still come, until [`Self::looked`] is called.
+    /// Another policy holds. Events of the one before may still come, until [`Self::looked`] has been called twice.
     fn replaced(&mut self, _policy: &Arc<CompiledPolicy>) {}
 
     /// A policy was to be taken and could not; the one before holds.
@@ -225,7 +225,7 @@ fn watch(
     };
     // counted before the last look: what comes later is nobody's loss
     let sequences = enforcement.sequences();
-    enforcement.events(|event| watcher.event(&event));
+    enforcement.last_events(|event| watcher.event(&event));
     watcher.looked();
     Ok((outcome, sequences))
 }

@@ -75,6 +75,20 @@ impl Server {
         Self::at((Ipv4Addr::LOCALHOST, 0))
     }
 
+    /// One that ends each connection at once.
+    pub fn quick() -> Self {
+        let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = server.local_addr().unwrap();
+        let reached = Arc::new(AtomicUsize::new(0));
+        let count = reached.clone();
+        thread::spawn(move || {
+            for _ in server.incoming() {
+                count.fetch_add(1, Ordering::SeqCst);
+            }
+        });
+        Self { address, reached }
+    }
+
     pub fn port(&self) -> u16 {
         self.address.port()
     }
