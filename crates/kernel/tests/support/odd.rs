@@ -227,6 +227,22 @@ pub fn hears_tcp() -> io::Result<()> {
     })
 }
 
+/// Sends an echo request from a new ping socket and receives the reply.
+pub fn echo(to: SocketAddr) -> io::Result<OwnedFd> {
+    let (protocol, request) = if to.is_ipv4() { (libc::IPPROTO_ICMP, 8) } else { (libc::IPPROTO_ICMPV6, 128) };
+    let socket = socket(family(to), libc::SOCK_DGRAM, protocol)?;
+    // the kernel fills in sum and identifier
+    let message = [request, 0, 0, 0, 0, 0, 0, 1];
+    let (place, length) = raw(to);
+    // SAFETY: a buffer and an address of these lengths.
+    check(unsafe {
+        let place = (&raw const place).cast();
+        libc::sendto(socket.as_raw_fd(), message.as_ptr().cast(), message.len(), 0, place, length) as i32
+    })?;
+    hears(&socket)?;
+    Ok(socket)
+}
+
 /// Receives something within a second.
 pub fn hears(socket: &OwnedFd) -> io::Result<()> {
     let mut ready = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
