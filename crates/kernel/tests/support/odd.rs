@@ -74,6 +74,13 @@ pub fn bind_to_device(socket: &OwnedFd, name: &str) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How many machines an IPv6 datagram may pass.
+pub fn set_hops(socket: &UdpSocket, hops: i32) -> io::Result<()> {
+    let (level, option) = (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS);
+    // SAFETY: an option of this length.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const hops).cast(), 4) })
+}
+
 /// Leaves as little room for what comes as a socket can have.
 pub fn narrow(socket: &UdpSocket) -> io::Result<()> {
     set(&socket.try_clone()?.into(), libc::SOL_SOCKET, libc::SO_RCVBUF)
