@@ -75,6 +75,21 @@ impl Scene {
         vec![b'l'; if matches!(self, Self::UdpLong | Self::UdpLongServer | Self::ForwardedLong) { 3000 } else { 5 }]
     }
 
+    /// Whether an IP header is of the kind that the scene is about, where it is about one: of a fragment, or with options.
+    pub fn shows(self, header: &[u8]) -> bool {
+        const V6: u8 = 6;
+        const HOP_BY_HOP: u8 = 0;
+        const FRAGMENT: u8 = 44;
+        let is_v6 = header[0] >> 4 == V6;
+        match self {
+            Self::UdpLong | Self::UdpLongServer | Self::ForwardedLong if is_v6 => header[6] == FRAGMENT,
+            Self::UdpLong | Self::UdpLongServer | Self::ForwardedLong => header[6] & 0x20 != 0,
+            Self::UdpOptions | Self::TcpOptions if is_v6 => header[6] == HOP_BY_HOP,
+            Self::UdpOptions | Self::TcpOptions => header[0] == 0x46,
+            _ => true,
+        }
+    }
+
     /// Adds options to the headers of what a socket sends, where the scene has them.
     fn options(self, socket: &Socket, v6: bool) -> io::Result<()> {
         const IPPROTO_IP: i32 = 0;

@@ -80,6 +80,7 @@ fn assert_scene(scene: Scene, met: Met, policy: &CompiledPolicy, layers: &[&str]
     let only_v4 = [Scene::UdpMulticast, Scene::UdpBroadcast].contains(&scene);
     for v6 in [false, true].into_iter().filter(|v6| !(*v6 && only_v4)) {
         let Recorded { live, capture, said } = record(scene, v6, met, policy);
+        assert!(capture.any(|header| scene.shows(header)), "{scene:?}: no packet is what the scene is about: {said}");
         compare(scene, v6, met, layers, live, capture.replay(v6, policy), &said);
     }
 }

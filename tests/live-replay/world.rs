@@ -268,6 +268,14 @@ impl Capture {
         self
     }
 
+    /// Whether it holds a packet whose IP header, up to its end in the least case, is like this.
+    pub fn any(&self, is: impl Fn(&[u8]) -> bool) -> bool {
+        const SLL2: usize = 20;
+        const ETHERNET: usize = 14;
+        let link = if self.link_type == 276 { SLL2 } else { ETHERNET };
+        self.packets.iter().filter_map(|(packet, _)| packet.get(link..link + 20)).any(is)
+    }
+
     /// The file, in the format of pcap with nanoseconds.
     pub fn file(&self) -> Vec<u8> {
         let mut file = Vec::new();
