@@ -50,6 +50,64 @@ pub enum Scene {
     UdpRefused,
     /// An echo request and its reply.
     Ping,
+    /// A datagram and its answer, each in several fragments.
+    UdpLong,
+    /// The same, and the peer speaks first.
+    UdpLongServer,
+    /// A datagram and its answer, whose IP headers have options (IPv6: hop-by-hop and destination options).
+    UdpOptions,
+    /// A connection with such headers.
+    TcpOptions,
+    /// The peer's datagram to somebody beyond us, and the answer.
+    Forwarded,
+    /// The same, each in several fragments.
+    ForwardedLong,
+}
+
+impl Scene {
+    /// Whether we are on the way to somebody else.
+    pub const fn is_forwarded(self) -> bool {
+        matches!(self, Self::Forwarded | Self::ForwardedLong)
+    }
+
+    /// The bytes of a datagram.
+    pub fn data(self) -> Vec<u8> {
+        vec![b'l'; if matches!(self, Self::UdpLong | Self::UdpLongServer | Self::ForwardedLong) { 3000 } else { 5 }]
+    }
+
+    /// Whether an IP header is of the kind that the scene is about, where it is about one: of a fragment, or with options.
+    pub fn shows(self, header: &[u8]) -> bool {
+        const V6: u8 = 6;
+        const HOP_BY_HOP: u8 = 0;
+        const FRAGMENT: u8 = 44;
+        let is_v6 = header[0] >> 4 == V6;
+        match self {
+            Self::UdpLong | Self::UdpLongServer | Self::ForwardedLong if is_v6 => header[6] == FRAGMENT,
+            Self::UdpLong | Self::UdpLongServer | Self::ForwardedLong => header[6] & 0x20 != 0,
+            Self::UdpOptions | Self::TcpOptions if is_v6 => header[6] == HOP_BY_HOP,
+            Self::UdpOptions | Self::TcpOptions => header[0] == 0x46,
+            _ => true,
+        }
+    }
+
+    /// Adds options to the headers of what a socket sends, where the scene has them.
+    fn options(self, socket: &Socket, v6: bool) -> io::Result<()> {
+        const IPPROTO_IP: i32 = 0;
+        const IP_OPTIONS: i32 = 4;
+        const IPPROTO_IPV6: i32 = 41;
+        const IPV6_HOPOPTS: i32 = 54;
+        const IPV6_DSTOPTS: i32 = 59;
+        // padding
+        const OF_IPV6: [u8; 8] = [0, 0, 1, 4, 0, 0, 0, 0];
+        match self {
+            Self::UdpOptions | Self::TcpOptions if v6 => {
+                socket.set_bytes(IPPROTO_IPV6, IPV6_HOPOPTS, &OF_IPV6)?;
+                socket.set_bytes(IPPROTO_IPV6, IPV6_DSTOPTS, &OF_IPV6)
+            }
+            Self::UdpOptions | Self::TcpOptions => socket.set_bytes(IPPROTO_IP, IP_OPTIONS, &[1; 4]),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Where a scene takes place.
@@ -57,21 +115,28 @@ pub enum Scene {
 pub struct Place {
     pub ours: SocketAddr,
     pub peer: SocketAddr,
+    /// In the network on the other side of ours.
+    pub beyond: SocketAddr,
 }
 
 impl Place {
     pub fn new(v6: bool) -> Self {
         match v6 {
-            false => Self { ours: ([10, 78, 0, 1], 4000).into(), peer: ([10, 78, 0, 2], 7000).into() },
+            false => Self {
+                ours: ([10, 78, 0, 1], 4000).into(),
+                peer: ([10, 78, 0, 2], 7000).into(),
+                beyond: ([10, 79, 0, 2], 7000).into(),
+            },
             true => Self {
                 ours: ([0xfd78, 0, 0, 0, 0, 0, 0, 1], 4000).into(),
                 peer: ([0xfd78, 0, 0, 0, 0, 0, 0, 2], 7000).into(),
+                beyond: ([0xfd79, 0, 0, 0, 0, 0, 0, 2], 7000).into(),
             },
         }
     }
 }
 
-const SCENES: [Scene; 13] = [
+const SCENES: [Scene; 19] = [
     Scene::TcpClient,
     Scene::TcpServer,
     Scene::TcpAttempt,
@@ -85,6 +150,12 @@ const SCENES: [Scene; 13] = [
     Scene::UdpBroadcast,
     Scene::UdpRefused,
     Scene::Ping,
+    Scene::UdpLong,
+    Scene::UdpLongServer,
+    Scene::UdpOptions,
+    Scene::TcpOptions,
+    Scene::Forwarded,
+    Scene::ForwardedLong,
 ];
 
 /// This program once more, as a process of the group whose processes are listed in `members`. It writes `ready` when the
@@ -110,11 +181,14 @@ pub fn act() {
     std::process::exit(0);
 }
 
-fn local(scene: Scene, Place { ours, peer }: Place, ready: &dyn Fn()) -> io::Result<()> {
+fn local(scene: Scene, Place { ours, peer, .. }: Place, ready: &dyn Fn()) -> io::Result<()> {
     match scene {
-        Scene::TcpClient => {
+        Scene::TcpClient | Scene::TcpOptions => {
             ready();
-            let mut stream = connected(ours, peer)?;
+            let socket = bound(ours)?;
+            scene.options(&socket, ours.is_ipv6())?;
+            socket.connect(peer)?;
+            let mut stream = TcpStream::from(socket.0);
             stream.write_all(b"hello")?;
             stream.read_exact(&mut [0; 5])?;
             // the socket stays until both sides have closed: after that it would be but a remnant, which belongs to no group
@@ -154,19 +228,24 @@ fn local(scene: Scene, Place { ours, peer }: Place, ready: &dyn Fn()) -> io::Res
             thread::sleep(Duration::from_millis(600));
             Ok(())
         }
-        Scene::UdpClient | Scene::UdpRefused | Scene::UdpUnbound => {
+        Scene::UdpClient | Scene::UdpRefused | Scene::UdpUnbound | Scene::UdpLong | Scene::UdpOptions => {
             ready();
-            let socket = UdpSocket::bind(if scene == Scene::UdpUnbound { any(ours) } else { ours })?;
+            let socket = datagrams(scene, if scene == Scene::UdpUnbound { any(ours) } else { ours })?;
             socket.set_read_timeout(Some(Duration::from_millis(500)))?;
-            socket.send_to(b"hello", peer)?;
+            socket.send_to(&scene.data(), peer)?;
             socket.recv(&mut [0; 5]).map(drop)
         }
-        Scene::UdpServer => {
+        Scene::Forwarded | Scene::ForwardedLong => {
+            ready();
+            thread::sleep(Duration::from_millis(500));
+            Ok(())
+        }
+        Scene::UdpServer | Scene::UdpLongServer => {
             let socket = UdpSocket::bind(ours)?;
             socket.set_read_timeout(Some(Duration::from_millis(500)))?;
             ready();
             let (_, from) = socket.recv_from(&mut [0; 5])?;
-            socket.send_to(b"hello", from).map(drop)
+            socket.send_to(&scene.data(), from).map(drop)
         }
         Scene::UdpMulticast | Scene::UdpBroadcast => {
             let socket = UdpSocket::bind(SocketAddr::new(any(ours).ip(), ours.port()))?;
@@ -199,19 +278,24 @@ pub enum Peer {
 impl Peer {
     pub fn new(scene: Scene, Place { peer, .. }: Place) -> Self {
         match scene {
-            Scene::TcpClient | Scene::TcpAttempt | Scene::TcpReset => Self::Tcp(TcpListener::bind(peer).unwrap()),
-            Scene::UdpClient | Scene::UdpUnbound | Scene::UdpServer | Scene::UdpMulticast | Scene::UdpBroadcast => {
-                Self::Udp(UdpSocket::bind(peer).unwrap())
+            Scene::TcpClient | Scene::TcpAttempt | Scene::TcpReset | Scene::TcpOptions => {
+                Self::Tcp(TcpListener::bind(peer).unwrap())
             }
-            _ => Self::Nobody,
+            Scene::TcpServer | Scene::TcpRefused | Scene::TcpUnanswered | Scene::UdpRefused | Scene::Ping => {
+                Self::Nobody
+            }
+            _ => Self::Udp(datagrams(scene, peer).unwrap()),
         }
     }
 
     /// Plays the peer's part. What goes wrong because of a policy shall go wrong.
-    pub fn play(self, scene: Scene, Place { ours, peer }: Place) -> io::Result<()> {
+    pub fn play(self, scene: Scene, Place { ours, peer, beyond }: Place) -> io::Result<()> {
         match (scene, self) {
-            (Scene::TcpClient, Self::Tcp(listener)) => {
-                let mut stream = accepted(&listener)?;
+            (Scene::TcpClient | Scene::TcpOptions, Self::Tcp(listener)) => {
+                let stream = accepted(&listener)?;
+                let socket = Socket(stream.into());
+                scene.options(&socket, peer.is_ipv6())?;
+                let mut stream = TcpStream::from(socket.0);
                 stream.read_exact(&mut [0; 5])?;
                 stream.write_all(b"hello")?;
                 ends(&mut stream)
@@ -241,14 +325,12 @@ impl Peer {
                 socket.set_broadcast(true)?;
                 socket.send_to(b"hello", (BROADCAST, ours.port())).map(drop)
             }
-            (Scene::UdpClient | Scene::UdpUnbound, Self::Udp(socket)) => {
-                socket.set_read_timeout(Some(PATIENCE))?;
-                let (_, from) = socket.recv_from(&mut [0; 5])?;
-                socket.send_to(b"hello", from).map(drop)
+            (Scene::UdpClient | Scene::UdpUnbound | Scene::UdpLong | Scene::UdpOptions, Self::Udp(socket)) => {
+                answer(&socket, scene)
             }
-            (Scene::UdpServer, Self::Udp(socket)) => {
+            (Scene::UdpServer | Scene::UdpLongServer | Scene::Forwarded | Scene::ForwardedLong, Self::Udp(socket)) => {
                 socket.set_read_timeout(Some(Duration::from_millis(500)))?;
-                socket.send_to(b"hello", ours)?;
+                socket.send_to(&scene.data(), if scene.is_forwarded() { beyond } else { ours })?;
                 socket.recv(&mut [0; 5]).map(drop)
             }
             (_, _here) => {
@@ -257,6 +339,21 @@ impl Peer {
             }
         }
     }
+}
+
+/// Answers a datagram.
+pub fn answer(socket: &UdpSocket, scene: Scene) -> io::Result<()> {
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let (_, from) = socket.recv_from(&mut [0; 5])?;
+    socket.send_to(&scene.data(), from).map(drop)
+}
+
+/// A socket for datagrams.
+fn datagrams(scene: Scene, at: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = Socket::datagram(at)?;
+    scene.options(&socket, at.is_ipv6())?;
+    socket.bind(at)?;
+    Ok(UdpSocket::from(socket.0))
 }
 
 fn bound(from: SocketAddr) -> io::Result<Socket> {

@@ -2,7 +2,7 @@
 
 use crate::{compare::Step, world::Met};
 use openwfp_engine::{EMPTY, UNKNOWN};
-use openwfp_model::FieldId;
+use openwfp_model::{ConditionFlags, FieldId};
 use std::collections::BTreeSet;
 
 /// Layers of calls, which no packet shows: a capture cannot meet them.
@@ -15,8 +15,19 @@ const CLOSURE: &str = "ALE_ENDPOINT_CLOSURE";
 ///
 /// - [`CALLS`];
 /// - ALE_ENDPOINT_CLOSURE of what is no established TCP connection: sockets of other protocols, sockets that listen, and attempts that
-///   came to nothing. Live it comes with the call that closes the socket, which no packet shows.
-pub fn live(mut steps: Vec<Step>) -> Vec<Step> {
+///   came to nothing. Live it comes with the call that closes the socket, which no packet shows;
+/// - at devices, where fragments are met one by one: INBOUND_TRANSPORT of a fragment, which a replay meets when the datagram is whole, and
+///   OUTBOUND_IPPACKET of all fragments but the first, which stands for the datagram in a replay.
+pub fn live(met: Met, mut steps: Vec<Step>) -> Vec<Step> {
+    if met == Met::AtDevices {
+        let mut before = String::new();
+        steps.retain(|step| {
+            let (family, fragment) = (step.family(), has(step, ConditionFlags::IS_FRAGMENT));
+            let alone = family == "OUTBOUND_IPPACKET" && before != "OUTBOUND_TRANSPORT";
+            before = family;
+            !(fragment && (alone || before == "INBOUND_TRANSPORT"))
+        });
+    }
     steps.retain(|step| {
         let family = step.family();
         let remote = FieldId::IP_REMOTE_ADDRESS;
@@ -30,15 +41,41 @@ pub fn live(mut steps: Vec<Step>) -> Vec<Step> {
 ///
 /// - STREAM and its discard layer: live, data are put together for callouts alone;
 /// - all that ICMP errors meet, at sockets: an error is handed to no socket of the group, hence met at devices alone;
-/// - ALE_ENDPOINT_CLOSURE of attempts that came to nothing: here it comes with the packet that shows that, or never.
+/// - ALE_ENDPOINT_CLOSURE of attempts that came to nothing: here it comes with the packet that shows that, or never;
+/// - of fragments that come in: at sockets each of them at INBOUND_IPPACKET, since the kernel has put them together before; at devices
+///   the whole datagram at INBOUND_IPPACKET and INBOUND_TRANSPORT, since the kernel puts it together after;
+/// - IPFORWARD of a packet as it arrives, where it was permitted: the capture has the packet again as it leaves.
 pub fn replayed(met: Met, mut steps: Vec<Step>) -> Vec<Step> {
     let errors: BTreeSet<_> =
         steps.iter().filter(|step| step.family() == "INBOUND_ICMP_ERROR").map(|step| step.packet).collect();
+    let arriving: BTreeSet<_> =
+        steps.iter().filter(|step| step.family() == "INBOUND_IPPACKET").map(|step| step.packet).collect();
     steps.retain(|step| {
+        let family = step.family();
+        let of_fragments = match met {
+            Met::AtSockets => family == "INBOUND_IPPACKET" && has(step, ConditionFlags::IS_FRAGMENT),
+            Met::AtDevices => {
+                ["INBOUND_IPPACKET", "INBOUND_TRANSPORT"].contains(&family.as_str())
+                    && has(step, ConditionFlags::IS_REASSEMBLED)
+            }
+        };
+        let again = family == "IPFORWARD" && !step.blocked && arriving.contains(&step.packet);
         let of_error = met == Met::AtSockets && errors.contains(&step.packet);
-        !["STREAM", "STREAM_DISCARD"].contains(&step.family().as_str()) && !of_error && !finds_neighbours(step)
+        !["STREAM", "STREAM_DISCARD"].contains(&step.family().as_str())
+            && !of_error
+            && !of_fragments
+            && !again
+            && !finds_neighbours(step)
     });
     without_closure_of_attempts(steps)
+}
+
+fn flags(step: &Step) -> Option<u64> {
+    step.field(FieldId::FLAGS).map(|words| words[0])
+}
+
+fn has(step: &Step, flag: ConditionFlags) -> bool {
+    flags(step).is_some_and(|flags| flags & u64::from(flag.bits()) != 0)
 }
 
 const TCP: u64 = 6;
@@ -86,7 +123,7 @@ const EMBEDDED: [FieldId; 5] = [
 ];
 
 /// The interface in all its parts.
-const INTERFACE: [FieldId; 14] = [
+const INTERFACE: [FieldId; 21] = [
     FieldId::INTERFACE_INDEX,
     FieldId::INTERFACE_TYPE,
     FieldId::TUNNEL_TYPE,
@@ -101,10 +138,14 @@ const INTERFACE: [FieldId; 14] = [
     FieldId::NEXTHOP_TUNNEL_TYPE,
     FieldId::IP_NEXTHOP_INTERFACE,
     FieldId::NEXTHOP_SUB_INTERFACE_INDEX,
+    FieldId::SOURCE_INTERFACE_INDEX,
+    FieldId::SOURCE_SUB_INTERFACE_INDEX,
+    FieldId::IP_PHYSICAL_ARRIVAL_INTERFACE,
+    FieldId::DESTINATION_INTERFACE_INDEX,
+    FieldId::DESTINATION_SUB_INTERFACE_INDEX,
+    FieldId::IP_FORWARD_INTERFACE,
+    FieldId::IP_PHYSICAL_NEXTHOP_INTERFACE,
 ];
-
-/// `FWP_CONDITION_FLAG_REQUIRES_ALE_CLASSIFY`.
-const REQUIRES_ALE_CLASSIFY: u64 = 256;
 
 /// Whether a field of a live classification may differ from the replayed one.
 pub fn field(met: Met, live: &Step, replayed: &Step, field: FieldId) -> bool {
@@ -128,10 +169,20 @@ pub fn field(met: Met, live: &Step, replayed: &Step, field: FieldId) -> bool {
     if local && in_a_call {
         return live.field(field).is_some_and(|words| words.contains(&UNKNOWN));
     }
-    // A device does not know which packets belong to an authorized flow.
-    let flags = |step: &Step| step.field(FieldId::FLAGS).map(|words| words[0] & !REQUIRES_ALE_CLASSIFY);
-    met == Met::AtDevices
-        && field == FieldId::FLAGS
-        && family.starts_with("INBOUND_TRANSPORT")
-        && flags(live) == flags(replayed)
+    if field != FieldId::FLAGS {
+        return false;
+    }
+    // The kernel does not say that it has put a datagram together.
+    let mut unknown = ConditionFlags::IS_REASSEMBLED;
+    if met == Met::AtDevices && family.starts_with("INBOUND_TRANSPORT") {
+        // A device does not know which packets belong to an authorized flow.
+        unknown |= ConditionFlags::REQUIRES_ALE_CLASSIFY;
+    }
+    if met == Met::AtDevices && (family.starts_with("OUTBOUND") || family.starts_with("IPFORWARD")) {
+        // What leaves in fragments is asked about before it is cut in a replay; and the platform has the flag at INBOUND_IPPACKET alone,
+        // while devices show it wherever they meet a fragment.
+        unknown |= ConditionFlags::IS_FRAGMENT;
+    }
+    let known = |step| flags(step).map(|flags| flags & !u64::from(unknown.bits()));
+    known(live) == known(replayed)
 }

@@ -80,6 +80,7 @@ fn assert_scene(scene: Scene, met: Met, policy: &CompiledPolicy, layers: &[&str]
     let only_v4 = [Scene::UdpMulticast, Scene::UdpBroadcast].contains(&scene);
     for v6 in [false, true].into_iter().filter(|v6| !(*v6 && only_v4)) {
         let Recorded { live, capture, said } = record(scene, v6, met, policy);
+        assert!(capture.any(|header| scene.shows(header)), "{scene:?}: no packet is what the scene is about: {said}");
         compare(scene, v6, met, layers, live, capture.replay(v6, policy), &said);
     }
 }
@@ -100,7 +101,7 @@ fn assert_stopped(scene: Scene, met: Met, policy: &CompiledPolicy, packets: usiz
 #[track_caller]
 fn compare(scene: Scene, v6: bool, met: Met, layers: &[&str], live: Vec<Step>, replayed: Vec<Step>, said: &str) {
     let what = format!("{scene:?} of version {} ({said})", if v6 { 6 } else { 4 });
-    let (live, replayed) = (exempt::live(live), exempt::replayed(met, replayed));
+    let (live, replayed) = (exempt::live(met, live), exempt::replayed(met, replayed));
     assert_same(&what, met, &live, &replayed);
     for layer in layers {
         assert!(live.iter().any(|step| step.family() == *layer), "{what}: {layer} was not met: {live:?}");
@@ -198,6 +199,39 @@ fn an_echo_request_and_its_reply() {
     for met in BOTH {
         let layers = ["ALE_AUTH_CONNECT", "ALE_FLOW_ESTABLISHED", "DATAGRAM_DATA", "INBOUND_TRANSPORT"];
         assert_scene(Scene::Ping, met, &nothing_blocked(), &layers);
+    }
+}
+
+#[test]
+fn datagrams_in_fragments_both_ways() {
+    for met in BOTH {
+        for scene in [Scene::UdpLong, Scene::UdpLongServer] {
+            assert_scene(scene, met, &nothing_blocked(), &["DATAGRAM_DATA", "INBOUND_IPPACKET", "OUTBOUND_IPPACKET"]);
+        }
+    }
+}
+
+#[test]
+fn headers_with_options() {
+    for met in BOTH {
+        assert_scene(Scene::UdpOptions, met, &nothing_blocked(), &["ALE_AUTH_CONNECT", "DATAGRAM_DATA"]);
+        assert_scene(Scene::TcpOptions, met, &nothing_blocked(), &["ALE_FLOW_ESTABLISHED", "ALE_ENDPOINT_CLOSURE"]);
+    }
+}
+
+#[test]
+fn what_is_forwarded() {
+    let layers = ["INBOUND_MAC_FRAME_ETHERNET", "INBOUND_IPPACKET", "IPFORWARD", "OUTBOUND_MAC_FRAME_ETHERNET"];
+    for scene in [Scene::Forwarded, Scene::ForwardedLong] {
+        assert_scene(scene, Met::AtDevices, &nothing_blocked(), &layers);
+    }
+}
+
+#[test]
+fn what_may_not_be_forwarded() {
+    let policy = no(LayerId::IPFORWARD_V4, LayerId::IPFORWARD_V6);
+    for scene in [Scene::Forwarded, Scene::ForwardedLong] {
+        assert_scene(scene, Met::AtDevices, &policy, &["IPFORWARD_DISCARD"]);
     }
 }
 

@@ -17,6 +17,7 @@ use openwfp_model::{Layer, LayerId};
 use openwfp_packet::{
     capture::CaptureReader,
     flow::FlowEvent,
+    link::LinkDirection,
     local::{LocalSide, Prefix},
     packet::{Frame, Packet},
     replay::{Classifier, Decision, Replay, ReplaySettings},
@@ -24,7 +25,8 @@ use openwfp_packet::{
 };
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
+    net::UdpSocket,
     path::PathBuf,
     process::{Command, Stdio},
     sync::mpsc,
@@ -111,35 +113,104 @@ pub fn record(scene: Scene, v6: bool, met: Met, policy: &CompiledPolicy) -> Reco
     thread::spawn(move || play(scene, v6, met, &policy)).join().unwrap()
 }
 
+/// Somebody in a network of his own, who knows nothing of policies.
+struct Host {
+    /// The thread's number, by which `ip` finds the network.
+    number: i32,
+    asked: mpsc::Sender<()>,
+    told: mpsc::Receiver<i32>,
+    thread: thread::JoinHandle<io::Result<()>>,
+}
+
+impl Host {
+    /// He gives himself addresses with `script` and prepares his part when there is a cable, and plays it when all are ready.
+    fn start<P>(
+        script: &'static str,
+        prepare: impl FnOnce() -> P + Send + 'static,
+        play: impl FnOnce(P) -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        let (asked, to_play) = mpsc::channel::<()>();
+        let (tells, told) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            world::own_network().unwrap();
+            tells.send(world::thread_id()).unwrap();
+            to_play.recv().unwrap();
+            ip(script);
+            let part = prepare();
+            tells.send(0).unwrap();
+            to_play.recv().unwrap();
+            play(part)
+        });
+        Self { number: told.recv().unwrap(), asked, told, thread }
+    }
+
+    /// There is a cable.
+    fn connect(&self) {
+        self.asked.send(()).unwrap();
+        self.told.recv().unwrap();
+    }
+
+    fn begin(&self) {
+        self.asked.send(()).unwrap();
+    }
+}
+
+const OF_PEER: &str = "link set lo up
+link set wfp-in up
+address add 10.78.0.2/24 broadcast 10.78.0.255 dev wfp-in
+address add fd78::2/64 dev wfp-in nodad
+route add 224.0.0.0/4 dev wfp-in
+neighbour add 10.78.0.1 lladdr 02:00:00:00:00:01 dev wfp-in
+neighbour add fd78::1 lladdr 02:00:00:00:00:01 dev wfp-in
+route add 10.79.0.0/24 via 10.78.0.1
+route add fd79::/64 via fd78::1
+";
+
+const BEYOND: &str = "link set lo up
+link set wfp-far up
+address add 10.79.0.2/24 broadcast 10.79.0.255 dev wfp-far
+address add fd79::2/64 dev wfp-far nodad
+neighbour add 10.79.0.1 lladdr 02:00:00:00:01:01 dev wfp-far
+neighbour add fd79::1 lladdr 02:00:00:00:01:01 dev wfp-far
+route add 10.78.0.0/24 via 10.79.0.1
+route add fd78::/64 via fd79::1
+";
+
+/// A cable from a device of the caller's network to another host's; so narrow that what is long does not pass at once.
+fn cable(near: &str, far: &str, net: u8, host: &Host) {
+    let mac = |side: u8| format!("02:00:00:00:{:02x}:{side:02x}", net - 78);
+    ip(&format!(
+        "link add {near} mtu 1280 address {} type veth peer name {far} mtu 1280 address {} netns {}
+link set {near} up
+address add 10.{net}.0.1/24 broadcast 10.{net}.0.255 dev {near}
+address add fd{net}::1/64 dev {near} nodad
+neighbour add 10.{net}.0.2 lladdr {} dev {near}
+neighbour add fd{net}::2 lladdr {} dev {near}
+",
+        mac(1),
+        mac(2),
+        host.number,
+        mac(2),
+        mac(2)
+    ));
+    host.connect();
+}
+
 fn play(scene: Scene, v6: bool, met: Met, policy: &CompiledPolicy) -> Recorded {
     let place = Place::new(v6);
     world::own_network().unwrap();
     ip("link set lo up\n");
-    let (asked, to_play) = mpsc::channel::<()>();
-    let (told, number) = mpsc::channel();
-    let peer = thread::spawn(move || {
-        world::own_network().unwrap();
-        told.send(world::thread_id()).unwrap();
-        to_play.recv().unwrap();
-        ip(
-            "link set lo up\nlink set wfp-in up\naddress add 10.78.0.2/24 broadcast 10.78.0.255 dev wfp-in\naddress add fd78::2/64 dev wfp-in nodad\nroute add 224.0.0.0/4 dev wfp-in\n\
-            neighbour add 10.78.0.1 lladdr 02:00:00:00:00:01 dev wfp-in\nneighbour add fd78::1 lladdr 02:00:00:00:00:01 dev wfp-in\n",
-        );
-        told.send(0).unwrap();
-        let part = Peer::new(scene, place);
-        to_play.recv().unwrap();
-        part.play(scene, place)
+    let peer = Host::start(OF_PEER, move || Peer::new(scene, place), move |part| part.play(scene, place));
+    cable("wfp-out", "wfp-in", 78, &peer);
+    let beyond = scene.is_forwarded().then(|| {
+        let listens = move || UdpSocket::bind(place.beyond).unwrap();
+        let host = Host::start(BEYOND, listens, move |socket| actor::answer(&socket, scene));
+        cable("wfp-up", "wfp-far", 79, &host);
+        fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
+        host
     });
-    let other = number.recv().unwrap();
-    ip(&format!(
-        "link add wfp-out address 02:00:00:00:00:01 type veth peer name wfp-in address 02:00:00:00:00:02 netns {other}\n\
-         link set wfp-out up\naddress add 10.78.0.1/24 broadcast 10.78.0.255 dev wfp-out\naddress add fd78::1/64 dev wfp-out nodad\n\
-         neighbour add 10.78.0.2 lladdr 02:00:00:00:00:02 dev wfp-out\n\
-         neighbour add fd78::2 lladdr 02:00:00:00:00:02 dev wfp-out\n"
-    ));
     fs::write("/proc/sys/net/ipv4/ping_group_range", "0 2147483647").unwrap();
-    asked.send(()).unwrap();
-    number.recv().unwrap();
     let recorder = world::Recorder::new(met == Met::AtSockets).unwrap();
     let group = OwnGroup::make();
     let devices = met == Met::AtDevices;
@@ -150,7 +221,7 @@ fn play(scene: Scene, v6: bool, met: Met, policy: &CompiledPolicy) -> Recorded {
     let mut enforcement = Enforcement::prepare(policy, &group.0, options).unwrap_or_else(|error| panic!("{error}"));
     recorder.packets();
     enforcement.attach().unwrap_or_else(|error| panic!("{error}"));
-    let ready = std::env::temp_dir().join(format!("wfp-live-replay-{}-{other}", std::process::id()));
+    let ready = std::env::temp_dir().join(format!("wfp-live-replay-{}-{}", std::process::id(), peer.number));
     let _ = fs::remove_file(&ready);
     let mut command = actor::command(scene, v6, &group.0.path.join("cgroup.procs"), &ready);
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
@@ -159,9 +230,11 @@ fn play(scene: Scene, v6: bool, met: Met, policy: &CompiledPolicy) -> Recorded {
         assert!(begun.elapsed() < Duration::from_secs(10), "the process of the group did not begin");
         thread::sleep(Duration::from_millis(5));
     }
-    asked.send(()).unwrap();
+    beyond.iter().for_each(Host::begin);
+    peer.begin();
     let output = child.wait_with_output().unwrap();
-    let of_peer = peer.join().unwrap();
+    let of_peer = peer.thread.join().unwrap();
+    let of_beyond = beyond.map(|host| host.thread.join().unwrap());
     let _ = fs::remove_file(&ready);
     let mut live = Vec::new();
     enforcement.events(|event| {
@@ -170,22 +243,23 @@ fn play(scene: Scene, v6: bool, met: Met, policy: &CompiledPolicy) -> Recorded {
             live.push(Step::of_event(&event));
         }
     });
-    let said = format!("{}\npeer: {of_peer:?}", String::from_utf8_lossy(&output.stdout));
-    let capture = Capture { link_type: recorder.link_type(), packets: recorder.packets() };
+    let said = format!("{}\npeer: {of_peer:?}, beyond: {of_beyond:?}", String::from_utf8_lossy(&output.stdout));
+    let capture = Capture { link_type: recorder.link_type(), packets: recorder.passed() };
     Recorded { live, capture, said }
 }
 
 /// Packets that were captured.
 pub struct Capture {
     link_type: u32,
-    packets: Vec<Vec<u8>>,
+    /// Each with whether it was sent from here.
+    packets: Vec<(Vec<u8>, bool)>,
 }
 
 impl Capture {
     /// As if the capture had ended after so many packets, not counting what finds neighbours and groups.
     pub fn first(mut self, count: usize) -> Self {
         let skip = usize::from(self.link_type == 276) * 6;
-        let multicast = |packet: &Vec<u8>| {
+        let multicast = |(packet, _): &(Vec<u8>, bool)| {
             skip == 0 && packet.first().is_some_and(|first| first & 1 != 0)
                 || skip != 0 && packet.get(20 + 24).is_some_and(|first| packet[20] >> 4 == 6 && *first == 0xff)
         };
@@ -194,13 +268,21 @@ impl Capture {
         self
     }
 
+    /// Whether it holds a packet whose IP header, up to its end in the least case, is like this.
+    pub fn any(&self, is: impl Fn(&[u8]) -> bool) -> bool {
+        const SLL2: usize = 20;
+        const ETHERNET: usize = 14;
+        let link = if self.link_type == 276 { SLL2 } else { ETHERNET };
+        self.packets.iter().filter_map(|(packet, _)| packet.get(link..link + 20)).any(is)
+    }
+
     /// The file, in the format of pcap with nanoseconds.
     pub fn file(&self) -> Vec<u8> {
         let mut file = Vec::new();
         for word in [0xa1b2_3c4d, 0x0004_0002, 0, 0, 1 << 16, self.link_type] {
             file.extend(u32::to_le_bytes(word));
         }
-        for (number, packet) in self.packets.iter().enumerate() {
+        for (number, (packet, _)) in self.packets.iter().enumerate() {
             // time is the order alone
             let length = u32::try_from(packet.len()).unwrap();
             for word in [1_700_000_000, 1000 * number as u32, length, length] {
@@ -211,7 +293,7 @@ impl Capture {
         file
     }
 
-    /// Replays it as `wfp replay --local` does.
+    /// Replays it as `wfp replay --local` does, with the directions that a capture file of pcapng has beside its packets.
     pub fn replay(&self, v6: bool, policy: &CompiledPolicy) -> Vec<Step> {
         let file = self.file();
         let mut unheard = Unheard::new();
@@ -227,8 +309,10 @@ impl Capture {
         let mut judge = Judge { policy, steps: vec![] };
         let mut replay = Replay::new(local, ReplaySettings::default()).expecting(unheard);
         let mut reader = CaptureReader::new(&file[..]).unwrap();
-        while let Some(record) = reader.next_record() {
-            replay.packet(&record.unwrap(), &mut judge);
+        for (_, sent) in &self.packets {
+            let mut record = reader.next_record().unwrap().unwrap();
+            record.direction = Some(if *sent { LinkDirection::Outgoing } else { LinkDirection::Incoming });
+            replay.packet(&record, &mut judge);
         }
         replay.finish(&mut judge);
         judge.steps

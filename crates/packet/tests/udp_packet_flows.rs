@@ -110,6 +110,16 @@ fn icmp_echo_in_both_directions() {
                 ("echo request again", version.echo(9, 1, false), RECEIVED),
             ],
         );
+        // Both sides ask, with the same identifier: each request has to be authorized.
+        assert_steps(
+            &LOCAL,
+            &[
+                ("echo request", version.echo(1, 9, false), FIRST_SENT),
+                ("echo request of the other side", version.echo(9, 1, false), FIRST_RECEIVED),
+                ("its reply", version.echo(1, 9, true), SENT),
+                ("echo reply", version.echo(9, 1, true), RECEIVED),
+            ],
+        );
         // A reply whose request came before the capture.
         assert_steps(
             &LOCAL,

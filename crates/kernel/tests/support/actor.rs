@@ -7,7 +7,7 @@ use std::{
     env,
     io::{self, ErrorKind, Read, Write},
     mem,
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     process::Command,
     time::Duration,
@@ -170,6 +170,8 @@ fn perform(line: &str) -> io::Result<()> {
             stream.set_read_timeout(Some(Duration::from_secs(1)))?;
             stream.read_exact(&mut [0; 5])
         }),
+        // of the connection that is held last: nothing more will come from here
+        "shut" => last(|descriptor| TcpStream::from(descriptor.try_clone()?).shutdown(Shutdown::Write)),
         // a connection of the listener that is held last
         "accept" => {
             last(|descriptor| TcpListener::from(descriptor.try_clone()?).accept()).map(|(stream, _)| hold(stream))
@@ -198,6 +200,8 @@ fn perform(line: &str) -> io::Result<()> {
         // a network namespace of its own, in which ping sockets are allowed
         "own-network" => own_network(),
         "ping" => ping(libc::SOCK_DGRAM),
+        // a socket that sends an echo request to an address, of which the port does not count, and has the reply
+        "echo" => odd::echo(address()?).map(hold),
         // one socket, which sends an echo request whenever it is told and waits for the reply
         "ping-hold" => odd::socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP).map(hold),
         "ping-again" => last(|socket| {

@@ -74,6 +74,13 @@ pub fn bind_to_device(socket: &OwnedFd, name: &str) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// How many machines an IPv6 datagram may pass.
+pub fn set_hops(socket: &UdpSocket, hops: i32) -> io::Result<()> {
+    let (level, option) = (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS);
+    // SAFETY: an option of this length.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const hops).cast(), 4) })
+}
+
 /// Leaves as little room for what comes as a socket can have.
 pub fn narrow(socket: &UdpSocket) -> io::Result<()> {
     set(&socket.try_clone()?.into(), libc::SOL_SOCKET, libc::SO_RCVBUF)
@@ -225,6 +232,22 @@ pub fn hears_tcp() -> io::Result<()> {
         let got = unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
         if got < 0 { Err(io::ErrorKind::TimedOut.into()) } else { Ok(()) }
     })
+}
+
+/// Sends an echo request from a new ping socket and receives the reply.
+pub fn echo(to: SocketAddr) -> io::Result<OwnedFd> {
+    let (protocol, request) = if to.is_ipv4() { (libc::IPPROTO_ICMP, 8) } else { (libc::IPPROTO_ICMPV6, 128) };
+    let socket = socket(family(to), libc::SOCK_DGRAM, protocol)?;
+    // the kernel fills in sum and identifier
+    let message = [request, 0, 0, 0, 0, 0, 0, 1];
+    let (place, length) = raw(to);
+    // SAFETY: a buffer and an address of these lengths.
+    check(unsafe {
+        let place = (&raw const place).cast();
+        libc::sendto(socket.as_raw_fd(), message.as_ptr().cast(), message.len(), 0, place, length) as i32
+    })?;
+    hears(&socket)?;
+    Ok(socket)
 }
 
 /// Receives something within a second.

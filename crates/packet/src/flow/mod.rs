@@ -94,20 +94,23 @@ pub enum Selector {
         code: u8,
         /// The identifier of an echo.
         identifier: Option<u16>,
+        /// Which way the request goes, of requests and replies: each side numbers its own, and asks for itself.
+        request: Option<Direction>,
     },
     /// Nothing: all traffic of the protocol between the two addresses is one flow.
     None,
 }
 
 impl Selector {
-    /// The selector of an ICMP message, the same for a request and its reply.
+    /// The selector of an ICMP message that goes in a direction, the same for a request and its reply.
     #[must_use]
-    pub const fn icmp(protocol: u8, message_type: u8, code: u8, identifier: Option<u16>) -> Self {
-        let message_type = match request_of(protocol, message_type) {
-            Some(request) => request,
-            None => message_type,
+    pub const fn icmp(protocol: u8, message_type: u8, code: u8, identifier: Option<u16>, direction: Direction) -> Self {
+        let (message_type, request) = match request_of(protocol, message_type) {
+            Some(request) => (request, Some(direction.opposite())),
+            None if is_request(protocol, message_type) => (message_type, Some(direction)),
+            None => (message_type, None),
         };
-        Self::Icmp { message_type, code, identifier }
+        Self::Icmp { message_type, code, identifier, request }
     }
 }
 
@@ -124,6 +127,21 @@ pub(crate) const fn request_of(protocol: u8, message_type: u8) -> Option<u8> {
     })
 }
 
+/// Whether an ICMP message is one that another answers.
+const fn is_request(protocol: u8, message_type: u8) -> bool {
+    match protocol {
+        protocol::ICMP => matches!(
+            message_type,
+            icmpv4_type::ECHO
+                | icmpv4_type::TIMESTAMP
+                | icmpv4_type::INFORMATION_REQUEST
+                | icmpv4_type::ADDRESS_MASK_REQUEST
+        ),
+        protocol::ICMPV6 => message_type == icmpv6_type::ECHO_REQUEST,
+        _ => false,
+    }
+}
+
 /// A [`FlowTuple`] in five words, which is what the table stores and hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowKey([u64; 5]);
@@ -131,6 +149,8 @@ pub struct FlowKey([u64; 5]);
 const KIND_PORTS: u64 = 1;
 const KIND_ICMP: u64 = 2;
 const KIND_ECHO: u64 = 3;
+const REQUEST_GOES: u64 = 1 << 4;
+const REQUEST_COMES: u64 = 1 << 5;
 const IS_V4: u64 = 1 << 7;
 
 impl FlowKey {
@@ -146,9 +166,14 @@ impl From<&FlowTuple> for FlowKey {
         let (remote, _) = number(tuple.remote);
         let (kind, first, second) = match tuple.selector {
             Selector::Ports { local, remote } => (KIND_PORTS, local, remote),
-            Selector::Icmp { message_type, code, identifier } => {
+            Selector::Icmp { message_type, code, identifier, request } => {
                 let kind = if identifier.is_some() { KIND_ECHO } else { KIND_ICMP };
-                (kind, u16::from_be_bytes([message_type, code]), identifier.unwrap_or(0))
+                let request = match request {
+                    Some(Direction::Outbound) => REQUEST_GOES,
+                    Some(Direction::Inbound) => REQUEST_COMES,
+                    None => 0,
+                };
+                (kind | request, u16::from_be_bytes([message_type, code]), identifier.unwrap_or(0))
             }
             Selector::None => (0, 0, 0),
         };
@@ -167,10 +192,15 @@ impl From<&FlowKey> for FlowTuple {
         };
         let (first, second) = ((rest >> 16) as u16, (rest >> 32) as u16);
         let [message_type, code] = first.to_be_bytes();
+        let request = match rest & (REQUEST_GOES | REQUEST_COMES) {
+            REQUEST_GOES => Some(Direction::Outbound),
+            REQUEST_COMES => Some(Direction::Inbound),
+            _ => None,
+        };
         let selector = match rest & 3 {
             KIND_PORTS => Selector::Ports { local: first, remote: second },
-            KIND_ICMP => Selector::Icmp { message_type, code, identifier: None },
-            KIND_ECHO => Selector::Icmp { message_type, code, identifier: Some(second) },
+            KIND_ICMP => Selector::Icmp { message_type, code, identifier: None, request },
+            KIND_ECHO => Selector::Icmp { message_type, code, identifier: Some(second), request },
             _ => Selector::None,
         };
         Self {
@@ -302,9 +332,11 @@ mod tests {
     fn a_key_holds_all_that_a_tuple_says() {
         let selectors = [
             Selector::Ports { local: 40072, remote: 80 },
-            Selector::icmp(protocol::ICMP, 8, 0, Some(1234)),
-            Selector::icmp(protocol::ICMP, 13, 0, None),
-            Selector::icmp(protocol::ICMPV6, 128, 0, Some(0)),
+            Selector::icmp(protocol::ICMP, 8, 0, Some(1234), Direction::Outbound),
+            Selector::icmp(protocol::ICMP, 8, 0, Some(1234), Direction::Inbound),
+            Selector::icmp(protocol::ICMP, 13, 0, None, Direction::Outbound),
+            Selector::icmp(protocol::ICMP, 9, 0, None, Direction::Inbound),
+            Selector::icmp(protocol::ICMPV6, 128, 0, Some(0), Direction::Inbound),
             Selector::None,
         ];
         let addresses = [("192.0.2.7", "198.51.100.1"), ("2001:db8::7", "fe80::1"), ("::1", "::1")];
@@ -326,12 +358,16 @@ mod tests {
         let cases =
             [(protocol::ICMP, 8, 0), (protocol::ICMP, 13, 14), (protocol::ICMP, 17, 18), (protocol::ICMPV6, 128, 129)];
         for (protocol, request, reply) in cases {
-            assert_eq!(
-                Selector::icmp(protocol, request, 0, Some(7)),
-                Selector::icmp(protocol, reply, 0, Some(7)),
-                "{protocol} {request} {reply}"
-            );
+            for direction in [Direction::Outbound, Direction::Inbound] {
+                let of = |message_type, direction| Selector::icmp(protocol, message_type, 0, Some(7), direction);
+                let asked = of(request, direction);
+                assert_eq!(asked, of(reply, direction.opposite()), "{protocol} {request} {reply}");
+                assert_ne!(asked, of(request, direction.opposite()), "the other side asks for itself");
+            }
         }
-        assert_ne!(Selector::icmp(protocol::ICMPV6, 0, 0, None), Selector::icmp(protocol::ICMPV6, 8, 0, None));
+        let of = |message_type, direction| Selector::icmp(protocol::ICMPV6, message_type, 0, None, direction);
+        assert_ne!(of(0, Direction::Outbound), of(8, Direction::Outbound));
+        // what nobody answers
+        assert_eq!(of(134, Direction::Outbound), of(134, Direction::Inbound));
     }
 }

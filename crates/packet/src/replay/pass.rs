@@ -242,7 +242,7 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
             Transport::Tcp(segment) => ports(segment.source, segment.destination),
             Transport::Ports { source, destination } => ports(source, destination),
             Transport::Icmp(message) => {
-                Selector::icmp(protocol, message.message_type, message.code, message.identifier)
+                Selector::icmp(protocol, message.message_type, message.code, message.identifier, self.direction)
             }
             Transport::Other | Transport::LaterFragment => Selector::None,
         };
@@ -447,7 +447,8 @@ impl<'r, 'p, C: Classifier> Pass<'r, 'p, C> {
             }
             OriginalTransport::Ports { source, destination } => Selector::Ports { local: destination, remote: source },
             OriginalTransport::Icmp(message) => {
-                Selector::icmp(original.protocol, message.message_type, message.code, message.identifier)
+                let direction = if we_sent { Direction::Outbound } else { Direction::Inbound };
+                Selector::icmp(original.protocol, message.message_type, message.code, message.identifier, direction)
             }
             OriginalTransport::Other => Selector::None,
         };

@@ -62,8 +62,16 @@ impl Recorder {
 
     /// What has passed since it was asked last, as a capture has it.
     pub fn packets(&self) -> Vec<Vec<u8>> {
+        self.passed().into_iter().map(|(packet, _)| packet).collect()
+    }
+
+    /// The same, and whether each was sent from there.
+    pub fn passed(&self) -> Vec<(Vec<u8>, bool)> {
         std::iter::from_fn(|| self.socket.receive_from().ok())
-            .map(|(packet, from)| if self.cooked { [cooked(&from.0), packet].concat() } else { packet })
+            .map(|(packet, from)| {
+                let outgoing = from.0.get(10) == Some(&libc::PACKET_OUTGOING);
+                (if self.cooked { [cooked(&from.0), packet].concat() } else { packet }, outgoing)
+            })
             .collect()
     }
 }
