@@ -1,5 +1,6 @@
 //! What is done on both sides of the cable: by a process of the filtered group, and by the peer, who knows nothing of policies.
 
+use crate::tagged;
 use openwfp_attacks::call::{Socket, any};
 use std::{
     env, fs,
@@ -62,6 +63,8 @@ pub enum Scene {
     Forwarded,
     /// The same, each in several fragments.
     ForwardedLong,
+    /// A datagram of the peer in a frame that bears a priority, and our answer.
+    UdpPriority,
 }
 
 impl Scene {
@@ -136,7 +139,7 @@ impl Place {
     }
 }
 
-const SCENES: [Scene; 19] = [
+const SCENES: [Scene; 20] = [
     Scene::TcpClient,
     Scene::TcpServer,
     Scene::TcpAttempt,
@@ -156,6 +159,7 @@ const SCENES: [Scene; 19] = [
     Scene::TcpOptions,
     Scene::Forwarded,
     Scene::ForwardedLong,
+    Scene::UdpPriority,
 ];
 
 /// This program once more, as a process of the group whose processes are listed in `members`. It writes `ready` when the
@@ -240,7 +244,7 @@ fn local(scene: Scene, Place { ours, peer, .. }: Place, ready: &dyn Fn()) -> io:
             thread::sleep(Duration::from_millis(500));
             Ok(())
         }
-        Scene::UdpServer | Scene::UdpLongServer => {
+        Scene::UdpServer | Scene::UdpLongServer | Scene::UdpPriority => {
             let socket = UdpSocket::bind(ours)?;
             socket.set_read_timeout(Some(Duration::from_millis(500)))?;
             ready();
@@ -331,6 +335,11 @@ impl Peer {
             (Scene::UdpServer | Scene::UdpLongServer | Scene::Forwarded | Scene::ForwardedLong, Self::Udp(socket)) => {
                 socket.set_read_timeout(Some(Duration::from_millis(500)))?;
                 socket.send_to(&scene.data(), if scene.is_forwarded() { beyond } else { ours })?;
+                socket.recv(&mut [0; 5]).map(drop)
+            }
+            (Scene::UdpPriority, Self::Udp(socket)) => {
+                socket.set_read_timeout(Some(PATIENCE))?;
+                tagged::send(peer, ours, &scene.data())?;
                 socket.recv(&mut [0; 5]).map(drop)
             }
             (_, _here) => {

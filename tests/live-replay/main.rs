@@ -13,6 +13,7 @@
 mod actor;
 mod compare;
 mod exempt;
+mod tagged;
 mod world;
 
 use actor::Scene;
@@ -279,5 +280,22 @@ fn an_accept_that_is_refused() {
         for scene in [Scene::TcpUnanswered, Scene::UdpServer] {
             assert_scene(scene, met, &policy, &["ALE_AUTH_RECV_ACCEPT_DISCARD"]);
         }
+    }
+}
+
+#[test]
+fn a_frame_with_a_priority() {
+    let layers = ["INBOUND_MAC_FRAME_ETHERNET", "ALE_AUTH_RECV_ACCEPT", "DATAGRAM_DATA"];
+    assert_scene(Scene::UdpPriority, Met::AtDevices, &nothing_blocked(), &layers);
+    assert_scene(Scene::UdpPriority, Met::AtSockets, &nothing_blocked(), &layers[1..]);
+    // all sixteen bits of the tag
+    let policy = Filter::builder("no", LayerId::INBOUND_MAC_FRAME_ETHERNET).action(Action::Block);
+    let filter = policy.when(FieldId::VLAN_ID, MatchType::Equal, Value::Uint16(0x6000)).build().unwrap();
+    let policy = compile(&[&Policy::builder().filter(filter).build().unwrap()]).unwrap();
+    assert_scene(Scene::UdpPriority, Met::AtDevices, &policy, &["INBOUND_MAC_FRAME_ETHERNET"]);
+    if !cannot_run(Met::AtDevices) {
+        let Recorded { live, .. } = record(Scene::UdpPriority, false, Met::AtDevices, &policy);
+        let blocked: Vec<&Step> = live.iter().filter(|step| step.blocked).collect();
+        assert!(blocked.len() == 1 && blocked[0].is(FieldId::VLAN_ID, 0x6000), "{blocked:?}");
     }
 }

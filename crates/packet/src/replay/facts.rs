@@ -227,6 +227,8 @@ impl Facts {
         self.set_address(fact::REMOTE_ADDRESS, packet.destination);
         self.words[fact::DESTINATION_ADDRESS_TYPE] = AddressType::of(packet.destination, packet.link.broadcast) as u64;
         self.see_interface(&packet.link, interface, direction);
+        // The interface that forwards is the one that it came by.
+        self.words.copy_within(ARRIVAL + LUID..ARRIVAL + LUID + 2, INTERFACE + LUID);
         self.flags = ConditionFlags::empty();
         self.version = packet.version();
     }

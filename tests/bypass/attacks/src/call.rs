@@ -204,6 +204,28 @@ impl Socket {
         Ok((bytes, Address(from)))
     }
 
+    /// `recvmsg(2)`, without waiting: what came, the address that it bears, and the data of its first piece of control data.
+    pub fn receive_message(&self) -> io::Result<(Vec<u8>, Address, Vec<u8>)> {
+        let (mut bytes, mut from, mut control) = (vec![0u8; 1 << 16], vec![0u8; 128], vec![0u64; 16]);
+        let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        // SAFETY: zeros are an empty header.
+        let mut header: libc::msghdr = unsafe { mem::zeroed() };
+        header.msg_name = from.as_mut_ptr().cast();
+        header.msg_namelen = from.len() as u32;
+        header.msg_iov = &raw mut part;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = control.len() * 8;
+        // SAFETY: our own memory of these lengths.
+        let got = unsafe { libc::recvmsg(self.number(), &raw mut header, libc::MSG_DONTWAIT) };
+        bytes.truncate(check(got as i64)? as usize);
+        from.truncate(header.msg_namelen as usize);
+        // a length in eight bytes, level and type in four each
+        let length = if header.msg_controllen < 16 { 16 } else { control[0] as usize };
+        let control: Vec<u8> = control.iter().flat_map(|word| word.to_ne_bytes()).take(length).skip(16).collect();
+        Ok((bytes, Address(from), control))
+    }
+
     /// `sendmsg(2)` with control data.
     pub fn send_message(&self, bytes: &[u8], to: Option<Address>, control: &[Control]) -> io::Result<()> {
         let mut message = Message::new(bytes, to, control);

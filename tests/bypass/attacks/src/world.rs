@@ -1,7 +1,7 @@
 //! Network namespaces for one thread, and what arrives there.
 
-use crate::call::{Socket, check};
-use std::io;
+use crate::call::{Address, Socket, check};
+use std::{ffi::CString, io};
 
 /// Gives the calling thread, and the threads and processes that it starts from now on, a network of their own.
 pub fn own_network() -> io::Result<()> {
@@ -36,6 +36,19 @@ impl Wire {
     }
 }
 
+/// Sends a frame by a device of the calling thread's network.
+pub fn send_frame(device: &str, frame: &[u8]) -> io::Result<()> {
+    let name = CString::new(device)?;
+    // SAFETY: a string that ends.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    let socket = Socket::new(libc::AF_PACKET, libc::SOCK_RAW, 0)?;
+    let mut address = (libc::AF_PACKET as u16).to_ne_bytes().to_vec();
+    address.extend([0, 0]);
+    address.extend(index.to_ne_bytes());
+    address.extend([0; 12]);
+    socket.send_to(frame, 0, Address(address))
+}
+
 /// A capture of what passes the devices of a network, both ways.
 #[derive(Debug)]
 pub struct Recorder {
@@ -50,6 +63,8 @@ impl Recorder {
         let kind = if cooked { libc::SOCK_DGRAM } else { libc::SOCK_RAW };
         let socket = Socket::new(libc::AF_PACKET, kind, i32::from((libc::ETH_P_ALL as u16).to_be()))?;
         socket.set(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 8 << 20)?;
+        // the tag of a VLAN stands beside its frame
+        socket.set(libc::SOL_PACKET, libc::PACKET_AUXDATA, 1)?;
         Ok(Self { socket, cooked })
     }
 
@@ -67,13 +82,25 @@ impl Recorder {
 
     /// The same, and whether each was sent from there.
     pub fn passed(&self) -> Vec<(Vec<u8>, bool)> {
-        std::iter::from_fn(|| self.socket.receive_from().ok())
-            .map(|(packet, from)| {
+        std::iter::from_fn(|| self.socket.receive_message().ok())
+            .map(|(packet, from, beside)| {
                 let outgoing = from.0.get(10) == Some(&libc::PACKET_OUTGOING);
-                (if self.cooked { [cooked(&from.0), packet].concat() } else { packet }, outgoing)
+                (if self.cooked { [cooked(&from.0), packet].concat() } else { with_tag(packet, &beside) }, outgoing)
             })
             .collect()
     }
+}
+
+/// A frame with its tag in its place, from a `tpacket_auxdata`.
+fn with_tag(mut frame: Vec<u8>, beside: &[u8]) -> Vec<u8> {
+    const VLAN_VALID: u8 = 1 << 4;
+    let &[status, _, _, _, .., tag_low, tag_high, kind_low, kind_high] = beside else { return frame };
+    if status & VLAN_VALID != 0 && frame.len() > 12 {
+        let [tag, kind] =
+            [[tag_low, tag_high], [kind_low, kind_high]].map(|pair| u16::from_ne_bytes(pair).to_be_bytes());
+        frame.splice(12..12, [kind, tag].concat());
+    }
+    frame
 }
 
 /// The header of LINKTYPE_LINUX_SLL2 from a `sockaddr_ll`.

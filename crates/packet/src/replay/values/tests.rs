@@ -188,10 +188,14 @@ fn a_forwarded_packet_has_source_and_destination() {
     let link = LinkInfo { interface_index: Some(3), interface_type: Some(6), ..LinkInfo::default() };
     let packet = packet("192.0.2.1", "224.0.0.251", link);
     let addresses = [(F::IP_SOURCE_ADDRESS, 0xc000_0201), (F::IP_DESTINATION_ADDRESS, 0xe000_00fb), (F::FLAGS, 0)];
-    let common = [&addresses[..], &[(F::IP_DESTINATION_ADDRESS_TYPE, 3), (F::IP_LOCAL_INTERFACE, LUID)]].concat();
+    let common = [&addresses[..], &[(F::IP_DESTINATION_ADDRESS_TYPE, 3)]].concat();
     incoming.facts.see_forwarded(&packet, None, Direction::Inbound);
-    let arriving =
-        [(F::SOURCE_INTERFACE_INDEX, 3), (F::SOURCE_SUB_INTERFACE_INDEX, 3), (F::IP_PHYSICAL_ARRIVAL_INTERFACE, LUID)];
+    let arriving = [
+        (F::SOURCE_INTERFACE_INDEX, 3),
+        (F::SOURCE_SUB_INTERFACE_INDEX, 3),
+        (F::IP_PHYSICAL_ARRIVAL_INTERFACE, LUID),
+        (F::IP_LOCAL_INTERFACE, LUID),
+    ];
     assert_known(&mut incoming, Stage::Forward, NONE, &[&common[..], &arriving].concat());
     incoming.facts.see_forwarded(&packet, None, Direction::Outbound);
     let leaving = [
