@@ -298,12 +298,10 @@ fn a_built_in_callout_reports_what_it_sees() {
 fn a_built_in_callout_encrypts_between_two_machines() {
     needs!("unshare", "ip", "python3", "bash");
     let place = Place::new("cipher");
-    let text = format!(
-        "[[callout]]\nname = \"cipher\"\nuses = \"openwfp.datagram-cipher\"\n[callout.settings]\nkey = {{ base64 = \
-         \"ZXhhbXBsZSBrZXksIG5vdCBmb3IgcmVhbCB1c2UuLi4=\" }}\n\n[[filter]]\nname = \"datagrams\"\nlayer = \"DATAGRAM_DATA\"\n\
-         action = {{ callout = \"cipher\", kind = \"terminating\" }}\nwhen = {{ IP_PROTOCOL = \"udp\", IP_REMOTE_ADDRESS = \"10.9.9.0/24\" }}\n"
-    );
-    place.folder.file("policy.toml", &text);
+    let text = "[[callout]]\nname = \"cipher\"\nuses = \"openwfp.datagram-cipher\"\n[callout.settings]\nkey = { base64 = \
+         \"ZXhhbXBsZSBrZXksIG5vdCBmb3IgcmVhbCB1c2UuLi4=\" }\n\n[[filter]]\nname = \"datagrams\"\nlayer = \"DATAGRAM_DATA\"\n\
+         action = { callout = \"cipher\", kind = \"terminating\" }\nwhen = { IP_PROTOCOL = \"udp\", IP_REMOTE_ADDRESS = \"10.9.9.0/24\" }\n";
+    place.folder.file("policy.toml", text);
     // the other end echoes what it gets: sealed, and for the first to open again
     let output = place.run(
         "unshare --net sleep 60 & other=$!; wait_for '[ $(readlink /proc/$other/ns/net) != $(readlink /proc/self/ns/net) ]'\n\

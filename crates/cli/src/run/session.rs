@@ -141,7 +141,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
         }
     };
     drop(starting);
-    let watched = watch(&group, &mut enforcement, &mut child, (&mut hosts, plan.notice), watcher, source);
+    let watched = watch(&group, &mut enforcement, &mut child, &mut hosts, plan.notice, watcher, source);
     drop(hosts);
     let totals = enforcement.totals().unwrap_or_default();
     let packets = enforcement.packets().ok().flatten();
@@ -182,7 +182,8 @@ fn watch(
     group: &RunGroup,
     enforcement: &mut Enforcement,
     child: &mut openwfp_sandbox::Child,
-    (hosts, notice): (&mut Option<Hosts>, &dyn Fn(&str)),
+    hosts: &mut Option<Hosts>,
+    notice: &dyn Fn(&str),
     watcher: &mut dyn Watcher,
     mut source: Option<&mut dyn Source>,
 ) -> Result<(Outcome, Vec<u64>)> {

@@ -196,7 +196,7 @@ impl Divert {
         self.say(|control| &raw mut control.awake, 0);
         fence(Ordering::SeqCst);
         let ready = callouts.is_ready();
-        if !(ready && !self.ring.is_empty()) && callouts.sleeps() {
+        if (!ready || self.ring.is_empty()) && callouts.sleeps() {
             self.figures.sleeps += 1;
             let waits = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
             let ring = ready.then_some(self.ring_descriptor.as_raw_fd());

@@ -41,6 +41,9 @@ struct Waiting {
     since: Instant,
 }
 
+/// A packet, the answer about it, and the packet that goes on in its place.
+pub(super) type Answered = (Pended, Answer, Option<Vec<u8>>);
+
 /// A callout of a policy.
 pub(super) struct Host {
     pub key: Guid,
@@ -172,7 +175,7 @@ impl Host {
     }
 
     /// The next answer, with the packet that it is about and the one that goes on in its place.
-    pub fn answer(&mut self, message: &mut Vec<u8>) -> Result<Option<(Pended, Answer, Option<Vec<u8>>)>, String> {
+    pub fn answer(&mut self, message: &mut Vec<u8>) -> Result<Option<Answered>, String> {
         let Some(running) = &mut self.running else { return Ok(None) };
         if !running.process.channel.answers.pop(message).map_err(garbage)? {
             return Ok(None);

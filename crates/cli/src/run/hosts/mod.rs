@@ -346,11 +346,11 @@ fn taken(
         // what would have been absorbed goes on
         return (packet, divert::Answer::Say(soft(CalloutAction::Block)));
     }
-    if let Some(bytes) = answer.packet {
-        if let Some(injector) = histories.with(packet.record().injector, callout) {
-            let injection = packet.replaced(bytes, injector);
-            packet.inject(injection);
-        }
+    if let Some(bytes) = answer.packet
+        && let Some(injector) = histories.with(packet.record().injector, callout)
+    {
+        let injection = packet.replaced(bytes, injector);
+        packet.inject(injection);
     }
     (packet, divert::Answer::Absorb)
 }
