@@ -235,6 +235,21 @@ fn a_host_ends_with_wfp_and_its_packets_are_blocked_then() {
 }
 
 #[test]
+fn a_host_learns_the_filters_of_a_policy_that_is_taken_anew() {
+    needs!("unshare", "ip", "python3", "bash");
+    let place = Place::new("anew");
+    place.policy(&place.host(), "");
+    let output = place.run(
+        "$run -- $say say:hello mark:anew say:again say:drop & command=$!\nwait_for '[ -e anew ]'\n\
+         sed -i 's/what leaves/another/' policy.toml; kill -HUP $command\n\
+         wait_for 'grep -q generation.:2,.filters events.jsonl'; rm anew; wait $command",
+    );
+    says(&output, &["hello b'hello'", "again b'again'", "drop None"]);
+    let gone = place.reports().iter().filter(|report| report["why"].is_string()).count();
+    assert_eq!(gone, 0, "the host stays");
+}
+
+#[test]
 fn a_host_in_another_language_serves_by_the_documented_protocol() {
     needs!("unshare", "ip", "bash");
     if fs::metadata("/usr/bin/python3").is_err() {
