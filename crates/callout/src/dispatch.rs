@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use openwfp_engine::{
-    Arbitration, Cell, CompiledPolicy, MAX_STEPS, Reason, Silent, State, Step, Values, Verdict, step,
-};
+use openwfp_engine::{Cell, CompiledPolicy, MAX_STEPS, Reason, Silent, State, Step, Values, Verdict, step};
 use openwfp_model::{Action, ConditionFlags, FieldId, Guid, LayerId, Value};
 
 use crate::context::Lent;
 use crate::registry::{Entry, guarded};
 use crate::services::EventPender;
 use crate::{
-    Answer, Classification, ClassifyOut, Filter, FlowContext, IncomingValues, InjectionHistory, LayerData, Metadata,
-    Pender, Question, RedirectRecord, RedirectRequest, Registry, Report, StreamAction,
+    ActionSoFar, Answer, Classification, ClassifyOut, Filter, FlowContext, IncomingValues, InjectionHistory, LayerData,
+    Metadata, Pender, Question, RedirectRecord, RedirectRequest, Registry, Report, StreamAction,
 };
 
 /// An event to be classified with callouts. For hosts.
@@ -152,7 +150,8 @@ impl Registry {
                         next = state.close(Reason::LookupFailed);
                         continue;
                     };
-                    match self.ask(policy, &cell, event, &state.arbitration, request.as_ref()) {
+                    let so_far = (ActionSoFar::from(&state.arbitration), !state.arbitration.is_hard());
+                    match self.ask(policy, &cell, event, so_far, request.as_ref()) {
                         Asked::Nobody => state.resume_unregistered(&cell, &mut Silent),
                         Asked::Answer(answer, by) => {
                             if matches!(answer.stream, StreamAction::NeedMoreData(_) | StreamAction::Defer) {
@@ -220,16 +219,38 @@ impl Registry {
         policy: &CompiledPolicy,
         cell: &Cell,
         event: &LayerEvent<'_>,
-        so_far: &Arbitration,
+        so_far: (ActionSoFar, bool),
         request: Option<&RedirectRequest>,
     ) -> Asked {
         let Some(key) = callout_of(policy, cell.filter_id()) else { return Asked::Nobody };
+        self.ask_callout(key, cell.filter_id(), event, so_far, request)
+    }
+
+    /// Asks the callout that a filter names about an event, and nobody else: where the policy is walked elsewhere, and this is what
+    /// stands so far, with or without the right to write the action. None: nobody answers for the callout.
+    #[must_use]
+    pub fn ask_filter(&self, filter: u64, event: &LayerEvent<'_>, so_far: ActionSoFar, right: bool) -> Option<Answer> {
+        let key = self.inner.lock().filter(filter).map(|(key, _)| *key)?;
+        match self.ask_callout(key, filter, event, (so_far, right), event.redirect) {
+            Asked::Answer(answer, _) => Some(answer),
+            Asked::Nobody => None,
+        }
+    }
+
+    fn ask_callout(
+        &self,
+        key: Guid,
+        id: u64,
+        event: &LayerEvent<'_>,
+        so_far: (ActionSoFar, bool),
+        request: Option<&RedirectRequest>,
+    ) -> Asked {
         let flow = event.metadata.flow;
         let (entry, filter, context) = {
             let mut state = self.inner.lock();
             loop {
                 let Some(entry) = state.entry(key).cloned() else { return Asked::Nobody };
-                let Some((_, filter)) = state.filter(cell.filter_id()).cloned() else { return Asked::Nobody };
+                let Some((_, filter)) = state.filter(id).cloned() else { return Asked::Nobody };
                 if matches!(event.data, LayerData::Stream(_))
                     && flow.is_some_and(|flow| state.allowed.contains(&(flow, entry.number)))
                 {
@@ -252,13 +273,12 @@ impl Registry {
     fn call(
         &self,
         event: &LayerEvent<'_>,
-        so_far: &Arbitration,
+        (so_far, right): (ActionSoFar, bool),
         request: Option<&RedirectRequest>,
         entry: &Entry,
         filter: &Arc<Filter>,
         mut context: Option<FlowContext>,
     ) -> Asked {
-        let right = !so_far.is_hard();
         {
             let mut state = self.inner.lock();
             state.counts.classified += 1;
@@ -270,9 +290,8 @@ impl Registry {
             && !event.metadata.ale_classify_required;
         let pender = EventPender { inner: self.inner.clone(), callout: entry.number };
         let pender: Option<Arc<dyn Pender>> = if pendable { Some(Arc::new(pender)) } else { None };
-        let mut out = ClassifyOut::new(filter, so_far.into(), right, &event.data)
-            .with_pender(pender)
-            .with_redirect(request.cloned());
+        let mut out =
+            ClassifyOut::new(filter, so_far, right, &event.data).with_pender(pender).with_redirect(request.cloned());
         let called = guarded(|| {
             let mut classification =
                 Classification::new(values, event.metadata, event.data, filter, entry.number, &entry.platform)

@@ -10,7 +10,7 @@
 //! 5. [`PacketBuilder`]: packets from scratch.
 //! 6. [`Registry`]: calls callouts in this process, and keeps what they have under way within bounds.
 //! 7. [`policy`]: the callouts that policies name, and [`builtin`], those that come with openwfp.
-//! 8. [`replay`]: callouts over captures.
+//! 8. [`replay`]: callouts over captures; [`serve`] and [`host`]: callouts for live traffic, in a process of their own.
 //!
 //! No author needs `unsafe`, and none needs to know where a callout runs: the same code is asked in this process, in a replay
 //! or live. Items that say "for hosts" are for programs that call callouts.
@@ -22,9 +22,11 @@ mod checksum;
 mod classification;
 mod context;
 mod data;
+mod described;
 mod dispatch;
 mod filter;
 mod flow;
+pub mod host;
 mod inject;
 mod metadata;
 mod out;
@@ -47,6 +49,7 @@ pub use data::{LayerData, PacketData, StreamData, StreamFlags};
 pub use dispatch::{LayerEvent, LayerOutcome, can_pend};
 pub use filter::{Filter, ProviderContext};
 pub use flow::{FlowContext, FlowContextError, FlowHandle};
+pub use host::serve;
 pub use inject::{InjectError, Injection, InjectionHistory, InjectionPoint, Injector, PacketInjectionState};
 pub use metadata::{FragmentData, Metadata, Process};
 pub use out::{ActionSoFar, Answer, ClassifyOut, Pender, StreamAction};

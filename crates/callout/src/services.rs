@@ -22,6 +22,9 @@ pub(crate) struct CalloutServices {
 impl Injector for CalloutServices {
     fn inject(&self, mut injection: Injection) -> Result<(), InjectError> {
         let inner = self.inner.upgrade().ok_or(InjectError::NotRegistered)?;
+        if !inner.injects {
+            return Err(InjectError::Unsupported);
+        }
         match injection.point {
             InjectionPoint::Stream { .. } => {}
             InjectionPoint::MacSend | InjectionPoint::MacReceive => {

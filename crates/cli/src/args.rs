@@ -1,6 +1,6 @@
 //! The command line.
 
-use crate::{output::Globals, policies::is_standard_input};
+use crate::{callout_host::HostArgs, output::Globals, policies::is_standard_input};
 use clap::{Parser, Subcommand};
 use std::{ffi::OsString, path::PathBuf};
 
@@ -43,13 +43,16 @@ pub(crate) enum Command {
     /// Show the built-in callouts and their settings
     #[command(after_help = "\
 A policy names one with `uses = \"NAME\"` in a `[[callout]]` section, and sets it in `[callout.settings]`; filters name the callout
-as their action (docs/callouts.md). They answer in `wfp replay`. In `wfp run` they do not yet: there a filter that names
-a callout blocks, or does nothing where its kind is `inspection`.
+as their action (docs/callouts.md). They answer in `wfp replay`, and in `wfp run` at the layers of packets. Elsewhere a filter that
+names a callout blocks in `wfp run`, or does nothing where its kind is `inspection`.
 
 Examples:
   wfp callouts
   wfp callouts --json | jq -r .name")]
     Callouts,
+    /// Become a host of callouts: `wfp run` does
+    #[command(hide = true)]
+    CalloutHost(HostArgs),
     /// Write a policy in another form, or the schema of policy files
     Export(ExportArgs),
     /// See a policy at work on real connections (needs root)
@@ -86,7 +89,12 @@ impl Command {
             Self::Replay(args) => (&args.policy, Some(&*args.capture)),
             Self::Bench(args) => (&args.policy, None),
             Self::Export(args) => (args.policy.as_slice(), None),
-            Self::Callouts | Self::Show(_) | Self::Demo | Self::Completions { .. } | Self::Man { .. } => return None,
+            Self::CalloutHost(_)
+            | Self::Callouts
+            | Self::Show(_)
+            | Self::Demo
+            | Self::Completions { .. }
+            | Self::Man { .. } => return None,
         };
         let from_input = policies.iter().filter(|path| is_standard_input(path)).count();
         let watched = matches!(self, Self::Run(args) if args.watch);

@@ -9,7 +9,7 @@ use crate::{
 use anyhow::{Result, anyhow};
 use openwfp_callout::{Registry, policy::load as callouts};
 use openwfp_engine::{CompiledPolicy, compile};
-use openwfp_model::{Layer, Policy, policy_file::Severity};
+use openwfp_model::{CalloutServer, Guid, Layer, Policy, policy_file::Severity};
 use serde_json::{Value as Json, json};
 use std::{io::Write, path::Path};
 
@@ -41,7 +41,12 @@ pub(crate) fn check(args: &CheckArgs, globals: Globals) -> Result<()> {
                 Ok(compiled) => {
                     let files: Vec<(&Path, usize)> =
                         found.iter().map(|(path, policy)| (*path, policy.filters.len())).collect();
-                    report.notes(out, &findings::notes(&compiled, &files))?;
+                    let callouts = policies.iter().flat_map(|policy| &policy.callouts);
+                    let hosted: Vec<Guid> = callouts
+                        .filter(|callout| callout.server != CalloutServer::Registered)
+                        .map(|callout| callout.key)
+                        .collect();
+                    report.notes(out, &findings::notes(&compiled, &files, &hosted))?;
                     report.layers(out, &findings::layers_not_live(&compiled, &files))?;
                     report.summary(out, &compiled, &policies)?;
                 }

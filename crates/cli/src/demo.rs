@@ -90,6 +90,7 @@ fn run_client(compiled: &CompiledPolicy, open: u16, shut: u16, globals: Globals)
             dry_run: false,
             unix: openwfp_kernel::unix::UnixSockets::All,
             replaceable: false,
+            hosts: None,
             command: &command,
             notice: &notice,
         },

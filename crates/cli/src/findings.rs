@@ -1,10 +1,10 @@
 //! What a person should know about valid policies: filters that cannot decide, or that decide otherwise than one would
 //! think.
 
-use crate::{filled, live::is_live};
+use crate::{filled, live::is_live, run::is_asked_at};
 use openwfp_engine::{CompiledFilter, CompiledPolicy, Finding};
 use openwfp_model::{
-    Action, CalloutKind, FieldId, Filter, FilterCondition, FilterFlags, Layer, LayerId, MatchType, Value,
+    Action, CalloutKind, FieldId, Filter, FilterCondition, FilterFlags, Guid, Layer, LayerId, MatchType, Value,
 };
 use std::{
     fs,
@@ -54,8 +54,9 @@ pub(crate) fn by_family(notes: &[Note]) -> Vec<Together<'_>> {
     together
 }
 
-/// The findings about policies that were compiled together, from these files with so many filters each.
-pub(crate) fn notes(policy: &CompiledPolicy, files: &[(&Path, usize)]) -> Vec<Note> {
+/// The findings about policies that were compiled together, from these files with so many filters each. Hosts answer for the
+/// callouts with these keys.
+pub(crate) fn notes(policy: &CompiledPolicy, files: &[(&Path, usize)], hosted: &[Guid]) -> Vec<Note> {
     let mut notes = vec![];
     let mut add = |filter: Option<&CompiledFilter>, kind: &'static str, text: String| {
         if let Some(filter) = filter {
@@ -68,7 +69,7 @@ pub(crate) fn notes(policy: &CompiledPolicy, files: &[(&Path, usize)]) -> Vec<No
         add(policy.filter(filter), kind, text);
     }
     for filter in policy.filters().iter().filter(|filter| !filter.is_disabled()) {
-        for (kind, text) in of_filter(&filter.filter) {
+        for (kind, text) in of_filter(&filter.filter, hosted) {
             add(Some(filter), kind, text);
         }
     }
@@ -151,15 +152,23 @@ fn of_finding(policy: &CompiledPolicy, finding: &Finding) -> (u64, &'static str,
     }
 }
 
-fn of_filter(filter: &Filter) -> Vec<(&'static str, String)> {
+fn of_filter(filter: &Filter, hosted: &[Guid]) -> Vec<(&'static str, String)> {
     let mut found = vec![];
-    if let Action::Callout { kind, .. } = filter.action {
+    if let Action::Callout { callout, kind } = filter.action
+        && !(hosted.contains(&callout) && is_asked_at(filter.layer))
+    {
         let does = match kind {
             CalloutKind::Inspection => "it is passed over",
             _ if filter.flags.contains(FilterFlags::PERMIT_IF_CALLOUT_UNREGISTERED) => "it permits",
             _ => "it blocks",
         };
-        found.push(("callout-unregistered", format!("names a callout that nobody has registered: {does}")));
+        found.push((
+            "callout-unregistered",
+            match hosted.contains(&callout) {
+                true => format!("names a callout at a layer where hosts are not asked: in `wfp run` {does}"),
+                false => format!("names a callout that nobody has registered: {does}"),
+            },
+        ));
     }
     if filter.errno.is_some() && !returns_errno(filter.layer) {
         let text = "has an errno, which no call returns there: only a refused bind or connect returns one";

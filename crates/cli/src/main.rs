@@ -2,6 +2,7 @@
 
 mod args;
 mod bench;
+mod callout_host;
 mod callouts;
 mod check;
 mod demo;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Command::Replay(args) => replay::replay(&args, globals),
         Command::Bench(args) => bench::bench(&args, globals),
         Command::Show(args) => show::show(&args, globals),
+        Command::CalloutHost(args) => return callout_host::host(&args),
         Command::Callouts => callouts::callouts(globals),
         Command::Export(args) => export::export(&args, globals),
         Command::Demo => demo::demo(globals),

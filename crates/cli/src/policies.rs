@@ -5,8 +5,8 @@ use crate::{
     output::{self, Globals},
 };
 use anyhow::{Context, Result, anyhow, bail};
-use openwfp_engine::{CompiledPolicy, compile, compile_after};
-use openwfp_model::{Policy, policy_file};
+use openwfp_engine::{CompiledPolicy, compile_after_with, compile_with};
+use openwfp_model::{Guid, Policy, policy_file};
 use std::{
     fs,
     io::{self, Read},
@@ -81,7 +81,8 @@ pub(crate) fn load(paths: &[PathBuf], globals: Globals) -> Result<Vec<Policy>> {
     parse(&sources, globals)
 }
 
-fn parse(sources: &[Source], globals: Globals) -> Result<Vec<Policy>> {
+/// Parses files that were read. Mistakes and warnings go to standard error.
+pub(crate) fn parse(sources: &[Source], globals: Globals) -> Result<Vec<Policy>> {
     let mut policies = vec![];
     let mut failed = false;
     for source in sources {
@@ -106,19 +107,22 @@ fn parse(sources: &[Source], globals: Globals) -> Result<Vec<Policy>> {
 /// Reads and compiles all files, which live side by side as independent providers do.
 pub(crate) fn compiled(paths: &[PathBuf], globals: Globals) -> Result<CompiledPolicy> {
     let sources: Vec<Source> = paths.iter().map(|path| Source::read(path)).collect::<Result<_>>()?;
-    compiled_from(&sources, None, globals)
+    Ok(compiled_from(&sources, None, &[], globals)?.0)
 }
 
-/// Compiles files that were read; with a policy whose place they are to take, as the generation after it.
+/// Compiles files that were read; with a policy whose place they are to take, as the generation after it. The callouts with these
+/// keys are registered.
 pub(crate) fn compiled_from(
     sources: &[Source],
     previous: Option<&CompiledPolicy>,
+    registered: &[Guid],
     globals: Globals,
-) -> Result<CompiledPolicy> {
+) -> Result<(CompiledPolicy, Vec<Policy>)> {
     let policies = parse(sources, globals)?;
-    let policies: Vec<&Policy> = policies.iter().collect();
-    Ok(match previous {
-        Some(previous) => compile_after(previous, &policies)?,
-        None => compile(&policies)?,
-    })
+    let all: Vec<&Policy> = policies.iter().collect();
+    let compiled = match previous {
+        Some(previous) => compile_after_with(previous, &all, registered)?,
+        None => compile_with(&all, registered)?,
+    };
+    Ok((compiled, policies))
 }

@@ -26,7 +26,7 @@ pub(crate) fn value(field: &LayerField, value: &Value) -> String {
 }
 
 /// A text of an event, with what a terminal would obey escaped.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let escape = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     text.chars().map(escape).collect()
 }

@@ -35,7 +35,7 @@ pub use compile::{
     Change, Classes, CompileError, CompiledFilter, CompiledLayer, CompiledPolicy, ConditionExplanation, Effect,
     Encoding, Event, EventValue, Explainer, Explanation, FieldWords, FilterExplanation, Finding, Groups, ImageError,
     OrderedSublayer, Place, PolicyImage, Schema, SublayerAnswer, SublayerExplanation, Unknown, compile, compile_after,
-    compile_objects, compile_objects_after, decode, group_above, unknown,
+    compile_after_with, compile_objects, compile_objects_after, compile_with, decode, group_above, unknown,
 };
 pub use values::{EMPTY, UNKNOWN, Values, WORDS, words};
 pub use verdict::{Action, Reason, Verdict};

@@ -107,11 +107,24 @@ fn held(status: &str) -> u64 {
     line.and_then(|line| u64::from_str_radix(line.trim(), 16).ok()).unwrap_or(0)
 }
 
+/// The oldest kernel that diverts packets to callouts: tcx came with it.
+pub const OLDEST_DIVERTING: (u32, u32) = (6, 6);
+
+/// Whether this kernel can divert packets to callouts, as far as its number tells.
+pub fn diverts() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    !older(&release, OLDEST_DIVERTING)
+}
+
 /// Whether a release such as `6.1.0-56-amd64` is older than [`OLDEST_KERNEL`]. An unreadable one is not.
 fn too_old(release: &str) -> bool {
+    older(release, OLDEST_KERNEL)
+}
+
+fn older(release: &str, oldest: (u32, u32)) -> bool {
     let mut numbers = release.trim().split(|c: char| !c.is_ascii_digit()).map(str::parse);
     match (numbers.next(), numbers.next()) {
-        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < OLDEST_KERNEL,
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < oldest,
         _ => false,
     }
 }

@@ -38,8 +38,18 @@ impl Registry {
     /// The same, which waits for pended operations no longer than that, whatever their callouts say.
     #[must_use]
     pub fn waiting_at_most(longest_wait: Duration) -> Self {
+        Self::made(longest_wait, true)
+    }
+
+    /// The same, which refuses whatever is injected beside an answer: where nobody carries it out.
+    #[must_use]
+    pub fn without_injection() -> Self {
+        Self::made(Duration::MAX, false)
+    }
+
+    fn made(longest_wait: Duration, injects: bool) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::new());
-        Self { inner: Arc::new(Inner { state, changed, longest_wait }) }
+        Self { inner: Arc::new(Inner { state, changed, longest_wait, injects }) }
     }
 
     /// Registers a callout under its own key (`FwpsCalloutRegister`). It learns the filters that name it. Returns its number, which no

@@ -19,6 +19,8 @@ pub(crate) struct Inner {
     pub(crate) changed: Condvar,
     /// No operation is waited for longer, whatever its callout says.
     pub(crate) longest_wait: Duration,
+    /// Whether anybody carries injections out.
+    pub(crate) injects: bool,
 }
 
 #[derive(Default)]

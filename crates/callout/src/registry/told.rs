@@ -23,6 +23,14 @@ pub struct CalloutReport {
     pub report: Report,
 }
 
+impl CalloutReport {
+    /// A report of that callout, about a flow or none. For hosts.
+    #[must_use]
+    pub const fn new(callout: Guid, name: String, flow: Option<FlowHandle>, time: Timestamp, report: Report) -> Self {
+        Self { callout, name, flow, frame: None, time, report }
+    }
+}
+
 /// What went wrong, or was refused, since the registry was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

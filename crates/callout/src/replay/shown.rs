@@ -10,8 +10,9 @@ use openwfp_packet::packet::{Frame, Packet, Transport};
 use openwfp_packet::replay::Step;
 use openwfp_packet::wire::protocol;
 
+use crate::described::describe;
 use crate::dispatch::sees_frames;
-use crate::{FlowHandle, FragmentData, InjectionPoint, LayerData, Metadata, PacketData};
+use crate::{FlowHandle, InjectionPoint, LayerData, Metadata, PacketData};
 
 /// Layers about flows rather than about a packet show none.
 pub(super) fn packet_data<'a>(step: &Step<'a>) -> LayerData<'a> {
@@ -29,7 +30,6 @@ pub(super) fn packet_data<'a>(step: &Step<'a>) -> LayerData<'a> {
 }
 
 pub(super) fn metadata<'a>(step: &Step<'a>, data: &LayerData<'_>) -> Metadata<'a> {
-    let size = |bytes: usize| u16::try_from(bytes).ok();
     let mut metadata = Metadata {
         flow: step.flow.map(|flow| FlowHandle::new(flow.get())),
         direction: Some(step.direction),
@@ -46,33 +46,9 @@ pub(super) fn metadata<'a>(step: &Step<'a>, data: &LayerData<'_>) -> Metadata<'a
         Direction::Outbound => metadata.destination_interface = interface,
     }
     let LayerData::Packet(packet) = data else { return metadata };
-    if sees_frames(step.layer) {
-        metadata.mac_header_size = size(packet.transport);
-        return metadata;
-    }
-    metadata.ip_header_size = size(packet.transport);
-    metadata.transport_header_size = size(packet.payload - packet.transport).filter(|&size| size > 0);
-    if step.shown.link_type == LinkType::ETHERNET {
-        metadata.mac_header_size = size(step.shown.link_header.len());
-    }
-    let bytes = packet.bytes;
-    metadata.ttl = match bytes.first().map(|first| first >> 4) {
-        Some(4) => bytes.get(8).copied(),
-        _ => bytes.get(7).copied(),
-    };
-    if let Ok(Frame::Ip(parsed)) = Packet::parse(LinkType::RAW, bytes) {
-        metadata.fragment = parsed.fragment.map(|fragment| FragmentData {
-            identification: fragment.identification,
-            offset: fragment.at,
-            more: fragment.more,
-        });
-        let transport = packet.transport();
-        if matches!(parsed.protocol, protocol::ICMP | protocol::ICMPV6) && transport.len() >= 8 {
-            let is_echo =
-                matches!((parsed.protocol, transport[0]), (protocol::ICMP, 0 | 8) | (protocol::ICMPV6, 128 | 129));
-            let word = |at: usize| u16::from_be_bytes([transport[at], transport[at + 1]]);
-            metadata.icmp_echo = is_echo.then(|| (word(4), word(6)));
-        }
+    describe(&mut metadata, step.layer, packet);
+    if step.shown.link_type == LinkType::ETHERNET && !sees_frames(step.layer) {
+        metadata.mac_header_size = u16::try_from(step.shown.link_header.len()).ok();
     }
     metadata
 }

@@ -4,9 +4,12 @@ use super::{Ended, file::EventFile};
 use crate::{
     json,
     output::{Globals, Paint, complain},
+    readable::printable,
+    replay_callouts,
     run::session::Watcher,
 };
 use anyhow::Result;
+use openwfp_callout::CalloutReport;
 use openwfp_engine::{CompiledPolicy, words};
 use openwfp_kernel::events::{EndOfFlow, Event, EventKind};
 use openwfp_model::{FieldId, LayerId};
@@ -319,6 +322,16 @@ impl Watcher for Recorder {
 
     fn not_replaced(&mut self, error: &str) {
         self.write_policy(Some(error));
+    }
+
+    fn reported(&mut self, report: &CalloutReport) {
+        if self.takes_lines() {
+            self.write(&replay_callouts::event(report));
+        }
+        if let Some(Trace::Text(paint)) = self.trace {
+            let text = printable(&replay_callouts::text(report));
+            complain(format_args!("{} {text}", paint.dim("callout")));
+        }
     }
 
     /// What has come so far can be read by others now.

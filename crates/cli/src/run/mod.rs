@@ -3,6 +3,7 @@
 mod events;
 mod file;
 mod files;
+mod hosts;
 mod reload;
 mod session;
 
@@ -15,7 +16,9 @@ use crate::{
 };
 use anyhow::{Context, Result, anyhow, bail};
 use events::Recorder;
+use hosts::Served;
 use openwfp_engine::CompiledPolicy;
+use openwfp_kernel::features;
 use openwfp_kernel::unix::{NamedSocket, PRIVATE_FOLDER, UnixSockets, peers_are_seen};
 use openwfp_model::{Layer, LayerId};
 use openwfp_sandbox::Isolation;
@@ -23,6 +26,7 @@ use reload::Reload;
 use rustix::stdio::dup2_stdin;
 use std::{fs::File, path::PathBuf, process::ExitCode, sync::Arc};
 
+pub(crate) use hosts::is_asked_at;
 pub(crate) use session::{Ended, Plan, Watcher, run as run_session};
 
 /// What `wfp run` exits with when it could not do its part.
@@ -45,7 +49,17 @@ pub(crate) fn run(args: &RunArgs, globals: Globals) -> ExitCode {
 fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
     let sources: Vec<policies::Source> =
         args.policy.iter().map(|path| policies::Source::read(path)).collect::<Result<_>>()?;
-    let mut policy = policies::compiled_from(&sources, None, globals)?;
+    let served = Served::of(&policies::parse(&sources, Globals { quiet: true, ..globals })?);
+    let served = match served.is_empty() || features::diverts() {
+        true => served,
+        false => {
+            let (major, minor) = features::OLDEST_DIVERTING;
+            globals.notice(&format!("callouts count as unregistered: Linux {major}.{minor} is needed to ask them"));
+            Served::default()
+        }
+    };
+    let (mut policy, parsed) = policies::compiled_from(&sources, None, &served.keys(), globals)?;
+    let named = hosts::filters(&served.keys(), &policy, &parsed);
     if args.policy.iter().any(|path| policies::is_standard_input(path)) {
         // a terminal would still give something
         let nothing = File::open("/dev/null").context("cannot open /dev/null")?;
@@ -72,13 +86,14 @@ fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
         dry_run: args.dry_run,
         unix,
         replaceable: args.watch,
+        hosts: (!served.is_empty()).then_some((&served, named)),
         command: &args.command,
         notice: &notice,
     };
     // without files there is nothing that could be taken anew
     let mut reload = match sources.is_empty() {
         true => None,
-        false => Some(Reload::new(args, globals, policy.clone(), sources)?),
+        false => Some(Reload::new(args, globals, policy.clone(), sources, served.keys())?),
     };
     let source = reload.as_mut().map(|reload| reload as &mut dyn session::Source);
     let ended = session::run(&plan, &mut recorder, source)?;

@@ -2,7 +2,7 @@
 
 use super::{
     files::{self, Files},
-    recorded,
+    hosts, recorded,
     session::{Next, Source},
     warn_of_layers,
 };
@@ -14,6 +14,7 @@ use crate::{
 use anyhow::{Context, Result, anyhow, bail};
 use openwfp_engine::CompiledPolicy;
 use openwfp_kernel::{enforcement::EnforceError, replace::Replaced};
+use openwfp_model::Guid;
 use openwfp_sandbox::RunUser;
 use std::{
     os::fd::BorrowedFd,
@@ -30,6 +31,8 @@ pub(super) struct Reload<'a> {
     /// What was read last, whatever came of it.
     sources: Vec<policies::Source>,
     files: Option<Files>,
+    /// The keys of the callouts that hosts answer for.
+    served: Vec<Guid>,
     /// Why the files could not be read the last time, which is said once.
     unreadable: Option<String>,
     /// Who can change the files although he is subject to them.
@@ -46,13 +49,14 @@ impl<'a> Reload<'a> {
         globals: Globals,
         policy: Arc<CompiledPolicy>,
         sources: Vec<policies::Source>,
+        served: Vec<Guid>,
     ) -> Result<Self> {
         let mut files = args.watch.then(|| Files::watch(&args.policy)).transpose().context("--watch")?;
         // what has changed since they were read
         if let Some(files) = &mut files {
             files.look_again(Instant::now());
         }
-        Ok(Self { args, globals, policy, sources, files, unreadable: None, hole: None })
+        Ok(Self { args, globals, policy, sources, files, served, unreadable: None, hole: None })
     }
 
     /// Reads the files. `None`: one of them is being written, and will be looked at again.
@@ -104,11 +108,12 @@ impl<'a> Reload<'a> {
             return None;
         }
         self.sources = sources;
-        let compiled = policies::compiled_from(&self.sources, Some(&self.policy), self.globals);
-        Some(compiled.and_then(|policy| {
+        let compiled = policies::compiled_from(&self.sources, Some(&self.policy), &self.served, self.globals);
+        Some(compiled.and_then(|(policy, parsed)| {
             warn_of_layers(&policy, self.globals);
             let recorded = recorded(self.args, &policy)?;
-            Ok(Next { policy: Arc::new(policy), recorded })
+            let named = hosts::filters(&self.served, &policy, &parsed);
+            Ok(Next { policy: Arc::new(policy), recorded, named })
         }))
     }
 

@@ -1,12 +1,14 @@
 //! One run: the group, the programs, the command, from the first to the last.
 
-use crate::output::told;
+use super::hosts::{Named, ROOM, Said, Served, Serving};
+use crate::{output::told, readable::printable};
 use anyhow::{Context, Result, anyhow, bail};
+use openwfp_callout::CalloutReport;
 use openwfp_engine::CompiledPolicy;
 use openwfp_kernel::{
     bpffs,
     enforcement::{EnforceError, Enforcement},
-    events::Event,
+    events::{Event, EventKind},
     features,
     group::{self, Group},
     options::Options,
@@ -41,6 +43,8 @@ pub(crate) struct Plan<'a> {
     pub unix: UnixSockets,
     /// Whether to prepare for policies that will take the place of this one.
     pub replaceable: bool,
+    /// The callouts that hosts answer for, and the filters that name them.
+    pub hosts: Option<(&'a Served, Vec<Named>)>,
     pub command: &'a [OsString],
     /// Says what a person should know; for standard error.
     pub notice: &'a dyn Fn(&str),
@@ -72,6 +76,9 @@ pub(crate) trait Watcher {
 
     /// A policy was to be taken and could not; the one before holds.
     fn not_replaced(&mut self, _error: &str) {}
+
+    /// A callout has reported something, or something has become of its host.
+    fn reported(&mut self, _report: &CalloutReport) {}
 }
 
 /// Where policies come from that take the place of the first one.
@@ -93,6 +100,8 @@ pub(crate) trait Source {
 pub(crate) struct Next {
     pub policy: Arc<CompiledPolicy>,
     pub recorded: Vec<LayerId>,
+    /// The filters that name callouts which hosts answer for.
+    pub named: Vec<Named>,
 }
 
 /// What a run came to.
@@ -139,7 +148,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
     let group = with_right(groups.create())?;
     let folder = pins.join(group.name());
     let started = start(plan, &group, &sandbox, &folder, watcher);
-    let (mut enforcement, mut child) = match started {
+    let (mut enforcement, mut child, mut hosts) = match started {
         Ok(started) => started,
         Err(error) => {
             let _ = bpffs::unpin(&folder);
@@ -149,7 +158,8 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
         }
     };
     drop(starting);
-    let watched = watch(&group, &mut enforcement, &mut child, watcher, source);
+    let watched = watch(&group, &mut enforcement, &mut child, &mut hosts, plan.notice, watcher, source);
+    drop(hosts);
     let totals = enforcement.totals().unwrap_or_default();
     let packets = enforcement.packets().ok().flatten();
     let failures = enforcement.failures();
@@ -189,6 +199,8 @@ fn watch(
     group: &RunGroup,
     enforcement: &mut Enforcement,
     child: &mut openwfp_sandbox::Child,
+    hosts: &mut Option<Hosts>,
+    notice: &dyn Fn(&str),
     watcher: &mut dyn Watcher,
     mut source: Option<&mut dyn Source>,
 ) -> Result<(Outcome, Vec<u64>)> {
@@ -209,12 +221,18 @@ fn watch(
             Err(errno) => return Err(anyhow!("cannot wait for the command: {errno}")),
         }
         let asked = child.hand_on_signals()?;
-        enforcement.events(|event| watcher.event(&event));
+        enforcement.events(|event| {
+            if let (Some(hosts), EventKind::FlowsDeleted { flows, .. }) = (&*hosts, &event.kind) {
+                hosts.serving.ended(flows.clone());
+            }
+            watcher.event(&event);
+        });
+        hear(hosts, notice, watcher);
         watcher.looked();
         if let Some(source) = &mut source
             && let Some(next) = source.look(asked)
         {
-            replace(enforcement, watcher, *source, next);
+            replace(enforcement, hosts, watcher, *source, next);
         }
         if group.is_gone() {
             return Err(end_all(group, enforcement, child));
@@ -226,8 +244,30 @@ fn watch(
     // counted before the last look: what comes later is nobody's loss
     let sequences = enforcement.sequences();
     enforcement.last_events(|event| watcher.event(&event));
+    hear(hosts, notice, watcher);
     watcher.looked();
     Ok((outcome, sequences))
+}
+
+/// The hosts of a run, and the filters by which they are asked.
+struct Hosts {
+    serving: Serving,
+    named: Vec<u64>,
+}
+
+/// Tells what hosts have said.
+fn hear(hosts: &mut Option<Hosts>, notice: &dyn Fn(&str), watcher: &mut dyn Watcher) {
+    let Some(Hosts { serving, .. }) = hosts else { return };
+    for said in serving.said.try_iter() {
+        match said {
+            // a host has had its say in it
+            Said::Notice(text) => notice(&printable(&text)),
+            Said::Report(report) => watcher.reported(&report),
+        }
+    }
+    if let Some(error) = serving.failed() {
+        notice(&format!("callouts count as unregistered from here on: {}", told(&error)));
+    }
 }
 
 /// Ends the command and what it has started, when its group is gone. Only an empty group can be removed: whoever did that has moved
@@ -251,12 +291,27 @@ fn end_all(group: &RunGroup, enforcement: &Enforcement, child: &openwfp_sandbox:
 }
 
 /// Takes a policy over, if it is one and can be.
-fn replace(enforcement: &mut Enforcement, watcher: &mut dyn Watcher, source: &mut dyn Source, next: Result<Next>) {
-    let next = match next {
+fn replace(
+    enforcement: &mut Enforcement,
+    hosts: &mut Option<Hosts>,
+    watcher: &mut dyn Watcher,
+    source: &mut dyn Source,
+    next: Result<Next>,
+) {
+    let mut next = match next {
         Ok(next) => next,
         Err(error) => return watcher.not_replaced(&format!("{error:#}")),
     };
+    let named: Vec<u64> = next.named.iter().map(|(_, filter)| filter.id).collect();
+    if let Some(hosts) = hosts {
+        // hosts know them before the first packet meets them
+        hosts.serving.add(std::mem::take(&mut next.named));
+    }
     let result = enforcement.replace(&next.policy, &next.recorded);
+    if let Some(hosts) = hosts {
+        let gone = if result.is_ok() { std::mem::replace(&mut hosts.named, named) } else { named };
+        hosts.serving.remove(gone);
+    }
     source.answer(&next, result.as_ref());
     match result {
         Ok(_) => watcher.replaced(&next.policy),
@@ -270,7 +325,7 @@ fn start(
     sandbox: &Sandbox,
     folder: &Path,
     watcher: &mut dyn Watcher,
-) -> Result<(Enforcement, openwfp_sandbox::Child)> {
+) -> Result<(Enforcement, openwfp_sandbox::Child, Option<Hosts>)> {
     let place = Group::open(group.path())?;
     let options = Options {
         recorded: plan.recorded.clone(),
@@ -279,6 +334,7 @@ fn start(
         devices: false,
         replaceable: plan.replaceable,
         unix: plan.unix.clone(),
+        diverted: if plan.hosts.is_some() { ROOM } else { 0 },
         ..Options::default()
     };
     let mut enforcement = Enforcement::prepare(plan.policy, &place, options)?;
@@ -289,9 +345,17 @@ fn start(
     let held = sandbox.spawn(group, program, arguments, environment(plan.isolation))?;
     enforcement.attach()?;
     watcher.ready()?;
+    let hosts = match &plan.hosts {
+        None => None,
+        Some((served, named)) => {
+            let ids = named.iter().map(|(_, filter)| filter.id).collect();
+            let serving = Serving::start(served, named.clone(), enforcement.divert()?)?;
+            Some(Hosts { serving, named: ids })
+        }
+    };
     let child = held.release()?;
     watcher.started();
-    Ok((enforcement, child))
+    Ok((enforcement, child, hosts))
 }
 
 /// The environment of the command. Where it has a folder of its own for sockets, programs are told to make them there.

@@ -36,7 +36,7 @@ pub use explain::{
 };
 pub use findings::Finding;
 pub use image::{ImageError, PolicyImage};
-pub use next::{compile_after, compile_objects_after};
+pub use next::{compile_after, compile_after_with, compile_objects_after};
 pub use schema::{Encoding, FieldWords, Schema, Unknown, unknown};
 pub use users::Groups;
 
@@ -125,9 +125,14 @@ const FINE_MARKERS: usize = 64;
 ///
 /// Filters get ids from 1, in the order in which they stand.
 pub fn compile(policies: &[&Policy]) -> Result<CompiledPolicy, CompileError> {
+    compile_with(policies, &[])
+}
+
+/// The same, with the keys of the callouts that are registered, whose index is their number in the image.
+pub fn compile_with(policies: &[&Policy], registered: &[Guid]) -> Result<CompiledPolicy, CompileError> {
     let sublayers: Vec<Sublayer> = policies.iter().flat_map(|policy| &policy.sublayers).cloned().collect();
     let filters = policies.iter().flat_map(|policy| &policy.filters).cloned();
-    compile_objects(1, &sublayers, (1..).zip(filters).collect(), &[])
+    compile_objects(1, &sublayers, (1..).zip(filters).collect(), registered)
 }
 
 /// Compiles objects: sublayers beside the built-in ones, in the order in which they were added, filters with ids, and the

@@ -10,9 +10,18 @@ use std::vec::Vec;
 /// so that an event names one filter whenever it is read; and classes and groups keep their numbers, so that the tables
 /// which the kernel has beside the image serve both policies at once.
 pub fn compile_after(previous: &CompiledPolicy, policies: &[&Policy]) -> Result<CompiledPolicy, CompileError> {
+    compile_after_with(previous, policies, &[])
+}
+
+/// The same, with the keys of the callouts that are registered, whose index is their number in the image.
+pub fn compile_after_with(
+    previous: &CompiledPolicy,
+    policies: &[&Policy],
+    registered: &[Guid],
+) -> Result<CompiledPolicy, CompileError> {
     let sublayers: Vec<Sublayer> = policies.iter().flat_map(|policy| &policy.sublayers).cloned().collect();
     let filters = policies.iter().flat_map(|policy| &policy.filters).cloned();
-    compile_objects_after(previous, &sublayers, (previous.last_id + 1..).zip(filters).collect(), &[])
+    compile_objects_after(previous, &sublayers, (previous.last_id + 1..).zip(filters).collect(), registered)
 }
 
 /// Compiles objects that take the place of `previous`, as its next generation; see [`compile_objects`](super::compile_objects)

@@ -2,6 +2,7 @@
 
 use super::{Asked, Diverted, Pended};
 use openwfp_engine::{CalloutAnswer, Verdict};
+use std::os::fd::BorrowedFd;
 
 /// What a callout says of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,4 +44,28 @@ pub trait Callouts {
     fn decided(&mut self, packet: &Diverted<'_>, verdict: Option<&Verdict>, fate: Fate) {
         let _ = (packet, verdict, fate);
     }
+
+    /// Whether another packet can be taken. As long as not, packets wait in the ring buffer, and what finds no room there is
+    /// decided as if the callout was not registered.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// The next packet that was pended and is answered now. Asked again and again, until there is none.
+    fn answered(&mut self) -> Option<(Pended, Answer)> {
+        None
+    }
+
+    /// What becomes readable when answers come, after [`sleeps`](Self::sleeps).
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        vec![]
+    }
+
+    /// The thread is about to sleep. False: there is something to do.
+    fn sleeps(&mut self) -> bool {
+        true
+    }
+
+    /// The thread is awake again.
+    fn wakes(&mut self) {}
 }

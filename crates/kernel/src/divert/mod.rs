@@ -168,7 +168,8 @@ impl Divert {
         let end = Instant::now() + time;
         self.say(|control| &raw mut control.awake, 1);
         loop {
-            let served = self.batch(callouts)?;
+            let mut served = if callouts.is_ready() { self.batch(callouts)? } else { 0 };
+            served += self.answers(callouts)?;
             let now = Instant::now();
             self.now = now;
             if now >= self.beats_at {
@@ -186,28 +187,48 @@ impl Divert {
                 std::hint::spin_loop();
                 continue;
             }
-            self.sleep(BEAT.min(end - now))?;
+            self.sleep(BEAT.min(end - now), callouts)?;
         }
     }
 
     /// Waits until a record comes. Whoever writes one from here on wakes.
-    fn sleep(&mut self, longest: Duration) -> io::Result<()> {
+    fn sleep(&mut self, longest: Duration, callouts: &mut impl Callouts) -> io::Result<()> {
         self.say(|control| &raw mut control.awake, 0);
         fence(Ordering::SeqCst);
-        if self.ring.is_empty() {
+        let ready = callouts.is_ready();
+        if (!ready || self.ring.is_empty()) && callouts.sleeps() {
             self.figures.sleeps += 1;
-            let mut waits = libc::pollfd { fd: self.ring_descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            let waits = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
+            let ring = ready.then_some(self.ring_descriptor.as_raw_fd());
+            let others = callouts.descriptors();
+            let mut all: Vec<libc::pollfd> =
+                ring.into_iter().chain(others.iter().map(AsRawFd::as_raw_fd)).map(waits).collect();
             let milliseconds = i32::try_from(longest.as_millis()).unwrap_or(i32::MAX).max(1);
-            // SAFETY: one structure of our own.
-            if unsafe { libc::poll(&raw mut waits, 1, milliseconds) } < 0 {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
+            // SAFETY: as many structures of our own as are told.
+            let waited = unsafe { libc::poll(all.as_mut_ptr(), all.len() as libc::nfds_t, milliseconds) };
+            let error = io::Error::last_os_error();
+            callouts.wakes();
+            if waited < 0 && error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
             }
         }
         self.say(|control| &raw mut control.awake, 1);
         Ok(())
+    }
+
+    /// Takes answers that came later, as many as one call sends.
+    fn answers(&mut self, callouts: &mut impl Callouts) -> io::Result<usize> {
+        let mut count = 0;
+        while count < BATCH {
+            let Some((packet, answer)) = callouts.answered() else { break };
+            count += 1;
+            let (mut packet, asked) = packet.attach();
+            self.decide(&mut packet, callouts, Some((asked, answer)));
+        }
+        if count > 0 {
+            self.flush()?;
+        }
+        Ok(count)
     }
 
     /// Reads records, as many as one call sends.
@@ -237,7 +258,7 @@ impl Divert {
     /// Answers for a packet that was pended, and sends on what may go.
     pub fn complete(&mut self, packet: Pended, answer: CalloutAnswer, callouts: &mut impl Callouts) -> io::Result<()> {
         let (mut packet, asked) = packet.attach();
-        self.decide(&mut packet, callouts, Some((asked, answer)));
+        self.decide(&mut packet, callouts, Some((asked, Answer::Say(answer))));
         self.flush()
     }
 
@@ -252,21 +273,23 @@ impl Divert {
         &mut self,
         packet: &mut Diverted<'static>,
         callouts: &mut impl Callouts,
-        mut given: Option<(Asked, CalloutAnswer)>,
+        mut given: Option<(Asked, Answer)>,
     ) {
         let generation = packet.walk.generation;
         let verdict = loop {
             let Some(policy) = self.policy(packet) else { return };
             // an answer to another policy's question is none
-            let answered = given.take().filter(|_| policy.generation == generation);
-            if let Some((asked, answer)) = answered {
-                packet.walk.answer(&asked, answer);
+            if policy.generation != generation && given.take().is_some() {
+                packet.injections.clear();
             }
-            let asked = match packet.walk.walk(&policy) {
-                Ok(asked) => asked,
-                Err(verdict) => break verdict,
+            let (asked, answer) = match given.take() {
+                Some(given) => given,
+                None => match packet.walk.walk(&policy) {
+                    Ok(asked) => (asked, callouts.classify(packet, &asked)),
+                    Err(verdict) => break verdict,
+                },
             };
-            match callouts.classify(packet, &asked) {
+            match answer {
                 // whether the policy still holds is looked at when the answer is there
                 Answer::Say(_) | Answer::Unavailable if self.policies.of(packet.walk.generation).is_none() => {}
                 Answer::Say(answer) => packet.walk.answer(&asked, answer),

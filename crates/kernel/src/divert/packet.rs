@@ -200,6 +200,7 @@ impl Diverted<'_> {
             bytes,
             walk: self.walk.clone(),
             changed: self.changed,
+            injections: vec![],
             asked,
             _counted: counted,
         }
@@ -212,6 +213,7 @@ pub struct Pended {
     pub(super) bytes: Vec<u8>,
     pub(super) walk: Walk,
     pub(super) changed: bool,
+    pub(super) injections: Vec<Injection>,
     /// Which callout was asked.
     pub asked: Asked,
     /// One reference for each packet that waits.
@@ -219,6 +221,40 @@ pub struct Pended {
 }
 
 impl Pended {
+    /// The packet, to be looked at.
+    #[must_use]
+    pub fn packet(&self) -> Diverted<'_> {
+        Diverted {
+            record: Cow::Borrowed(&self.record),
+            bytes: Bytes::Ring(&self.bytes),
+            walk: self.walk.clone(),
+            changed: self.changed,
+            injections: vec![],
+        }
+    }
+
+    /// Everything else that is known of it.
+    #[must_use]
+    pub fn record(&self) -> &DivertRecord {
+        &self.record
+    }
+
+    /// A packet that goes on in the place of this one, at the layer where it is.
+    #[must_use]
+    pub fn replaced(&self, bytes: Vec<u8>, injector: u32) -> Injection {
+        Injection { bytes, like: self.record.clone(), stage: self.record.stage, injector }
+    }
+
+    /// Injects a packet, together with what becomes of this one, if the answer counts: an answer to a question of another policy
+    /// does not. Whether there was room: at most [`MOST_INJECTIONS`] belong to one.
+    pub fn inject(&mut self, injection: Injection) -> bool {
+        let room = self.injections.len() < MOST_INJECTIONS;
+        if room {
+            self.injections.push(injection);
+        }
+        room
+    }
+
     pub(super) fn attach(self) -> (Diverted<'static>, Asked) {
         let bytes = Bytes::Own(self.bytes);
         let packet = Diverted {
@@ -226,7 +262,7 @@ impl Pended {
             bytes,
             walk: self.walk,
             changed: self.changed,
-            injections: vec![],
+            injections: self.injections,
         };
         (packet, self.asked)
     }
