@@ -66,6 +66,13 @@ client none "$ns"
 for file in 100 1000 "100 owner"; do client "wfp-$file" "$ns" "$wfp" run -q -p "$work/$file.toml" --; done
 for n in 100 1000; do client "nft-$n" "$ns-$n"; done
 printf '[[filter]]\nname = "x"\nlayer = "ALE_AUTH_CONNECT"\naction = "block"\nwhen = { IP_REMOTE_PORT = 81 }\n' >"$work/one.toml"
+"$wfp" show layers --json | python3 -c '
+import json, sys
+for line in sys.stdin:
+    layer = json.loads(line)
+    if "live" in layer["met"]:
+        print("[[filter]]\nname = \"x\"\nlayer = \"%s\"\naction = \"permit\"" % layer["layer"])
+' >"$work/every.toml"
 start() { # name command...
     local name=$1 before; shift
     before=$(date +%s%N)
@@ -75,7 +82,8 @@ start() { # name command...
 for _ in $(seq "$starts"); do
     start "true" true
     start "wfp run, one layer" "$wfp" run -q -p "$work/one.toml" -- true
-    start "wfp run, all layers recorded" "$wfp" run -q -p "$work/one.toml" --events /dev/null -- true
+    start "wfp run, ALE layers recorded" "$wfp" run -q -p "$work/one.toml" --events /dev/null -- true
+    start "wfp run, every live layer" "$wfp" run -q -p "$work/every.toml" -- true
 done
 python3 - "$count" "$rounds" "$work/starts" "$work/clients" <<'PY'
 import statistics, subprocess, sys

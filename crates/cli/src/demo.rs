@@ -5,7 +5,7 @@ use crate::{
     policies::Reported,
     run::{Ended, Watcher, run_session},
 };
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use openwfp_engine::{CompiledPolicy, Event as EngineEvent, compile};
 use openwfp_kernel::events::Event;
 use openwfp_model::{FieldId, LayerId, Policy, Value, policy_file};
@@ -22,6 +22,13 @@ use std::{
     time::Duration,
 };
 
+/// Prints a line; whoever does not read it misses it, and nothing else comes of that.
+macro_rules! say {
+    ($($words:tt)*) => {{
+        let _ = writeln!(std::io::stdout(), $($words)*);
+    }};
+}
+
 /// Set for the client, which is this program again.
 const CLIENT: &str = "WFP_DEMO_CLIENT";
 
@@ -34,24 +41,28 @@ pub(crate) fn demo(globals: Globals) -> Result<()> {
     let (shut, shut_reached) = serve()?;
     let text = policy(shut);
     let paint = globals.paint();
-    println!("{}\n", paint.bold("1. The policy"));
-    println!("{text}");
+    say!("{}\n", paint.bold("1. The policy"));
+    say!("{text}");
     let read = policy_file::read("demo.toml", &text, &policy_file::NoMachine).map_err(|report| {
         eprintln!("{}", report.render(false));
         anyhow!(Reported)
     })?;
     let policies: Vec<&Policy> = vec![&read.policy];
     let compiled = compile(&policies)?;
-    println!("{}\n", paint.bold("2. A real client, run under it, connects to two real servers"));
+    say!("{}\n", paint.bold("2. A real client, run under it, connects to two real servers"));
     let ended = run_client(&compiled, open, shut, globals)?;
-    println!(
+    let reached = [&open_reached, &shut_reached].map(|reached| reached.load(Ordering::SeqCst));
+    say!(
         "\n   the server at port {open} was reached {} time(s), the one at port {shut} {} time(s); {} permitted, {} blocked",
-        open_reached.load(Ordering::SeqCst),
-        shut_reached.load(Ordering::SeqCst),
+        reached[0],
+        reached[1],
         ended.permitted,
         ended.blocked
     );
-    println!("\n{}\n", paint.bold("3. Why: the same policy, asked offline"));
+    if (reached, ended.permitted, ended.blocked) != ([1, 0], 1, 1) {
+        bail!("one connection should have been permitted and one refused: this machine does not filter as it should");
+    }
+    say!("\n{}\n", paint.bold("3. Why: the same policy, asked offline"));
     for port in [open, shut] {
         let event = EngineEvent::new(LayerId::ALE_AUTH_CONNECT_V4)
             .with(FieldId::IP_PROTOCOL, Value::Uint8(6))
@@ -110,7 +121,7 @@ impl Watcher for Narrator<'_> {
         let word = if event.blocked { "block" } else { "permit" };
         let port = self.compiled.value(event.layer, FieldId::IP_REMOTE_PORT, &event.values);
         let filter = self.compiled.filter(event.filter).map_or("no filter", |filter| filter.filter.name.as_str());
-        println!(
+        say!(
             "   {} {} of {} [{}] to port {}: \"{filter}\"",
             self.paint.action(word),
             event.layer,
@@ -145,9 +156,9 @@ fn client(ports: &str) -> Result<()> {
                 let mut text = String::new();
                 stream.set_read_timeout(Some(Duration::from_secs(5)))?;
                 stream.read_to_string(&mut text)?;
-                println!("   client: port {port}: connected, the server says \"{text}\"");
+                say!("   client: port {port}: connected, the server says \"{text}\"");
             }
-            Err(error) => println!("   client: port {port}: {error}"),
+            Err(error) => say!("   client: port {port}: {error}"),
         }
     }
     Ok(())

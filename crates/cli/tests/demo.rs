@@ -57,3 +57,16 @@ fn one_connection_is_permitted_and_one_refused_and_the_reasons_are_told() {
     }
     assert_eq!(left_of(&format!("run-{process}-")), "");
 }
+
+#[test]
+fn a_reader_that_does_not_read_is_no_error_and_leaves_nothing() {
+    needs!("env");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_wfp"));
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let demo = command.arg("demo").stdout(full).stderr(Stdio::piped()).spawn().unwrap();
+    let process = demo.id();
+    let output = demo.wait_with_output().unwrap();
+    assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+    assert_ne!(status(&output), 101);
+    assert_eq!(left_of(&format!("run-{process}-")), "");
+}

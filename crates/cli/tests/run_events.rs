@@ -204,3 +204,29 @@ fn the_packets_of_the_summary_are_counted_where_a_layer_sees_them() {
     assert_eq!(packets(&["--layers", "INBOUND_IPPACKET_V6"]), 0);
     assert_eq!(packets(&["--layers", "ALE_AUTH_CONNECT"]), serde_json::Value::Null, "nobody looks at packets");
 }
+
+/// Those of `--layers` take the place of what would be recorded without it, the layers that the policy filters among it.
+#[test]
+fn layers_that_are_named_are_recorded_and_no_others() {
+    needs!("python3");
+    let folder = Folder::new("named-layers");
+    let policy = folder.path("policy.toml");
+    fs::write(
+        &policy,
+        "[[filter]]\nname = \"no\"\nlayer = \"ALE_AUTH_CONNECT\"\naction = \"block\"\nwhen = { IP_REMOTE_PORT = 9 }\n",
+    )
+    .unwrap();
+    let script = "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\ns.bind(('127.0.0.1',0))\n\
+                  try: s.connect(('127.0.0.1',9))\nexcept PermissionError: pass";
+    let log = folder.path("events.jsonl");
+    let recorded = |layers: &[&str]| {
+        let words = [&["-p", &*policy][..], layers, &["--events", &log, "--", "python3", "-c", script]].concat();
+        assert_eq!(status(&run(&words)), 0);
+        let all = lines(&fs::read_to_string(&log).unwrap());
+        let layer = |line: &serde_json::Value| line["layer"].as_str().map(str::to_owned);
+        all.iter().filter_map(layer).collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(recorded(&["--layers", "ALE_RESOURCE_ASSIGNMENT"]), ["ALE_RESOURCE_ASSIGNMENT_V4".into()].into());
+    let both = recorded(&[]);
+    assert!(both.contains("ALE_AUTH_CONNECT_V4") && both.contains("ALE_RESOURCE_ASSIGNMENT_V4"), "{both:?}");
+}

@@ -33,7 +33,7 @@ fn signalled(signal: &str, script: &str) -> Option<i32> {
     let script = script.replace("READY", &format!(": >{ready}"));
     // whoever started the tests may have had it ignored
     let mut command = Command::new("env");
-    command.args(["--default-signal=INT,TERM", env!("CARGO_BIN_EXE_wfp"), "run", "--events", &log]);
+    command.args(["--default-signal=INT,TERM,HUP,QUIT", env!("CARGO_BIN_EXE_wfp"), "run", "--events", &log]);
     let mut run = Run(command.args(["--", "sh", "-c", &script]).spawn().unwrap());
     let process = run.0.id();
     let end = Instant::now() + Duration::from_secs(20);

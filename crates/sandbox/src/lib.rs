@@ -75,6 +75,7 @@ pub use descendants::end_with_descendants;
 pub use descriptors::{DescriptorError, DescriptorKind, InheritedDescriptor};
 pub use error::{Error, Failure, Shortfall, Step};
 pub use family::{Family, UnknownFamily};
+pub use mounts::LOCK;
 pub use plan::NulError;
 pub use sandbox::Sandbox;
 pub use signals::HANDED_ON;

@@ -3,6 +3,7 @@
 //! The command gets a copy of all mounts, which later changes outside do not reach. In it:
 //! - every cgroup and BPF file system is covered by an empty folder. Whoever has uid 0 could otherwise leave the control group by
 //!   writing `cgroup.procs`, with no capability at all, or open the pinned maps and programs;
+//! - so is the lock under which runs start and end;
 //! - the folders of device files that speak to the network without sockets (`/dev/net`, `/dev/infiniband`) are covered too: a
 //!   TUN device that is not bound to an owner opens for everyone;
 //! - for uid 0, which needs no capability to write them, the kernel's own settings are read-only: `/proc/sys` (as
@@ -25,6 +26,8 @@ use crate::sys;
 
 const HIDDEN: [&str; 3] = ["cgroup", "cgroup2", "bpf"];
 const READ_ONLY: [&str; 6] = ["sysfs", "debugfs", "tracefs", "securityfs", "configfs", "efivarfs"];
+/// Under which runs start and end. Who holds it stops every other run, and uid 0 may open it.
+pub const LOCK: &str = "/run/wfp/lock";
 const NETWORK_DEVICES: [&str; 2] = ["/dev/net", "/dev/infiniband"];
 /// Below each mount of procfs.
 const SETTINGS: [&str; 2] = ["sys", "sysrq-trigger"];
@@ -94,6 +97,11 @@ impl MountPlan {
     fn push(&mut self, change: Change, path: &Path) -> io::Result<()> {
         self.changes.push((change, CString::new(path.as_os_str().as_bytes())?));
         Ok(())
+    }
+
+    /// Keeps a file from the command.
+    pub(crate) fn hide(&mut self, file: &Path) -> io::Result<()> {
+        self.push(Change::CoverFile, file)
     }
 
     /// Gives the command a folder of its own, whatever is there outside.

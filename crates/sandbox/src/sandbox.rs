@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::Path;
 
 use rustix::process::{Gid, Uid};
 use rustix::thread::{CapabilitySet, capabilities};
@@ -11,7 +12,7 @@ use crate::capability::{self, Capability};
 use crate::descriptors::{self, InheritedDescriptor};
 use crate::error::{Error, Shortfall, system};
 use crate::mountinfo;
-use crate::mounts::{self, MountPlan};
+use crate::mounts::{self, LOCK, MountPlan};
 use crate::plan::{Identity, IsolationPlan};
 use crate::seccomp;
 use crate::trace;
@@ -142,6 +143,9 @@ fn mount_plan(isolation: &Isolation, root: bool) -> Result<MountPlan, Error> {
     let settings = root && !keeps(Capability::SYS_ADMIN);
     let devices = isolation.network_devices || keeps(Capability::NET_ADMIN);
     let mut plan = MountPlan::new(&list, settings, devices).map_err(system("look at the mounts"))?;
+    if Path::new(LOCK).is_file() {
+        plan.hide(Path::new(LOCK)).map_err(system("name the lock of runs"))?;
+    }
     if let Some(folder) = &isolation.private_sockets {
         // the last, over all that lies there
         plan.own(folder).map_err(system("name the folder for its sockets"))?;

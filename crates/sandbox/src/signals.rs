@@ -20,7 +20,7 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, getpid, getsid, kill_p
 use crate::sys::{self, SignalSet, process_group};
 
 /// The numbers of the signals that are handed on to the command.
-pub const HANDED_ON: [i32; 9] = [
+pub const HANDED_ON: [i32; 14] = [
     libc::SIGHUP,
     libc::SIGINT,
     libc::SIGQUIT,
@@ -30,6 +30,11 @@ pub const HANDED_ON: [i32; 9] = [
     libc::SIGWINCH,
     libc::SIGTSTP,
     libc::SIGCONT,
+    libc::SIGALRM,
+    libc::SIGVTALRM,
+    libc::SIGPROF,
+    libc::SIGIO,
+    libc::SIGPWR,
 ];
 
 /// `si_code` of signals that the kernel itself sends, as the terminal's are.

@@ -146,7 +146,7 @@ fn unix(places: &[PathBuf]) -> Result<UnixSockets> {
     Ok(UnixSockets::Paths(named))
 }
 
-/// The layers to record: those that were named, else the ALE layers (without _DISCARD, which tell nothing new); and those that
+/// The layers to record: those that were named; else the ALE layers (without _DISCARD, which tell nothing new), and those that
 /// the policy filters.
 fn recorded(args: &RunArgs, policy: &CompiledPolicy) -> Result<Vec<LayerId>> {
     let mut layers = named(&args.layers)?;
@@ -156,8 +156,8 @@ fn recorded(args: &RunArgs, policy: &CompiledPolicy) -> Result<Vec<LayerId>> {
     if args.layers.is_empty() {
         let ale = |layer: &LayerId| layer.name().starts_with("ALE_") && !layer.name().ends_with("_DISCARD");
         layers.extend(live::layers().filter(ale));
+        layers.extend(filtered(policy).filter(|layer| live::is_live(*layer)));
     }
-    layers.extend(filtered(policy).filter(|layer| live::is_live(*layer)));
     Ok(layers)
 }
 

@@ -24,12 +24,16 @@ use rustix::{
 };
 use std::{
     ffi::OsString,
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io,
-    os::fd::BorrowedFd,
+    os::{
+        fd::BorrowedFd,
+        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    },
     path::Path,
     sync::Arc,
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 /// What is to be run, and how.
@@ -131,7 +135,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
     watcher.begin()?;
     let groups = Groups::find()?;
     // two runs do not make and take away the same folders at once
-    let starting = with_right(lock())?;
+    let starting = with_right(lock(plan.notice))?;
     let pins = bpffs::folder().context("cannot make a folder in a BPF file system for what outlives this process");
     let pins = with_right(pins)?;
     remove_ended(&groups, &pins, plan.notice);
@@ -382,7 +386,7 @@ fn leave(enforcement: Enforcement, group: RunGroup, notice: &dyn Fn(&str)) -> Re
         ));
         return Ok(());
     }
-    let _ending = lock()?;
+    let _ending = lock(notice)?;
     enforcement.detach().context("cannot take away what was pinned")?;
     group.remove()?;
     bpffs::release().context("cannot release the BPF file system")?;
@@ -404,14 +408,34 @@ fn with_right<T, E: Into<anyhow::Error>>(result: Result<T, E>) -> Result<T> {
     })
 }
 
-/// Holds the lock under which runs start and end, until it is dropped.
-fn lock() -> Result<File> {
-    let path = Path::new("/run/wfp/lock");
+/// Holds the lock under which runs start and end, until it is dropped. Nobody else may open its file, not even to read, since a lock
+/// needs no more than that; from the command it is [hidden](openwfp_sandbox::LOCK).
+fn lock(notice: &dyn Fn(&str)) -> Result<File> {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    let path = Path::new(openwfp_sandbox::LOCK);
     fs::create_dir_all("/run/wfp").context("cannot make /run/wfp")?;
-    let file = File::create(path).with_context(|| format!("cannot open {}", path.display()))?;
-    rustix::fs::flock(&file, FlockOperation::LockExclusive)
-        .with_context(|| format!("cannot lock {}", path.display()))?;
-    Ok(file)
+    let mut options = File::options();
+    let file = options.write(true).create(true).truncate(false).mode(0o600).open(path);
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
+    // of a file that was made otherwise
+    if file.metadata().is_ok_and(|metadata| metadata.mode() & 0o77 != 0) {
+        file.set_permissions(Permissions::from_mode(0o600))
+            .with_context(|| format!("cannot keep others from {}", path.display()))?;
+    }
+    let began = Instant::now();
+    let mut said = false;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::WOULDBLOCK) => {}
+            Err(errno) => return Err(errno).with_context(|| format!("cannot lock {}", path.display())),
+        }
+        if !said && began.elapsed() > PATIENCE {
+            notice(&format!("waiting for another run that starts or ends: it holds {}", path.display()));
+            said = true;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// Clears up after runs that have ended without doing so.
