@@ -34,6 +34,7 @@
 //! | tracing other processes of the user | a Landlock domain |
 //! | typing into the shell's terminal | `TIOCSTI` is refused |
 //! | as root: settings of the kernel that start programs | `/proc/sys` and `/sys` are read-only |
+//! | holding the lock of runs, so that none starts or ends | its file is for its owner alone, and covered by `/dev/null` |
 //!
 //! # What is not closed
 //!
