@@ -37,6 +37,9 @@ fn line(event: &Event, v6: bool) -> Option<String> {
         Some(first) => first >> 28 == 0xe,
         None => false,
     };
+    if name.ends_with(if v6 { "_V4" } else { "_V6" }) {
+        return None;
+    }
     let kind = if v6 { 0x86dd } else { 0x0800 };
     // the groups of stations have the lowest bit of the first byte
     let to_group = value(FieldId::MAC_REMOTE_ADDRESS).is_some_and(|high| high >> 8 & 1 == 1);
