@@ -6,7 +6,6 @@ use crate::{
     policies,
 };
 use anyhow::{Result, anyhow};
-use data_encoding::BASE64;
 use openwfp_callout::{
     CalloutReport, Counts, DnsReport, Registry, Report,
     policy::{self, Absent},
@@ -14,7 +13,7 @@ use openwfp_callout::{
 };
 use openwfp_engine::CompiledPolicy;
 use openwfp_model::{Action, Data, Policy};
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 use std::{path::PathBuf, time::Duration};
 
 /// No operation is waited for longer, whatever its callout says.
@@ -55,7 +54,7 @@ pub(crate) fn event(reported: &CalloutReport) -> Json {
     match &reported.report {
         Report::Dns(report) => dns(&mut event, report),
         Report::Callout(entries) => {
-            event["report"] = Json::Object(entries.iter().map(|(name, data)| (name.clone(), value(data))).collect());
+            event["report"] = entries.iter().map(|(name, data)| (name.clone(), Json::from(data))).collect();
         }
         _ => {}
     }
@@ -73,19 +72,6 @@ fn dns(event: &mut Json, report: &DnsReport) {
     event["process"] = json!(report.process.as_ref().map(|(pid, path)| json!({"pid": pid, "path": path})));
 }
 
-fn value(data: &Data) -> Json {
-    match data {
-        Data::Boolean(boolean) => json!(boolean),
-        Data::Integer(number) => json!(number),
-        Data::Text(text) => json!(text),
-        Data::Bytes(bytes) => json!({"base64": BASE64.encode(bytes)}),
-        Data::List(list) => list.iter().map(value).collect(),
-        Data::Table(table) => {
-            Json::Object(table.iter().map(|(name, data)| (name.clone(), value(data))).collect::<Map<_, _>>())
-        }
-    }
-}
-
 /// A report in a line for people.
 pub(crate) fn text(reported: &CalloutReport) -> String {
     let said = match &reported.report {
@@ -100,7 +86,7 @@ pub(crate) fn text(reported: &CalloutReport) -> String {
         Report::Callout(entries) => {
             let entry = |(name, data): (&String, &Data)| match data {
                 Data::Text(text) => format!("{name}={text}"),
-                other => format!("{name}={}", value(other)),
+                other => format!("{name}={}", Json::from(other)),
             };
             entries.iter().map(entry).collect::<Vec<_>>().join(" ")
         }

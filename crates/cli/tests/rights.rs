@@ -150,13 +150,10 @@ fn neither_another_user_nor_the_command_can_hold_the_lock_of_runs() {
     if !rustix::process::geteuid().is_root() {
         return live::may_skip("only root can become another user");
     }
-    // a file that an earlier version has left open to all
-    assert_eq!(status(&run(&["--", "true"])), 0);
-    fs::set_permissions("/run/wfp/lock", fs::Permissions::from_mode(0o644)).unwrap();
     // it is `/dev/null` there, for uid 0 too
-    assert_eq!(status(&run(&["--user", "0:0", "--", "test", "-c", "/run/wfp/lock"])), 0);
-    assert_eq!(status(&run(&["--user", "65534:65534", "--", "test", "-c", "/run/wfp/lock"])), 0);
+    assert_eq!(status(&run(&["--user", "0:0", "--", "test", "-c", "/run/wfp/runs.lock"])), 0);
+    assert_eq!(status(&run(&["--user", "65534:65534", "--", "test", "-c", "/run/wfp/runs.lock"])), 0);
     let mut other = Command::new("setpriv");
-    let other = other.args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat", "/run/wfp/lock"]).output();
+    let other = other.args(["--reuid=65534", "--regid=65534", "--clear-groups", "cat", "/run/wfp/runs.lock"]).output();
     assert!(text(&other.unwrap()).contains("Permission denied"));
 }

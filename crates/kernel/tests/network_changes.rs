@@ -21,7 +21,7 @@ use support::{
     net::ip,
     obedient::Obedient,
     talk::{
-        KINDS, NEW_ARRIVAL_INTERFACE, NEW_NEXTHOP_INTERFACE, POLICY_CHANGE, Peer, RECORDED, Talk,
+        KINDS, Kind, NEW_ARRIVAL_INTERFACE, NEW_NEXTHOP_INTERFACE, POLICY_CHANGE, Peer, RECORDED, Talk,
         Way::{In, Out},
         both_versions, in_own_network,
     },
@@ -118,6 +118,23 @@ fn second_way() -> u32 {
     links.into_iter().find(|link| link.name == "here2").unwrap().index
 }
 
+/// A group whose flows may not go by an interface, as a layer's field has it, and an actor in it.
+fn without(layer: LayerId, field: FieldId, interface: u32) -> Option<(Live, Obedient)> {
+    let interface = Value::Uint32(interface);
+    let block = filter(layer, Action::Block).when(field, MatchType::Equal, interface).build().unwrap();
+    let live = Live::with(vec![block], Options { recorded: RECORDED.to_vec(), ..Options::default() })?;
+    let actor = Obedient::start(&live);
+    Some((live, actor))
+}
+
+/// The connection that the actor and the peer have made.
+fn talk(mut live: Live, actor: Obedient, peer: JoinHandle<TcpStream>, kind: Kind) -> Talk {
+    let stream = peer.join().unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let flow = live.classified()[1].flow;
+    Talk { live, actor, peer: Peer::Stream(stream), flow, layer: kind.authorizes(), port: 0, kind }
+}
+
 /// Runs `ip` in another network namespace, by the file that stands for it.
 fn ip_there(namespace: &str, arguments: &str) {
     let mut command = Command::new("nsenter");
@@ -131,22 +148,15 @@ fn a_connection_that_arrives_by_another_interface_is_asked_again() {
         in_own_network(move || {
             let peer = peer_with_two_ways(|address, _| TcpStream::connect(address).unwrap());
             let second = second_way();
-            let interface = Value::Uint32(if blocked { second } else { 4321 });
             let field = FieldId::ARRIVAL_INTERFACE_INDEX;
-            let block = filter(ACCEPT, Action::Block).when(field, MatchType::Equal, interface).build().unwrap();
-            let options = Options { recorded: RECORDED.to_vec(), ..Options::default() };
-            let Some(mut live) = Live::with(vec![block], options) else { return };
-            let mut actor = Obedient::start(&live);
+            let Some((mut live, mut actor)) = without(ACCEPT, field, if blocked { second } else { 4321 }) else {
+                return;
+            };
             let address = SocketAddr::from(([10, 9, 1, 1], 7000));
             assert_eq!(actor.tell(&mut live, &format!("listen {address}")), "ok");
             peer.go.send(address).unwrap();
             assert_eq!(actor.tell(&mut live, "accept"), "ok");
-            let stream = peer.connection.join().unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-            let first = live.classified();
-            let flow = first[1].flow;
-            let mut talk =
-                Talk { live, actor, peer: Peer::Stream(stream), flow, layer: ACCEPT, port: 0, kind: KINDS[1] };
+            let mut talk = talk(live, actor, peer.connection, KINDS[1]);
             for way in [In, Out, In] {
                 talk.passes(way);
             }
@@ -179,22 +189,15 @@ fn a_connection_that_leaves_by_another_interface_is_asked_again() {
         in_own_network(move || {
             let peer = peer_with_two_ways(accept);
             let second = second_way();
-            let interface = Value::Uint32(if blocked { second } else { 4321 });
             let field = FieldId::INTERFACE_INDEX;
-            let block = filter(CONNECT, Action::Block).when(field, MatchType::Equal, interface).build().unwrap();
-            let options = Options { recorded: RECORDED.to_vec(), ..Options::default() };
-            let Some(mut live) = Live::with(vec![block], options) else { return };
-            let mut actor = Obedient::start(&live);
+            let Some((mut live, mut actor)) = without(CONNECT, field, if blocked { second } else { 4321 }) else {
+                return;
+            };
             let address = SocketAddr::from(([10, 9, 1, 2], 7000));
             peer.go.send(address).unwrap();
             peer.ready.recv().unwrap();
             assert_eq!(actor.tell(&mut live, &format!("tcp-waiting {address}")), "ok");
-            let stream = peer.connection.join().unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-            let first = live.classified();
-            let flow = first[1].flow;
-            let mut talk =
-                Talk { live, actor, peer: Peer::Stream(stream), flow, layer: CONNECT, port: 7000, kind: KINDS[0] };
+            let mut talk = talk(live, actor, peer.connection, KINDS[0]);
             for way in [Out, In, Out] {
                 talk.passes(way);
             }
@@ -218,7 +221,7 @@ fn a_connection_that_leaves_by_another_interface_is_asked_again() {
                 return talk.has_ended(EndOfFlow::Refused);
             }
             let reasons = asked[1..].iter().map(|event| event.values.get(words::REAUTHORIZE_REASON));
-            assert!(reasons.eq([NEW_ARRIVAL_INTERFACE; 1].into_iter().take(by_itself as usize)), "{asked:?}");
+            assert!(reasons.eq(by_itself.then_some(NEW_ARRIVAL_INTERFACE)), "{asked:?}");
             for way in [Out, In, Out] {
                 talk.passes(way);
             }

@@ -1,5 +1,7 @@
 //! Data that policies hand to callouts without looking into them.
 
+use data_encoding::BASE64;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// A piece of data of a provider context or of a callout's settings.
@@ -19,6 +21,20 @@ pub enum Data {
     List(Vec<Data>),
     /// Data by name.
     Table(BTreeMap<String, Data>),
+}
+
+/// As a policy file has it: bytes are `{"base64": "…"}`.
+impl From<&Data> for Value {
+    fn from(data: &Data) -> Self {
+        match data {
+            Data::Boolean(boolean) => (*boolean).into(),
+            Data::Integer(number) => (*number).into(),
+            Data::Text(text) => text.as_str().into(),
+            Data::Bytes(bytes) => json!({"base64": BASE64.encode(bytes)}),
+            Data::List(list) => list.iter().map(Value::from).collect(),
+            Data::Table(table) => table.iter().map(|(name, data)| (name.clone(), Value::from(data))).collect(),
+        }
+    }
 }
 
 impl Default for Data {

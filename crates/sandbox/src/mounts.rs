@@ -27,7 +27,7 @@ use crate::sys;
 const HIDDEN: [&str; 3] = ["cgroup", "cgroup2", "bpf"];
 const READ_ONLY: [&str; 6] = ["sysfs", "debugfs", "tracefs", "securityfs", "configfs", "efivarfs"];
 /// Under which runs start and end. Who holds it stops every other run, and uid 0 may open it.
-pub const LOCK: &str = "/run/wfp/lock";
+pub const LOCK: &str = "/run/wfp/runs.lock";
 const NETWORK_DEVICES: [&str; 2] = ["/dev/net", "/dev/infiniband"];
 /// Below each mount of procfs.
 const SETTINGS: [&str; 2] = ["sys", "sysrq-trigger"];

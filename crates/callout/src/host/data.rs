@@ -8,20 +8,8 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::{DnsReport, Filter, ProviderContext, Report};
 
-/// As a policy file has it: bytes are `{"base64": "…"}`.
-pub(super) fn of_data(data: &Data) -> Json {
-    match data {
-        Data::Boolean(boolean) => json!(boolean),
-        Data::Integer(number) => json!(number),
-        Data::Text(text) => json!(text),
-        Data::Bytes(bytes) => json!({"base64": BASE64.encode(bytes)}),
-        Data::List(list) => list.iter().map(of_data).collect(),
-        Data::Table(table) => of_table(table),
-    }
-}
-
 pub(super) fn of_table(table: &BTreeMap<String, Data>) -> Json {
-    Json::Object(table.iter().map(|(name, data)| (name.clone(), of_data(data))).collect())
+    table.iter().map(|(name, data)| (name.clone(), Json::from(data))).collect()
 }
 
 pub(super) fn to_data(json: &Json) -> Option<Data> {
@@ -58,10 +46,9 @@ const KINDS: [(&str, CalloutKind); 3] = [
 
 pub(super) fn of_filter(filter: &Filter) -> Json {
     let kind = KINDS.iter().find(|(_, kind)| *kind == filter.kind).map_or("", |(name, _)| name);
-    let context = filter
-        .provider_context
-        .as_ref()
-        .map(|context| json!({"key": context.key.to_string(), "name": context.name, "data": of_data(&context.data)}));
+    let context = filter.provider_context.as_ref().map(
+        |context| json!({"key": context.key.to_string(), "name": context.name, "data": Json::from(&context.data)}),
+    );
     json!({
         "id": filter.id, "key": filter.key.to_string(), "name": filter.name, "layer": filter.layer.name(),
         "sublayer": filter.sublayer.to_string(), "weight": filter.weight, "kind": kind, "flags": filter.flags.bits(),

@@ -19,17 +19,14 @@ use openwfp_model::LayerId;
 use openwfp_sandbox::{Groups, Isolation, Outcome, RunGroup, RunUser, Sandbox, end_with_descendants};
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fs::FlockOperation,
-    io::Errno,
+    fs::{FlockOperation, flock},
+    io::{Errno, retry_on_intr},
 };
 use std::{
     ffi::OsString,
-    fs::{self, File, Permissions},
+    fs::{self, File},
     io,
-    os::{
-        fd::BorrowedFd,
-        unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
-    },
+    os::{fd::BorrowedFd, unix::fs::OpenOptionsExt},
     path::Path,
     sync::Arc,
     thread,
@@ -348,7 +345,6 @@ fn start(
     let (program, arguments) = plan.command.split_first().context("no command was given")?;
     let held = sandbox.spawn(group, program, arguments, environment(plan.isolation))?;
     enforcement.attach()?;
-    watcher.ready()?;
     let hosts = match &plan.hosts {
         None => None,
         Some((served, named)) => {
@@ -357,6 +353,7 @@ fn start(
             Some(Hosts { serving, named: ids })
         }
     };
+    watcher.ready()?;
     let child = held.release()?;
     watcher.started();
     Ok((enforcement, child, hosts))
@@ -417,25 +414,18 @@ fn lock(notice: &dyn Fn(&str)) -> Result<File> {
     let mut options = File::options();
     let file = options.write(true).create(true).truncate(false).mode(0o600).open(path);
     let file = file.with_context(|| format!("cannot open {}", path.display()))?;
-    // of a file that was made otherwise
-    if file.metadata().is_ok_and(|metadata| metadata.mode() & 0o77 != 0) {
-        file.set_permissions(Permissions::from_mode(0o600))
-            .with_context(|| format!("cannot keep others from {}", path.display()))?;
-    }
-    let began = Instant::now();
-    let mut said = false;
-    loop {
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(file),
-            Err(Errno::WOULDBLOCK) => {}
-            Err(errno) => return Err(errno).with_context(|| format!("cannot lock {}", path.display())),
-        }
-        if !said && began.elapsed() > PATIENCE {
-            notice(&format!("waiting for another run that starts or ends: it holds {}", path.display()));
-            said = true;
-        }
+    let end = Instant::now() + PATIENCE;
+    let mut locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
+    while locked == Err(Errno::WOULDBLOCK) && Instant::now() < end {
         thread::sleep(Duration::from_millis(1));
+        locked = flock(&file, FlockOperation::NonBlockingLockExclusive);
     }
+    if locked == Err(Errno::WOULDBLOCK) {
+        notice(&format!("waiting for another run that starts or ends: it holds {}", path.display()));
+        locked = retry_on_intr(|| flock(&file, FlockOperation::LockExclusive));
+    }
+    locked.with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
 }
 
 /// Clears up after runs that have ended without doing so.

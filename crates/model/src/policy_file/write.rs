@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use bitflags::Flags;
-use data_encoding::BASE64;
 use serde_json::{Map, Value, json};
 
 use crate::object::ObjectKind;
@@ -131,7 +130,7 @@ fn provider_context(context: &ProviderContext) -> Value {
         flags: flag_names(context.flags),
     }
     .tree();
-    object.insert("data".to_owned(), data(&context.data));
+    object.insert("data".to_owned(), Value::from(&context.data));
     object.into()
 }
 
@@ -164,19 +163,8 @@ fn callout(callout: &Callout) -> Value {
     object.into()
 }
 
-fn data(value: &Data) -> Value {
-    match value {
-        Data::Boolean(boolean) => (*boolean).into(),
-        Data::Integer(number) => (*number).into(),
-        Data::Text(text) => text.as_str().into(),
-        Data::Bytes(bytes) => json!({"base64": BASE64.encode(bytes)}),
-        Data::List(list) => list.iter().map(data).collect(),
-        Data::Table(table) => data_table(table),
-    }
-}
-
 fn data_table(table: &BTreeMap<String, Data>) -> Value {
-    table.iter().map(|(key, value)| (key.clone(), data(value))).collect()
+    table.iter().map(|(key, value)| (key.clone(), Value::from(value))).collect()
 }
 
 fn filter(policy: &Policy, filter: &Filter, keys: &mut FilterKeys) -> Value {

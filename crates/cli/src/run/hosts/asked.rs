@@ -38,10 +38,11 @@ pub(super) fn request(
 ) -> Request {
     let (record, identity) = (packet.record(), packet.identity());
     let so_far = ActionSoFar::from(&asked.so_far);
+    let known = identity.process.started != 0;
     let bits = [
         (packet.is_inbound(), RequestFlags::INBOUND),
         (packet.has_frame(), RequestFlags::FRAME),
-        (identity.process.started != 0, RequestFlags::PROCESS),
+        (known, RequestFlags::PROCESS),
         (!asked.so_far.is_hard(), RequestFlags::RIGHT),
         (so_far == ActionSoFar::Permit, RequestFlags::PERMITTED),
         (so_far == ActionSoFar::Block, RequestFlags::BLOCKED),
@@ -50,7 +51,6 @@ pub(super) fn request(
     let (source_interface, destination_interface) =
         if packet.is_inbound() { (record.interface, 0) } else { (record.arrival, record.interface) };
     let (transport, payload) = places(packet);
-    let known = identity.process.started != 0;
     let mut values = [0; VALUES];
     for (word, value) in values.iter_mut().enumerate() {
         *value = packet.values().get(word);
