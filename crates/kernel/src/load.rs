@@ -200,17 +200,17 @@ impl Shims {
             return Err(LoadError::TooManyGroups { count });
         }
         let started = Instant::now();
-        let mut loader = loader();
+        let loader = thread::spawn(loader);
         let btf = Btf::of_kernel()?;
         let tracepoints = LABEL_PROGRAMS.iter().map(|(_, tracepoint)| *tracepoint).chain([drops::TRACEPOINT]);
         let tracepoints: Vec<String> = tracepoints.map(|name| format!("btf_trace_{name}")).collect();
         let (offsets, reasons) = (Offsets::find(&btf)?, Reasons::of(&btf)?);
         let typedefs = btf.typedefs_alone(&tracepoints)?;
+        let mut loader = loader.join().unwrap_or_else(|_| EbpfLoader::new());
         let offsets_time = started.elapsed();
 
         let started = Instant::now();
-        let types = aya::Btf::parse(&typedefs, aya::Endianness::default())
-            .map_err(|error| LoadError::Object(Box::new(error.into())))?;
+        let types = thread::spawn(move || aya::Btf::parse(&typedefs, aya::Endianness::default()));
         let hash_key = [random()?, random()?];
         let groups_asked = u32::from(count > 0);
         let (cgroups_asked, namespaces_asked) =
@@ -246,7 +246,10 @@ impl Shims {
         if !settings.asked.groups {
             loader.map_max_entries("GROUP_NAMES", 1).map_max_entries("GROUP_CLASSES", 1);
         }
-        let ebpf = loader.load(OBJECT).map_err(|error| LoadError::Object(Box::new(error)))?;
+        let refused = |error| LoadError::Object(Box::new(error));
+        let ebpf = loader.load(OBJECT).map_err(refused)?;
+        let types = types.join().map_err(|_| LoadError::ObjectLacks { name: "kernel's tracepoints" })?;
+        let types = types.map_err(|error| refused(error.into()))?;
         let (links, pinned, attached) = (Vec::new(), Vec::new(), Vec::new());
         let mut shims = Self { ebpf, types, reasons, hash_key, links, pinned, attached, times: Times::default() };
         shims.name_groups(settings.groups_named)?;
@@ -372,19 +375,18 @@ impl Shims {
     }
 }
 
-/// aya's loader. When it is made it reads all types of the kernel, which nothing here needs, for longer than anything else in a
-/// start takes; so that is done by a thread that sees the files of no system, which lasts until it has not found them.
+/// aya's loader, in a thread of its own. When it is made it reads all types of the kernel, which nothing here needs, for longer
+/// than anything else in a start takes; so the thread sees the files of no system. It also finds what the kernel can, which is
+/// asked for once.
 fn loader() -> EbpfLoader<'static> {
-    let blind = || {
-        // SAFETY: both concern this thread alone. Where they fail, the types are read in vain.
-        unsafe {
-            if libc::unshare(libc::CLONE_FS) == 0 {
-                libc::chroot(c"/proc/self/fdinfo".as_ptr());
-            }
+    // SAFETY: both concern this thread alone. Where they fail, the types are read in vain.
+    unsafe {
+        if libc::unshare(libc::CLONE_FS) == 0 {
+            libc::chroot(c"/proc/self/fdinfo".as_ptr());
         }
-        EbpfLoader::new()
-    };
-    thread::scope(|scope| scope.spawn(blind).join()).unwrap_or_else(|_| EbpfLoader::new())
+    }
+    aya::features();
+    EbpfLoader::new()
 }
 
 /// A random number from the system.

@@ -12,7 +12,7 @@ use crate::scratch::{self, Scratch};
 use crate::task::{Task, current_is_ours};
 use crate::words;
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{BPF_F_NO_PREALLOC, BPF_NOEXIST},
     macros::{btf_tracepoint, map},
     maps::{HashMap, LruHashMap},
     programs::BtfTracePointContext,
@@ -25,9 +25,10 @@ use openwfp_abi::{
     process::ProcessKey,
 };
 
-/// The program of each process of the group. A process that is not here is unreadable.
+/// The program of each process of the group. A process that is not here is unreadable. Room is taken as processes come: all of
+/// it at once is three megabytes to clear at every start.
 #[map]
-static LABELS: HashMap<ProcessKey, Label> = HashMap::with_max_entries(LABELS_ENTRIES, 0);
+static LABELS: HashMap<ProcessKey, Label> = HashMap::with_max_entries(LABELS_ENTRIES, BPF_F_NO_PREALLOC);
 
 /// Paths to show, also of processes that are gone.
 #[map]

@@ -2,7 +2,7 @@
 
 use crate::storage::SocketStorage;
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     macros::{btf_map, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
@@ -31,9 +31,9 @@ pub static APPLICATIONS: HashMap<FileKey, [u32; 2]> = HashMap::with_max_entries(
 pub static INTERFACES: HashMap<u32, Interface> = HashMap::with_max_entries(4096, 0);
 
 /// The addresses of this machine, as the words of incoming values (IPv4 in the first, the others 0), and the index of the
-/// interface that has each.
+/// interface that has each. Few have more than a handful, so room is taken as they come.
 #[map]
-pub static ADDRESSES: HashMap<[u32; 4], u32> = HashMap::with_max_entries(16384, 0);
+pub static ADDRESSES: HashMap<[u32; 4], u32> = HashMap::with_max_entries(16384, BPF_F_NO_PREALLOC);
 
 /// Authorizations of flows of datagrams.
 #[map]

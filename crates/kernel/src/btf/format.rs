@@ -40,6 +40,14 @@ pub(super) struct Type {
 }
 
 impl Type {
+    /// The type at a place of a blob.
+    pub fn read(data: &[u8], at: usize) -> Result<Self, BtfError> {
+        let head: Option<&[u8; TYPE_BYTES]> = data.get(at..).and_then(|rest| rest.first_chunk());
+        let Some(&[a, b, c, d, e, f, g, h, i, j, k, l]) = head else { return Err(BtfError::Damaged { at }) };
+        let [name, info, target] = [[a, b, c, d], [e, f, g, h], [i, j, k, l]].map(u32::from_ne_bytes);
+        Ok(Self { name, info, target, extra: at + TYPE_BYTES })
+    }
+
     pub fn kind(self) -> u32 {
         self.info >> 24 & 31
     }

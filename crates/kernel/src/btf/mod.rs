@@ -7,6 +7,7 @@
 //! Nothing in a blob is trusted: whatever is out of place is an error.
 
 mod aliases;
+mod bytes;
 mod enumeration;
 mod error;
 mod format;
@@ -15,8 +16,9 @@ mod tests;
 
 pub use error::BtfError;
 
+use bytes::Bytes;
 use format::{HEADER_BYTES, MAGIC, MEMBER_BYTES, TYPE_BYTES, Type, extra_bytes, kind, part, word};
-use std::{fs, path::Path};
+use std::path::Path;
 
 /// Where a kernel publishes its BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -36,7 +38,7 @@ pub struct Place {
 
 /// A parsed blob of BTF.
 pub struct Btf {
-    data: Vec<u8>,
+    data: Bytes,
     /// Where the strings begin and end.
     strings: (usize, usize),
     /// By number, less one.
@@ -51,12 +53,16 @@ impl Btf {
 
     /// Reads BTF from a file.
     pub fn read(path: &Path) -> Result<Self, BtfError> {
-        let data = fs::read(path).map_err(|source| BtfError::Read { path: path.display().to_string(), source })?;
-        Self::parse(data)
+        let data = Bytes::read(path).map_err(|source| BtfError::Read { path: path.display().to_string(), source })?;
+        Self::of(data)
     }
 
     /// Parses a blob.
     pub fn parse(data: Vec<u8>) -> Result<Self, BtfError> {
+        Self::of(data.into())
+    }
+
+    fn of(data: Bytes) -> Result<Self, BtfError> {
         if data.get(..2) != Some(&MAGIC.to_ne_bytes()) {
             return Err(BtfError::Magic);
         }
@@ -68,14 +74,8 @@ impl Btf {
         let strings = part(&data, header, 16)?;
         let mut types = Vec::with_capacity((end - at) / 24);
         while at < end {
-            let ty = Type {
-                name: word(&data, at)?,
-                info: word(&data, at + 4)?,
-                target: word(&data, at + 8)?,
-                extra: at + TYPE_BYTES,
-            };
-            let extra = extra_bytes(ty)?;
-            at = ty.extra + extra;
+            let ty = Type::read(&data, at)?;
+            at = ty.extra + extra_bytes(ty)?;
             if at > end {
                 return Err(BtfError::Damaged { at: ty.extra });
             }
