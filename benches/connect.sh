@@ -3,13 +3,14 @@
 # connect() alone costs (wfp-refused). Then what a start costs, and the kernel program by the kernel's own statistics.
 # As root. Everything happens on the loopbacks of network namespaces that are made for this and taken away again.
 #
-# All clients are started first and take turns of COUNT connects each, ROUNDS times, so that whatever else slows the machine
-# down meets all of them; each turn is compared with the turn without a policy of the same round. Client and server are on
-# one CPU: what is measured is a call, not how soon another CPU wakes up. "wfp-100 owner": one filter asks for the application.
+# All clients are started first and take turns of COUNT connects each, ROUNDS times. Before and after each turn is one without a
+# policy, with whose mean it is compared: whatever else slows the machine down meets all three. "none again" is compared so too,
+# and shows how far the comparison itself is off. Client and server are on one CPU: what is measured is a call, not how soon
+# another CPU wakes up. "wfp-100 owner": one filter asks for the application.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-count=${COUNT:-1000}
-rounds=${ROUNDS:-80}
+count=${COUNT:-500}
+rounds=${ROUNDS:-150}
 starts=${STARTS:-7}
 cargo build --release -q --bin wfp --example connect_loop --example measure
 target=${CARGO_TARGET_DIR:-$PWD/target}/release
@@ -63,6 +64,7 @@ client() { # name namespace command...
     (IFS=$'\t'; echo "${words[*]}") >>"$work/clients"
 }
 client none "$ns"
+client "none again" "$ns"
 for file in 100 1000 "100 owner"; do client "wfp-$file" "$ns" "$wfp" run -q -p "$work/$file.toml" --; done
 for n in 100 1000; do client "nft-$n" "$ns-$n"; done
 printf '[[filter]]\nname = "x"\nlayer = "ALE_AUTH_CONNECT"\naction = "block"\nwhen = { IP_REMOTE_PORT = 81 }\n' >"$work/one.toml"
@@ -95,23 +97,35 @@ for line in open(sys.argv[4]):
     pipe = subprocess.PIPE
     clients[name] = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, bufsize=1)
     times[name] = []
-names = list(clients)
+def turn(name):
+    client = clients[name]
+    client.stdin.write("\n")
+    return int(client.stdout.readline().split()[0])
+
+
+others = [name for name in clients if name != "none"]
+ratios = {name: [] for name in others}
 for number in range(-2, rounds):
     # the first two rounds only warm up
-    first = number % len(names)
-    for name in names[first:] + names[:first]:
-        client = clients[name]
-        client.stdin.write("\n")
-        time = int(client.stdout.readline().split()[0])
+    first = number % len(others)
+    before = turn("none")
+    for name in others[first:] + others[:first]:
+        time, after = turn(name), turn("none")
         if number >= 0:
             times[name].append(time)
+            times["none"].append(after)
+            ratios[name].append(2 * time / (before + after))
+        before = after
 for client in clients.values():
     client.stdin.close()
     client.wait()
-print(f"{'':14} {'median ns':>9} {'against none, turn by turn: median (quartiles)':>48} {'least':>8}")
+print(f"{'':14} {'median ns':>9} {'least':>8}   against none before and after: median (quartiles)")
 for name, all in times.items():
-    low, middle, high = statistics.quantiles([a / b for a, b in zip(all, times["none"])], n=4)
-    print(f"{name:14} {statistics.median(all):9.0f} {middle:25.3f} ({low:.3f} .. {high:.3f}) {'':5} {min(all):8}")
+    compared = ""
+    if name in ratios:
+        low, middle, high = statistics.quantiles(ratios[name], n=4)
+        compared = f"{middle:.3f} ({low:.3f} .. {high:.3f})"
+    print(f"{name:14} {statistics.median(all):9.0f} {min(all):8}   {compared}")
 starts = {}
 for line in open(sys.argv[3]):
     name, us = line.rsplit(" ", 1)
