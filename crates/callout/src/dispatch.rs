@@ -112,7 +112,18 @@ pub struct LayerOutcome {
 
 enum Asked {
     Answer(Answer, u32),
+    /// The number of the operation.
+    Pended(u64),
     Nobody,
+}
+
+/// What a callout says when it is asked for one filter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// An answer.
+    Now(Answer),
+    /// The operation of this number is pended: [`Registry::next_answer`] will have its answer.
+    Later(u64),
 }
 
 impl Registry {
@@ -152,7 +163,8 @@ impl Registry {
                     };
                     let so_far = (ActionSoFar::from(&state.arbitration), !state.arbitration.is_hard());
                     match self.ask(policy, &cell, event, so_far, request.as_ref()) {
-                        Asked::Nobody => state.resume_unregistered(&cell, &mut Silent),
+                        // for nobody who waits is it said to be pended
+                        Asked::Nobody | Asked::Pended(_) => state.resume_unregistered(&cell, &mut Silent),
                         Asked::Answer(answer, by) => {
                             if matches!(answer.stream, StreamAction::NeedMoreData(_) | StreamAction::Defer) {
                                 outcome.stream = answer.stream;
@@ -223,16 +235,19 @@ impl Registry {
         request: Option<&RedirectRequest>,
     ) -> Asked {
         let Some(key) = callout_of(policy, cell.filter_id()) else { return Asked::Nobody };
-        self.ask_callout(key, cell.filter_id(), event, so_far, request)
+        self.ask_callout(key, cell.filter_id(), event, so_far, request, true)
     }
 
     /// Asks the callout that a filter names about an event, and nobody else: where the policy is walked elsewhere, and this is what
-    /// stands so far, with or without the right to write the action. None: nobody answers for the callout.
+    /// stands so far, with or without the right to write the action. None: nobody answers for the callout. What is pended is waited
+    /// for, but in a [registry for a host](Self::for_host).
     #[must_use]
-    pub fn ask_filter(&self, filter: u64, event: &LayerEvent<'_>, so_far: ActionSoFar, right: bool) -> Option<Answer> {
+    pub fn ask_filter(&self, filter: u64, event: &LayerEvent<'_>, so_far: ActionSoFar, right: bool) -> Option<Said> {
         let key = self.inner.lock().filter(filter).map(|(key, _)| *key)?;
-        match self.ask_callout(key, filter, event, (so_far, right), event.redirect) {
-            Asked::Answer(answer, _) => Some(answer),
+        let waits = self.inner.deferred.is_none();
+        match self.ask_callout(key, filter, event, (so_far, right), event.redirect, waits) {
+            Asked::Answer(answer, _) => Some(Said::Now(answer)),
+            Asked::Pended(operation) => Some(Said::Later(operation)),
             Asked::Nobody => None,
         }
     }
@@ -244,6 +259,7 @@ impl Registry {
         event: &LayerEvent<'_>,
         so_far: (ActionSoFar, bool),
         request: Option<&RedirectRequest>,
+        waits: bool,
     ) -> Asked {
         let flow = event.metadata.flow;
         let (entry, filter, context) = {
@@ -267,7 +283,7 @@ impl Registry {
                 }
             }
         };
-        self.call(event, so_far, request, &entry, &filter, context)
+        self.call(event, so_far, request, (&entry, &filter), context, waits)
     }
 
     fn call(
@@ -275,9 +291,9 @@ impl Registry {
         event: &LayerEvent<'_>,
         (so_far, right): (ActionSoFar, bool),
         request: Option<&RedirectRequest>,
-        entry: &Entry,
-        filter: &Arc<Filter>,
+        (entry, filter): (&Entry, &Arc<Filter>),
         mut context: Option<FlowContext>,
+        waits: bool,
     ) -> Asked {
         {
             let mut state = self.inner.lock();
@@ -317,6 +333,7 @@ impl Registry {
         }
         let answer = match pended {
             None => answer,
+            Some(operation) if !waits => return Asked::Pended(operation),
             Some(operation) => self.await_answer(entry, operation),
         };
         let question = Question {

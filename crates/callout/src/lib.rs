@@ -46,7 +46,7 @@ pub use callout::{Callout, Limits, Notification, Refused, Registration};
 pub use checksum::{MendError, mend};
 pub use classification::Classification;
 pub use data::{LayerData, PacketData, StreamData, StreamFlags};
-pub use dispatch::{LayerEvent, LayerOutcome, can_pend};
+pub use dispatch::{LayerEvent, LayerOutcome, Said, can_pend};
 pub use filter::{Filter, ProviderContext};
 pub use flow::{FlowContext, FlowContextError, FlowHandle};
 pub use host::serve;

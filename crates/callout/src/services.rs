@@ -22,7 +22,7 @@ pub(crate) struct CalloutServices {
 impl Injector for CalloutServices {
     fn inject(&self, mut injection: Injection) -> Result<(), InjectError> {
         let inner = self.inner.upgrade().ok_or(InjectError::NotRegistered)?;
-        if !inner.injects {
+        if inner.deferred.is_some() {
             return Err(InjectError::Unsupported);
         }
         match injection.point {
@@ -135,7 +135,8 @@ pub(crate) struct EventPender {
 impl Pender for EventPender {
     fn pend(&self) -> Result<PendedOperation, PendError> {
         let mut state = self.inner.lock();
-        let limit = state.limits(self.callout).map_or(0, |limits| limits.pended);
+        let most = self.inner.deferred.as_ref().map_or(usize::MAX, |deferred| deferred.most_pended);
+        let limit = state.limits(self.callout).map_or(0, |limits| limits.pended).min(most);
         if state.pended.values().filter(|pended| pended.callout == self.callout).count() >= limit {
             return Err(PendError::TooMany);
         }
@@ -152,6 +153,11 @@ impl Completer for Inner {
             Some(pended) if pended.answer.is_none() => {
                 pended.answer = Some(answer);
                 self.changed.notify_all();
+                if let Some(deferred) = &self.deferred {
+                    state.answered.push_back(operation);
+                    drop(state);
+                    (deferred.answered)();
+                }
             }
             _ => state.counts.late_answers += 1,
         }

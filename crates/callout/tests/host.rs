@@ -8,18 +8,25 @@ use std::time::{Duration, Instant};
 use openwfp_callout::host::control::{FromHost, ToHost, Wanted};
 use openwfp_callout::host::{serve_builtin, serve_on};
 use openwfp_callout::{
-    Callout, Classification, ClassifyOut, Filter, FlowContext, FlowHandle, InjectError, Injector, Notification,
-    PacketBuilder, Refused, Registration, Report,
+    Answer, Callout, Classification, ClassifyOut, Filter, FlowContext, FlowHandle, InjectError, Injector, Limits,
+    Notification, PacketBuilder, Refused, Registration, Report,
 };
-use openwfp_channel::{Action, Answer, AnswerFlags, Received, Request, RequestFlags, VALUES, Wfp, layout::Sizes};
+use openwfp_channel::{
+    self as channel, Action, AnswerFlags, Received, Request, RequestFlags, VALUES, Wfp, layout::Sizes,
+};
 use openwfp_model::{CalloutKind, Data, Guid, LayerId};
+
+/// How long it is waited for what is pended, and how many packets may be.
+const TIME: Duration = Duration::from_millis(600);
+const MOST: usize = 3;
 
 /// What a callout of a test does, by the payload of the datagram.
 struct ByPayload;
 
 impl Callout for ByPayload {
     fn registration(&self) -> Registration {
-        Registration::new(Guid::named("test", "by payload"), "by-payload")
+        let limits = Limits { pended: MOST, ..Limits::default() };
+        Registration::new(Guid::named("test", "by payload"), "by-payload").pend_timeout(TIME).limits(limits)
     }
 
     fn notify(&self, notification: Notification<'_>) -> Result<(), Refused> {
@@ -44,7 +51,18 @@ impl Callout for ByPayload {
                 return;
             }
             b"panic" => panic!("as it was told to"),
-            b"pend" => format!("{:?}", out.pend().err()),
+            b"pend" => {
+                let operation = out.pend().unwrap();
+                thread::spawn(move || {
+                    thread::sleep(Duration::from_millis(300));
+                    operation.complete(Answer::permit());
+                });
+                return;
+            }
+            b"forget" => match out.pend() {
+                Ok(operation) => return std::mem::forget(operation),
+                Err(error) => format!("{error:?}"),
+            },
             b"inject" => {
                 assert_eq!(event.platform.network_send(packet.bytes.to_vec()), Err(InjectError::Unsupported));
                 "refused".to_owned()
@@ -155,13 +173,17 @@ impl Asking {
         if self.wfp.requests.reader_sleeps() {
             self.wfp.bell.ring().unwrap();
         }
+        self.answer(self.number)
+    }
+
+    fn answer(&mut self, number: u64) -> (Action, AnswerFlags, Option<Vec<u8>>) {
         let begun = Instant::now();
         while !self.wfp.answers.pop(&mut self.message).unwrap() {
             assert!(begun.elapsed() < Duration::from_secs(10), "no answer");
             thread::sleep(Duration::from_micros(100));
         }
-        let (answer, packet) = Answer::decode(&self.message).unwrap();
-        assert_eq!(answer.number, self.number);
+        let (answer, packet) = channel::Answer::decode(&self.message).unwrap();
+        assert_eq!(answer.number, number);
         (answer.action, answer.flags, packet.map(<[u8]>::to_vec))
     }
 
@@ -198,10 +220,35 @@ fn answers_come_as_the_callout_gives_them() {
 fn what_cannot_be_had_in_a_host_is_refused_to_the_callout() {
     let mut asking = Asking::of(&[filter(5, "any")]);
     assert_eq!(asking.heard(), FromHost::Ready);
-    asking.ask(b"pend");
-    assert_eq!(asking.said(), "Some(CannotPend)");
     asking.ask(b"inject");
     assert_eq!(asking.said(), "refused");
+    assert!(asking.end());
+}
+
+#[test]
+fn what_is_pended_is_answered_when_it_is_completed_or_has_taken_too_long() {
+    let mut asking = Asking::of(&[filter(5, "any")]);
+    assert_eq!(asking.heard(), FromHost::Ready);
+    assert_eq!(asking.ask(b"pend"), (Action::Later, AnswerFlags(0), None));
+    let pended = asking.number;
+    assert_eq!(asking.ask(b"block").0, Action::Block, "nobody waits for it");
+    assert_eq!(asking.answer(pended), (Action::Permit, AnswerFlags(0), None));
+    let begun = Instant::now();
+    assert_eq!(asking.ask(b"forget").0, Action::Later);
+    let closed = (Action::Block, AnswerFlags(AnswerFlags::CLEAR_RIGHT), None);
+    assert_eq!(asking.answer(asking.number), closed);
+    assert!(begun.elapsed() >= TIME, "{:?}", begun.elapsed());
+    // more than may be pended are refused to the callout
+    let first = asking.number + 1;
+    for _ in 0..MOST {
+        assert_eq!(asking.ask(b"forget").0, Action::Later);
+    }
+    assert_eq!(asking.ask(b"forget").0, Action::Continue);
+    assert_eq!(asking.said(), "TooMany");
+    for number in first..first + MOST as u64 {
+        asking.answer(number);
+    }
+    assert_eq!(asking.ask(b"pend").0, Action::Later, "there is room again");
     assert!(asking.end());
 }
 

@@ -18,7 +18,10 @@ pub struct Bell(OwnedFd);
 pub struct Ear(OwnedFd);
 
 /// A new bell, whose ends never wait.
-pub(crate) fn make() -> io::Result<(Bell, Ear)> {
+///
+/// # Errors
+/// The system has no more of them.
+pub fn make() -> io::Result<(Bell, Ear)> {
     let (ear, bell) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
     Ok((Bell(bell), Ear(ear)))
 }

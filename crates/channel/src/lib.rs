@@ -16,9 +16,11 @@ mod memory;
 mod message;
 mod ring;
 
-pub use bell::{Bell, Ear};
+pub use bell::{Bell, Ear, make as bell};
 pub use channel::{AdoptError, Host, OpenError, Parts, VARIABLE, Wfp};
 pub use control::{Control, LONGEST_CONTROL, Received, wait};
 pub use memory::close_others_at_exec;
-pub use message::{Action, Answer, AnswerFlags, MOST_INJECTORS, MessageError, Request, RequestFlags, VALUES};
+pub use message::{
+    Action, Answer, AnswerFlags, MOST_INJECTORS, MOST_PENDED, MessageError, Request, RequestFlags, VALUES,
+};
 pub use ring::{Consumer, Producer, RingError};

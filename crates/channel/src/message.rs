@@ -180,6 +180,9 @@ impl Request {
     }
 }
 
+/// A callout may pend so many requests.
+pub const MOST_PENDED: usize = 1024;
+
 /// What a callout says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
@@ -191,10 +194,12 @@ pub enum Action {
     Block,
     /// The next filter says.
     Continue,
+    /// It is pended: another answer to the same request follows.
+    Later,
 }
 
 impl Action {
-    const ALL: [Self; 4] = [Self::Unavailable, Self::Permit, Self::Block, Self::Continue];
+    const ALL: [Self; 5] = [Self::Unavailable, Self::Permit, Self::Block, Self::Continue, Self::Later];
 }
 
 /// Bits of an [`Answer`].

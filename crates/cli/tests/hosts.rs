@@ -5,11 +5,12 @@
 mod common;
 
 use common::{Folder, lines, live::status, live::text};
-use openwfp_callout::{Callout, Classification, ClassifyOut, Platform, Registration, Report};
+use openwfp_callout::{Answer, Callout, Classification, ClassifyOut, PendedOperation, Platform, Registration, Report};
 use openwfp_model::{Data, Guid};
 use serde_json::{Value as Json, json};
 use std::{
     fs,
+    mem::forget,
     os::unix::fs::PermissionsExt,
     process::{Command, ExitCode, Output, exit},
     sync::Arc,
@@ -17,12 +18,21 @@ use std::{
     time::Duration,
 };
 
+/// Pends, and has another thread do something with the operation, after the packet after it is answered.
+fn answer_later(out: &mut ClassifyOut, with: impl FnOnce(PendedOperation) + Send + 'static) {
+    let operation = out.pend().unwrap();
+    thread::spawn(move || {
+        thread::sleep(Duration::from_millis(300));
+        with(operation);
+    });
+}
+
 /// Does what the payload of a datagram says.
 struct ByPayload;
 
 impl Callout for ByPayload {
     fn registration(&self) -> Registration {
-        Registration::new(Guid::named("test", "by payload"), "by-payload")
+        Registration::new(Guid::named("test", "by payload"), "by-payload").pend_timeout(Duration::from_secs(1))
     }
 
     /// Tells what process it is in.
@@ -55,6 +65,11 @@ impl Callout for ByPayload {
             b"absorb" => {
                 out.absorb();
             }
+            b"later" => answer_later(out, |operation| operation.complete(Answer::permit())),
+            b"later-no" => answer_later(out, |operation| operation.complete(Answer::block())),
+            b"dropped" => answer_later(out, drop),
+            b"never" => answer_later(out, forget),
+            b"later-exit" => answer_later(out, |_| exit(3)),
             b"panic" => panic!("as it was told to"),
             b"exit" => exit(3),
             b"hang" => thread::sleep(Duration::from_secs(1000)),
@@ -176,10 +191,27 @@ fn a_host_permits_blocks_changes_and_absorbs() {
     assert_eq!(own["CapBnd:"], "CapBnd: 0000000000000000");
     assert_eq!(own["NoNewPrivs:"], "NoNewPrivs: 1");
     assert!(!own["group"].as_str().unwrap().contains("openwfp"), "{own}");
-    // the memory is mapped, and needs none any more
-    assert_eq!(own["descriptors"], 3, "{own}");
+    // the memory is mapped, and needs none any more; the other two are a pipe by which its threads wake each other
+    assert_eq!(own["descriptors"], 5, "{own}");
     let variables = own["variables"].as_array().unwrap();
     assert!(variables.iter().all(|name| ["PATH", "PWD", "OPENWFP_HOST"].contains(&name.as_str().unwrap())), "{own}");
+}
+
+#[test]
+fn what_is_pended_waits_for_its_answer_and_nothing_else_does() {
+    needs!("unshare", "ip", "python3", "bash");
+    let place = Place::new("pend");
+    place.policy(&place.host(), "");
+    // the second goes past the first; a late answer is heard while another question is waited for
+    let output = place.run("$run -- $say send:later say:hello hear:later send:later-no say:hello hear:none");
+    says(&output, &["hello b'hello'", "later b'later'", "hello b'hello'", "none None"]);
+    assert_eq!(place.heard(), ["hello", "later", "hello"]);
+    let place = Place::new("pend-closed");
+    place.policy(&place.host(), "flags = [\"PERMIT_IF_CALLOUT_UNREGISTERED\"]");
+    // let go of, or too late: blocked; with a host that is gone: as unregistered
+    let output = place.run("$run -- $say say:dropped send:never say:hello pause:1.5 say:hello say:later-exit");
+    says(&output, &["dropped None", "hello b'hello'", "hello b'hello'", "later-exit b'later-exit'"]);
+    assert_eq!(place.heard(), ["hello", "hello", "later-exit"]);
 }
 
 #[test]
@@ -258,11 +290,27 @@ fn a_host_in_another_language_serves_by_the_documented_protocol() {
     let place = Place::new("python");
     let path = place.folder.path("host.py");
     place.policy(&place.script("serve", &format!("exec /usr/bin/python3 {path}")), "");
-    let output = place.run("$run -- $say say:hello say:drop fail:garbage until:hello say:more");
-    says(&output, &["hello b'hello'", "drop None", "garbage None", "again True", "more b'more'"]);
+    let output = place.run(
+        "$run -- $say say:hello say:drop send:later say:past hear:later fail:garbage until:hello say:twice until:hello say:more",
+    );
+    let expected = [
+        "hello b'hello'",
+        "drop None",
+        "past b'past'",
+        "later b'later'",
+        "garbage None",
+        "again True",
+        "twice b'twice'",
+        "again True",
+        "more b'more'",
+    ];
+    says(&output, &expected);
     let reports = place.reports();
     let gone: Vec<&str> = reports.iter().filter_map(|report| report["why"].as_str()).collect();
-    assert_eq!(gone, ["what it writes makes no sense: a message is longer than a slot"]);
+    assert_eq!(
+        gone,
+        ["what it writes makes no sense: a message is longer than a slot", "it answers what it was not asked"]
+    );
 }
 
 #[test]

@@ -1,13 +1,15 @@
 //! A host at work.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::hint;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use openwfp_channel::{self as channel, Action, AnswerFlags, Host, LONGEST_CONTROL, Received, Request, RequestFlags};
+use openwfp_channel::{
+    self as channel, Action, AnswerFlags, Ear, Host, LONGEST_CONTROL, MOST_PENDED, Received, Request, RequestFlags,
+};
 use openwfp_engine::{EMPTY, UNKNOWN, Values};
 use openwfp_model::LayerId;
 use openwfp_packet::flow::Direction;
@@ -18,7 +20,7 @@ use super::flows::Flows;
 use crate::described::describe;
 use crate::{
     ActionSoFar, Answer, Callout, CalloutAction, FlowHandle, InjectionHistory, LayerData, LayerEvent, Metadata,
-    PacketData, Process, Refused, Registry,
+    PacketData, Process, Refused, Registry, Said,
 };
 
 /// Without requests for so long, the host sleeps.
@@ -59,9 +61,13 @@ pub(super) fn run(
     channel: Host,
     make: impl FnOnce(&Wanted) -> Result<Arc<dyn Callout>, Refused>,
 ) -> Result<(), ServeError> {
+    let (bell, completed) = channel::bell()?;
     let mut serving = Serving {
         channel,
-        registry: Registry::without_injection(),
+        // where it cannot be rung any more, nobody sleeps for longer than a beat
+        registry: Registry::for_host(MOST_PENDED, move || drop(bell.ring())),
+        completed,
+        pended: HashMap::new(),
         key: None,
         refused: HashSet::new(),
         flows: Flows::default(),
@@ -77,6 +83,10 @@ pub(super) fn run(
 struct Serving {
     channel: Host,
     registry: Registry,
+    /// Rings when an operation is answered.
+    completed: Ear,
+    /// The requests that are pended, by operation.
+    pended: HashMap<u64, u64>,
     /// That of the policy's callout.
     key: Option<openwfp_model::Guid>,
     /// Filters that the callout has refused.
@@ -133,17 +143,14 @@ impl Serving {
                 served += 1;
                 self.request(&message)?;
             }
+            served += self.complete()?;
             self.wake()?;
             let now = Instant::now();
             if served > 0 {
                 active = now;
             }
             if now.saturating_duration_since(self.beat_at) >= BEAT / 2 {
-                self.pulse();
-                while let Some(flow) = self.flows.idle(now) {
-                    self.registry.flow_ended(flow);
-                }
-                self.report();
+                self.tend(now);
                 if !self.hear()? {
                     return Ok(());
                 }
@@ -153,10 +160,12 @@ impl Serving {
                 continue;
             }
             if self.channel.requests.begin_sleep() {
-                channel::wait(&[self.channel.ear.as_fd(), self.channel.control.as_fd()], BEAT)?;
+                let rung = [self.channel.ear.as_fd(), self.channel.control.as_fd(), self.completed.as_fd()];
+                channel::wait(&rung, BEAT)?;
                 self.channel.requests.end_sleep();
                 self.channel.ear.silence()?;
-                self.pulse();
+                self.completed.silence()?;
+                self.tend(Instant::now());
                 if !self.hear()? {
                     return Ok(());
                 }
@@ -166,6 +175,16 @@ impl Serving {
 
     fn wake(&self) -> io::Result<()> {
         if self.channel.answers.reader_sleeps() { self.channel.bell.ring() } else { Ok(()) }
+    }
+
+    /// What is to be done from time to time, with requests or without.
+    fn tend(&mut self, now: Instant) {
+        self.pulse();
+        self.registry.expire_pended(now);
+        while let Some(flow) = self.flows.idle(now) {
+            self.registry.flow_ended(flow);
+        }
+        self.report();
     }
 
     fn pulse(&mut self) {
@@ -231,26 +250,15 @@ impl Serving {
             self.hear()?;
             answer = self.ask(&request, packet, flow)?;
         }
-        let packet = answer.as_ref().and_then(|answer| answer.packet.as_deref());
-        let (action, mut flags) = match &answer {
-            None => (Action::Unavailable, 0),
-            Some(answer) => (
-                match answer.action {
-                    CalloutAction::Permit => Action::Permit,
-                    CalloutAction::Block => Action::Block,
-                    CalloutAction::Continue => Action::Continue,
-                },
-                if answer.clear_action_right { AnswerFlags::CLEAR_RIGHT } else { 0 }
-                    | if answer.absorb { AnswerFlags::ABSORB } else { 0 },
-            ),
-        };
-        if packet.is_some() {
-            flags |= AnswerFlags::PACKET;
-        }
         self.report();
-        let bytes = packet.unwrap_or_default();
-        let written = channel::Answer { number, action, flags: AnswerFlags(flags) };
-        self.write(&written.encode(bytes.len()), bytes)?;
+        match answer {
+            None => self.answer(number, Action::Unavailable, 0, None)?,
+            Some(Said::Now(answer)) => self.say_answer(number, &answer)?,
+            Some(Said::Later(operation)) => {
+                self.pended.insert(operation, number);
+                self.answer(number, Action::Later, 0, None)?;
+            }
+        }
         if self.registry.counts().panics > 0 {
             self.report();
             self.say(&FromHost::Failed);
@@ -260,7 +268,37 @@ impl Serving {
         Ok(())
     }
 
-    fn ask(&self, request: &Request, packet: &[u8], flow: Option<FlowHandle>) -> Result<Option<Answer>, ServeError> {
+    /// Answers what was pended and is completed. How much there was.
+    fn complete(&mut self) -> Result<usize, ServeError> {
+        let mut count = 0;
+        while let Some((operation, answer)) = self.registry.next_answer() {
+            count += 1;
+            if let Some(number) = self.pended.remove(&operation) {
+                self.say_answer(number, &answer)?;
+            }
+        }
+        Ok(count)
+    }
+
+    fn say_answer(&mut self, number: u64, answer: &Answer) -> Result<(), ServeError> {
+        let action = match answer.action {
+            CalloutAction::Permit => Action::Permit,
+            CalloutAction::Block => Action::Block,
+            CalloutAction::Continue => Action::Continue,
+        };
+        let flags = if answer.clear_action_right { AnswerFlags::CLEAR_RIGHT } else { 0 }
+            | if answer.absorb { AnswerFlags::ABSORB } else { 0 };
+        self.answer(number, action, flags, answer.packet.as_deref())
+    }
+
+    fn answer(&mut self, number: u64, action: Action, flags: u32, packet: Option<&[u8]>) -> Result<(), ServeError> {
+        let flags = AnswerFlags(flags | if packet.is_some() { AnswerFlags::PACKET } else { 0 });
+        let bytes = packet.unwrap_or_default();
+        let written = channel::Answer { number, action, flags };
+        self.write(&written.encode(bytes.len()), bytes)
+    }
+
+    fn ask(&self, request: &Request, packet: &[u8], flow: Option<FlowHandle>) -> Result<Option<Said>, ServeError> {
         let layer =
             u16::try_from(request.layer).ok().and_then(LayerId::new).ok_or_else(|| nonsense("no such layer"))?;
         let values = values(request);
@@ -293,8 +331,6 @@ impl Serving {
         let history = InjectionHistory::new(request.injectors.clone());
         let mut event = LayerEvent::new(layer, &values, &metadata, LayerData::Packet(data));
         event.history = &history;
-        // nothing is held for a host yet
-        event.pendable = false;
         let so_far = match request.flags {
             flags if flags.has(RequestFlags::BLOCKED) => ActionSoFar::Block,
             flags if flags.has(RequestFlags::PERMITTED) => ActionSoFar::Permit,

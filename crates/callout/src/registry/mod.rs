@@ -4,17 +4,18 @@ mod state;
 mod told;
 
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openwfp_model::{Guid, LayerId};
 use openwfp_packet::flow::Direction;
 use openwfp_packet::time::Timestamp;
 
-pub(crate) use state::{Entry, Inner, Waiting, guarded};
+pub(crate) use state::{Deferred, Entry, Inner, Waiting, guarded};
+use state::{Pended, State};
 pub use told::{AddFilterError, CalloutReport, Counts, RegisterError, UnregisterError};
 
 use crate::services::CalloutServices;
-use crate::{Callout, Filter, FlowHandle, Injection, Notification, Platform, Refused, Registration};
+use crate::{Answer, Callout, Filter, FlowHandle, Injection, Notification, Platform, Refused, Registration};
 
 /// Registered callouts. Clones are the same registry.
 #[derive(Clone)]
@@ -38,18 +39,20 @@ impl Registry {
     /// The same, which waits for pended operations no longer than that, whatever their callouts say.
     #[must_use]
     pub fn waiting_at_most(longest_wait: Duration) -> Self {
-        Self::made(longest_wait, true)
+        Self::made(longest_wait, None)
     }
 
-    /// The same, which refuses whatever is injected beside an answer: where nobody carries it out.
+    /// The registry of a host: what is injected beside an answer is refused, since nobody carries it out, and
+    /// [`ask_filter`](Self::ask_filter) waits for no pended operation. `answered` is called, by any thread, when there is something for
+    /// [`next_answer`](Self::next_answer). No callout may pend more than `most_pended`.
     #[must_use]
-    pub fn without_injection() -> Self {
-        Self::made(Duration::MAX, false)
+    pub fn for_host(most_pended: usize, answered: impl Fn() + Send + Sync + 'static) -> Self {
+        Self::made(Duration::MAX, Some(Deferred { most_pended, answered: Box::new(answered) }))
     }
 
-    fn made(longest_wait: Duration, injects: bool) -> Self {
+    fn made(longest_wait: Duration, deferred: Option<Deferred>) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::new());
-        Self { inner: Arc::new(Inner { state, changed, longest_wait, injects }) }
+        Self { inner: Arc::new(Inner { state, changed, longest_wait, deferred }) }
     }
 
     /// Registers a callout under its own key (`FwpsCalloutRegister`). It learns the filters that name it. Returns its number, which no
@@ -229,6 +232,30 @@ impl Registry {
     #[must_use]
     pub fn next_report(&self) -> Option<CalloutReport> {
         self.inner.lock().reports.pop_front()
+    }
+
+    /// Takes the next answer to an operation that was pended, where nobody waits for it. One that was let go of, or has taken longer than
+    /// its registration says, is blocked.
+    #[must_use]
+    pub fn next_answer(&self) -> Option<(u64, Answer)> {
+        let mut state = self.inner.lock();
+        let operation = state.answered.pop_front()?;
+        let answer = state.pended.remove(&operation).and_then(|pended| pended.answer).flatten();
+        if answer.is_none() {
+            state.counts.unanswered += 1;
+        }
+        Some((operation, answer.unwrap_or_else(Answer::closed)))
+    }
+
+    /// Gives up operations that have been pended for too long; they are answered then.
+    pub fn expire_pended(&self, now: Instant) {
+        let mut state = self.inner.lock();
+        let State { pended, answered, .. } = &mut *state;
+        let late = |pended: &Pended| pended.answer.is_none() && pended.until.is_some_and(|until| now > until);
+        for (operation, pended) in pended.iter_mut().filter(|(_, pended)| late(pended)) {
+            pended.answer = Some(None);
+            answered.push_back(*operation);
+        }
     }
 
     /// Takes the layers whose flows are to be authorized again.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use openwfp_model::{Data, Guid, LayerId};
 use openwfp_packet::flow::Direction;
@@ -19,8 +19,16 @@ pub(crate) struct Inner {
     pub(crate) changed: Condvar,
     /// No operation is waited for longer, whatever its callout says.
     pub(crate) longest_wait: Duration,
-    /// Whether anybody carries injections out.
-    pub(crate) injects: bool,
+    /// In a host: nobody waits for operations, nor carries injections out.
+    pub(crate) deferred: Option<Deferred>,
+}
+
+/// What becomes of operations in a host.
+pub(crate) struct Deferred {
+    /// How many a callout may pend.
+    pub(crate) most_pended: usize,
+    /// Told when one is answered.
+    pub(crate) answered: Box<dyn Fn() + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -37,7 +45,9 @@ pub(crate) struct State {
     pub(crate) injections: VecDeque<Waiting>,
     /// What each callout has in `injections`.
     pub(crate) waiting: HashMap<u32, WaitingCount>,
-    pub(crate) pended: HashMap<u64, Pended>,
+    pub(crate) pended: BTreeMap<u64, Pended>,
+    /// Those that are answered, where nobody waits for them.
+    pub(crate) answered: VecDeque<u64>,
     last_operation: u64,
     pub(crate) reauthorize: Vec<LayerId>,
     pub(crate) continued: Vec<(FlowHandle, Direction)>,
@@ -62,6 +72,8 @@ pub(crate) struct WaitingCount {
 
 pub(crate) struct Pended {
     pub(crate) callout: u32,
+    /// How long it is waited for.
+    pub(super) until: Option<Instant>,
     /// The answer, as soon as it is there: none where the callout let go of the operation.
     pub(crate) answer: Option<Option<Answer>>,
 }
@@ -185,8 +197,10 @@ impl State {
     }
 
     pub(crate) fn pend(&mut self, callout: u32) -> u64 {
+        let time = self.by_number(callout).map(|entry| entry.registration.pend_timeout).unwrap_or_default();
+        let until = Instant::now().checked_add(time);
         self.last_operation += 1;
-        self.pended.insert(self.last_operation, Pended { callout, answer: None });
+        self.pended.insert(self.last_operation, Pended { callout, until, answer: None });
         self.last_operation
     }
 

@@ -29,6 +29,16 @@ for word in script:
     what, _, text = word.partition(":")
     if what == "say":
         print(text, ask(text.encode(), 0.5), flush=True)
+    elif what == "send":
+        s.send(text.encode())
+    elif what == "hear":
+        s.settimeout(1)
+        try:
+            print(text, s.recv(2000), flush=True)
+        except TimeoutError:
+            print(text, None, flush=True)
+    elif what == "pause":
+        time.sleep(float(text))
     elif what == "fail":
         # no longer than it takes to start another host
         print(text, ask(text.encode(), 0.05), flush=True)

@@ -1,6 +1,6 @@
 """A host of callouts without the library, by docs/callout-protocol.md alone: permits everything, but what says "drop".
-To a packet that says "garbage" it answers what makes no sense."""
-import json, mmap, os, select, socket, struct, sys
+What says "later" it pends for a while. To a packet that says "garbage" it answers what makes no sense, and to "twice" twice."""
+import json, mmap, os, select, socket, struct, sys, time
 
 version, control, memory, requests, answers = map(int, os.environ["OPENWFP_HOST"].split(":"))
 assert version == 1
@@ -16,13 +16,29 @@ def word(at, value=None):
     struct.pack_into("<Q", shared, at, value)
 
 
+def answer(action, number, garbage=False):
+    global written
+    answer = struct.pack("<IIQII", 1, action, number, 0, 0)
+    at = 4096 + count * slot + written % count * slot
+    struct.pack_into("<Q", shared, at, 1 << 60 if garbage else len(answer))
+    shared[at + 8 : at + 8 + len(answer)] = answer
+    written += 1
+    word(320, written)
+    # it may sleep: waking who is awake costs a system call, and is right on every machine
+    word(448, 0)
+    os.write(answers, b"x")
+
+
 while "start" not in json.loads(control.recv(1 << 17)):
     pass
 control.send(b'{"ready":{}}')
 beat = read = written = 0
+pended = []
 while True:
     beat += 1
     word(64, beat)
+    while pended and pended[0][0] < time.monotonic():
+        answer(1, pended.pop(0)[1])
     while read < word(128):
         at = 4096 + read % count * slot
         length = word(at)
@@ -30,19 +46,14 @@ while True:
         read += 1
         word(192, read)
         number = struct.unpack_from("<Q", message)[0]
-        payload = struct.unpack_from("<I", message, 68)[0]
-        packet = message[664:]
-        action = 2 if packet[payload:].startswith(b"drop") else 1
-        answer = struct.pack("<IIQII", 1, action, number, 0, 0)
-        at = 4096 + count * slot + written % count * slot
-        length = len(answer) if packet[payload:] != b"garbage" else 1 << 60
-        struct.pack_into("<Q", shared, at, length)
-        shared[at + 8 : at + 8 + len(answer)] = answer
-        written += 1
-        word(320, written)
-        # it may sleep: waking who is awake costs a system call, and is right on every machine
-        word(448, 0)
-        os.write(answers, b"x")
+        payload = message[664 + struct.unpack_from("<I", message, 68)[0] :]
+        if payload == b"later":
+            answer(4, number)
+            pended.append((time.monotonic() + 0.3, number))
+            continue
+        answer(2 if payload.startswith(b"drop") else 1, number, payload == b"garbage")
+        if payload == b"twice":
+            answer(1, number)
     word(256, 1)
     if read == word(128):
         ready = select.select([requests, control], [], [], 0.1)[0]

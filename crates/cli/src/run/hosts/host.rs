@@ -9,9 +9,9 @@ use openwfp_callout::{
     Filter, Report,
     host::control::{FromHost, ToHost, Wanted},
 };
-use openwfp_channel::{Answer, Received, Request};
+use openwfp_channel::{Action, Answer, AnswerFlags, MOST_PENDED, Received, Request};
 use openwfp_kernel::divert::{Asked, Diverted, Pended};
-use openwfp_model::{Data, Guid};
+use openwfp_model::{CalloutKind, Data, Guid};
 use std::{
     collections::{BTreeMap, VecDeque},
     time::{Duration, Instant},
@@ -21,6 +21,10 @@ use std::{
 pub(super) const BEGINS: Duration = Duration::from_secs(5);
 /// A host whose heart has not beaten for so long, or that has not answered a question, hangs.
 const HANGS: Duration = Duration::from_secs(2);
+/// No pended packet waits longer, whatever its callout says.
+const LONGEST_PEND: Duration = Duration::from_secs(60);
+/// The packets that a callout has pended have no more bytes together.
+const PENDED_BYTES: usize = 16 << 20;
 /// The first time that is waited before a host is started again, and the longest: each is twice the one before.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -68,6 +72,9 @@ struct Running {
     beat: (u64, Instant),
     /// Questions that were asked, by number.
     asked: BTreeMap<u64, Waiting>,
+    /// Questions that are pended, by number. Without a packet: what became of it is decided, the answer still to come does not count.
+    pended: BTreeMap<u64, Option<Waiting>>,
+    pended_bytes: usize,
     /// Packets for which there was no room.
     backlog: VecDeque<Waiting>,
     /// What is to be said and found no room.
@@ -103,6 +110,8 @@ impl Host {
             ready: false,
             beat,
             asked: BTreeMap::new(),
+            pended: BTreeMap::new(),
+            pended_bytes: 0,
             backlog: VecDeque::new(),
             to_say,
             reports: (0, now),
@@ -177,14 +186,41 @@ impl Host {
     /// The next answer, with the packet that it is about and the one that goes on in its place.
     pub fn answer(&mut self, message: &mut Vec<u8>) -> Result<Option<Answered>, String> {
         let Some(running) = &mut self.running else { return Ok(None) };
-        if !running.process.channel.answers.pop(message).map_err(garbage)? {
-            return Ok(None);
+        while running.process.channel.answers.pop(message).map_err(garbage)? {
+            let (answer, packet) = Answer::decode(message).map_err(garbage)?;
+            let asked = running.asked.remove(&answer.number);
+            let waiting = match asked {
+                Some(waiting) if answer.action == Action::Later => {
+                    let inspects = self.filters.get(&waiting.packet.asked.filter).is_none_or(is_inspection);
+                    match running.pend(waiting, answer, inspects)? {
+                        Some(decided) => return Ok(Some(decided)),
+                        None => continue,
+                    }
+                }
+                Some(waiting) => waiting,
+                None => match running.pended.remove(&answer.number) {
+                    Some(Some(waiting)) if answer.action != Action::Later => {
+                        running.pended_bytes -= waiting.bytes();
+                        waiting
+                    }
+                    // too late
+                    Some(None) if answer.action != Action::Later => continue,
+                    _ => return Err("it answers what it was not asked".to_owned()),
+                },
+            };
+            return Ok(Some((waiting.packet, answer, packet.map(<[u8]>::to_vec))));
         }
-        let (answer, packet) = Answer::decode(message).map_err(garbage)?;
-        match running.asked.remove(&answer.number) {
-            Some(waiting) => Ok(Some((waiting.packet, answer, packet.map(<[u8]>::to_vec)))),
-            None => Err("it answers what it was not asked".to_owned()),
-        }
+        Ok(None)
+    }
+
+    /// The next packet that has been pended for too long.
+    pub fn expired(&mut self, now: Instant) -> Option<Answered> {
+        let running = self.running.as_mut()?;
+        // they were asked about in the order of their numbers
+        let (number, oldest) = running.pended.iter_mut().find(|(_, waiting)| waiting.is_some())?;
+        let waiting = oldest.take_if(|waiting| now.saturating_duration_since(waiting.since) > LONGEST_PEND)?;
+        running.pended_bytes -= waiting.bytes();
+        Some((waiting.packet, closed(*number), None))
     }
 
     /// Looks after it: what it says, whether it lives, whether it is to be started again. An error: it is to be given up.
@@ -270,7 +306,8 @@ impl Host {
             if now.saturating_duration_since(running.started) > GOOD {
                 self.wait = FIRST_WAIT;
             }
-            let waiting = running.asked.into_values().chain(running.backlog);
+            let pended = running.pended.into_values().flatten();
+            let waiting = pended.chain(running.asked.into_values()).chain(running.backlog);
             self.given_up.extend(waiting.map(|waiting| waiting.packet));
             if running.reports_lost > 0 {
                 let lost = running.reports_lost;
@@ -289,6 +326,46 @@ impl Host {
         said(Said::report(self.key, name.clone(), None, Report::entries(entries)));
         self.wait = LONGEST_WAIT.min(self.wait * 2);
     }
+}
+
+impl Waiting {
+    fn bytes(&self) -> usize {
+        self.packet.packet().bytes().len()
+    }
+}
+
+impl Running {
+    /// Keeps a packet until it is answered about; one that cannot be kept is decided at once.
+    fn pend(&mut self, waiting: Waiting, answer: Answer, inspects: bool) -> Result<Option<Answered>, String> {
+        if self.pended.len() >= MOST_PENDED {
+            return Err("it pends more than it may".to_owned());
+        }
+        let bytes = waiting.bytes();
+        let decided = if inspects {
+            // who only looks on holds nothing up
+            Some(Answer { action: Action::Continue, ..answer })
+        } else if self.pended_bytes + bytes > PENDED_BYTES {
+            Some(closed(answer.number))
+        } else {
+            None
+        };
+        if let Some(answer) = decided {
+            self.pended.insert(answer.number, None);
+            return Ok(Some((waiting.packet, answer, None)));
+        }
+        self.pended_bytes += bytes;
+        self.pended.insert(answer.number, Some(waiting));
+        Ok(None)
+    }
+}
+
+/// What is said in the place of a callout that does not answer.
+fn closed(number: u64) -> Answer {
+    Answer { number, action: Action::Block, flags: AnswerFlags(AnswerFlags::CLEAR_RIGHT) }
+}
+
+fn is_inspection(filter: &Filter) -> bool {
+    filter.kind == CalloutKind::Inspection
 }
 
 fn garbage(error: impl std::fmt::Display) -> String {

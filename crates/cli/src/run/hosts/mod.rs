@@ -290,6 +290,10 @@ impl Hosts {
             // after what was answered: this process may have been stopped meanwhile
             if look {
                 host.look(now, &mut say)?;
+                while let Some((packet, answer, bytes)) = host.expired(now) {
+                    let told = settled(host, &packet, answer, bytes);
+                    answered.push_back(taken(packet, told, callout, histories));
+                }
             }
             let mut encode = |packet: &Diverted<'_>, asked: &Asked, number| {
                 let injectors = histories.for_host(packet.injector(), callout);
@@ -309,7 +313,7 @@ impl Hosts {
 fn settled(host: &Host, packet: &Pended, answer: Answer, bytes: Option<Vec<u8>>) -> Option<callout::Answer> {
     let filter = host.filters.get(&packet.asked.filter)?;
     let mut said = match answer.action {
-        Action::Unavailable => return None,
+        Action::Unavailable | Action::Later => return None,
         Action::Permit => callout::Answer::permit(),
         Action::Block => callout::Answer::block(),
         Action::Continue => callout::Answer::continue_(),
