@@ -116,6 +116,10 @@ the rights to load BPF programs and to make control groups.
 Exit status: the command's; 128+n after signal n; 125 when wfp itself failed, 126 when the command cannot be executed, 127 \
 when it is not found.
 
+Signals: wfp hands on to the command every signal that it gets, real-time ones too and with their values, but SIGKILL and \
+SIGSTOP, which nobody can catch, SIGCHLD, and what tells of faults (SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS). SIGKILL \
+ends wfp alone: the command goes on, filtered.
+
 On SIGHUP wfp reads the policy files again and puts all of them in place at once: each connect, bind or packet is decided by \
 the old policies or by the new ones. A file with mistakes changes nothing. Existing connections are authorized again. A \
 terminal that is closed ends the command as ever, and so does every SIGHUP where there is no -p.
