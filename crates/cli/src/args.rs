@@ -21,7 +21,8 @@ Examples:
   wfp replay -p policy.toml capture.pcapng              what the policy would have done
   wfp check policy.toml                                 mistakes, and filters that can never decide
 
-Exit status: 0 done; 1 it could not be done, and nothing was changed; 2 wrong usage. `wfp run` exits as the command does.
+Exit status: 0 done; 1 it could not be done, and nothing was changed; 2 wrong usage: words that no file and no machine would make \
+right, such as an unknown option, layer or field. `wfp run` exits as the command does (see there).
 
 `wfp COMMAND --help` says more of each.";
 
@@ -113,8 +114,9 @@ impl Command {
 The command runs in a control group of its own, isolated from what would let it get around the policies; this needs root, or \
 the rights to load BPF programs and to make control groups.
 
-Exit status: the command's; 128+n after signal n; 125 when wfp itself failed, 126 when the command cannot be executed, 127 \
-when it is not found.
+Exit status: the command's; 128+n after signal n; 125 when wfp itself failed (an invalid policy, a missing right, a user whom \
+--user names and nobody knows, a full disk under --events), 126 when the command cannot be executed, 127 when it is not found; \
+2 for wrong usage, and nothing is run.
 
 Signals: wfp hands on to the command every signal that it gets, real-time ones too and with their values, but SIGKILL and \
 SIGSTOP, which nobody can catch, SIGCHLD, and what tells of faults (SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS). SIGKILL \

@@ -11,7 +11,7 @@ use crate::{
     },
     written::CaptureWriter,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use openwfp_callout::{CalloutReport, replay::ReplayCallouts};
 use openwfp_engine::{CompiledPolicy, Verdict};
 use openwfp_model::LayerId;
@@ -53,7 +53,8 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
             look_before(&file, args.local.is_empty(), &mut progress)?
         }
         None if args.local.is_empty() => {
-            bail!("{} can be read only once: say with --local which side is local", capture.display())
+            let once = anyhow!("{} can be read only once: say with --local which side is local", capture.display());
+            output::words(Err(once))?
         }
         None => Before::default(),
     };

@@ -24,13 +24,16 @@ use words::{action, headline, reason};
 
 /// Runs the command.
 pub(crate) fn explain(args: &ExplainArgs, globals: Globals) -> Result<()> {
-    let layers = event_text::layers(&args.layer)?;
-    let groups = args.group.as_deref().map(event_text::groups).transpose()?;
+    let layers = output::words(event_text::layers(&args.layer))?;
+    let groups = output::words(args.group.as_deref().map(event_text::groups).transpose())?;
     let policy = policies::compiled(&args.policy, globals)?;
     let mut reader = event_text::EventReader::new(layers, groups);
     let mut explainer = policy.explainer();
     output::write_out(|out| match &args.from {
-        None => answer(out, &policy, &mut explainer, &reader.words(&args.event)?, args.brief, globals),
+        None => {
+            let event = output::words(reader.words(&args.event))?;
+            answer(out, &policy, &mut explainer, &event, args.brief, globals)
+        }
         Some(path) => many(out, path, &mut reader, globals, |out, event| {
             answer(out, &policy, &mut explainer, event, args.brief, Globals { json: true, ..globals })
         }),
