@@ -59,7 +59,8 @@ Examples:
     /// See a policy at work on real connections (needs root)
     #[command(after_help = "\
 Starts two servers on loopback and a client under a policy that refuses one of them, and explains what happened. Nothing leaves \
-the machine.")]
+the machine. With --json: one object for each connection, with `port`, what the kernel said (`action`, `filter`), how often the server \
+was `reached`, and the `explanation`.")]
     Demo,
     /// Write completions for a shell to standard output
     #[command(after_help = "\
@@ -210,7 +211,7 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A field that is not given, or given without a value (`FIELD=`), is empty. `FIELD=?` is a value that is not known: the source \
-address and interface at connect, or an identity that could not be read. `wfp show layers LAYER` lists the fields of a layer.
+address and interface at connect, or an identity that could not be read; lines of a log name such fields under `unknown`. `wfp show layers LAYER` lists the fields of a layer.
 
 What waits for such a value until the first packet is told as a block with the reason `late`, for it is blocked if the value \
 is still not known then; `waits_for` (--json) names the fields: give them values to see what the packet would meet.

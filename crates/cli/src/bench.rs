@@ -78,7 +78,7 @@ fn read(
     let mut counts = Counts::default();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         match reader.line(line).with_context(|| format!("{}, line {number}", path.display()))? {
-            Line::Event(event) => {
+            Line::Event(event, _) => {
                 counts.event();
                 events.entry(event.layer).or_default().push(compiled.values(&event));
             }

@@ -256,6 +256,8 @@ struct Classified<'a> {
     flow: Option<u64>,
     packet: u64,
     values: json::EventValues<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown: Vec<&'static str>,
     /// How many bytes of data the layer was shown; at layers that see data.
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<usize>,
@@ -295,6 +297,7 @@ impl Judge<'_, '_> {
             flow: step.flow.map(|flow| flow.get()),
             packet: step.packet,
             values: json::values(policy, step.layer, step.values, json::Told::default()),
+            unknown: json::unknown(step.layer, step.values),
             bytes: sees_data(step.layer).then_some(step.data.len()),
             process: None,
             reason,
