@@ -249,3 +249,15 @@ fn a_field_under_two_names_is_given_twice() {
         assert!(stderr(&output).contains("ICMP_CODE is given twice"), "{}", stderr(&output));
     }
 }
+
+#[test]
+fn the_events_of_a_replay_are_counted_as_those_of_one_cpu() {
+    let capture = root().join("captures/http.pcap");
+    let told = lines(&succeeds(&["replay", "--json", "-q", capture.to_str().unwrap()]));
+    let (classified, others): (Vec<_>, Vec<_>) = told.iter().partition(|line| line["kind"] == "classify");
+    for (seq, line) in classified.iter().enumerate() {
+        assert_eq!((&line["cpu"], &line["seq"]), (&json!(0), &json!(seq)), "{line}");
+        assert!(line.get("unknown").is_none(), "a capture shows what it has: {line}");
+    }
+    assert!(others.len() > 2 && others.iter().all(|line| line.get("seq").is_none()), "{others:?}");
+}
