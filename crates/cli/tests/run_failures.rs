@@ -98,7 +98,15 @@ fn exit_statuses_and_dry_run() {
     let url = format!("http://127.0.0.1:{}/", server.port());
     let output = run(&["-p", &policy, "--dry-run", "--events", &log, "--", "curl", "-s", "-m", "5", &url]);
     assert_eq!(status(&output), 0, "{}", text(&output));
-    assert_eq!(events(&log, "ALE_AUTH_CONNECT")[0]["action"], "block", "it says what it would have done");
+    let refused = &events(&log, "ALE_AUTH_CONNECT")[0];
+    assert_eq!(refused["action"], "block", "it says what it would have done");
+    assert_eq!(refused["dry_run"], true, "and that it did not");
+    let told = lines(&fs::read_to_string(&log).unwrap());
+    assert!(told.iter().all(|line| line["action"] != "permit" || line["dry_run"].is_null()), "{told:?}");
+    assert_eq!(told.last().unwrap()["dry_run"], true, "the summary says so");
+    assert_eq!(status(&run(&["-p", &policy, "--events", &log, "--", "curl", "-s", "-m", "5", &url])), 7);
+    let told = lines(&fs::read_to_string(&log).unwrap());
+    assert!(told.iter().all(|line| line["dry_run"].is_null()), "no dry run: {told:?}");
 }
 
 #[test]

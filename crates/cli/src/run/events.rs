@@ -143,10 +143,13 @@ impl Recorder {
             self.sequences.entry(cpu).or_default().expect(made);
         }
         self.report_lost(Duration::ZERO);
-        let summary = json!({
+        let mut summary = json!({
             "time": now(), "kind": "summary", "packets": ended.packets, "flows": self.flows_made,
             "permitted": ended.permitted, "blocked": ended.blocked, "lost": self.lost,
         });
+        if ended.dry_run {
+            summary["dry_run"] = json!(true);
+        }
         self.write(&summary);
         if let Some(Trace::Text(paint)) = self.trace {
             let lost = if self.lost > 0 { format!(", {} events lost", self.lost) } else { String::new() };

@@ -112,6 +112,8 @@ pub(crate) struct Ended {
     pub packets: Option<u64>,
     pub permitted: u64,
     pub blocked: u64,
+    /// Whether what was to be blocked was let through all the same.
+    pub dry_run: bool,
     /// How many events each CPU has made.
     pub sequences: Vec<u64>,
 }
@@ -191,6 +193,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
         packets,
         permitted: totals.iter().map(|layer| layer.permitted).sum(),
         blocked: totals.iter().map(|layer| layer.blocked).sum(),
+        dry_run: plan.dry_run,
         sequences,
     })
 }
