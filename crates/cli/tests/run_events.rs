@@ -227,6 +227,25 @@ fn the_flows_of_the_summary_are_counted_where_their_layer_is_recorded() {
     assert_eq!(flows(&["--layers", "ALE_AUTH_CONNECT"]), Json::Null, "nobody is told of flows");
 }
 
+/// Packets of IPv6 with more headers than the programs read, over loopback: each is dropped without a line, and counted.
+#[test]
+fn packets_that_cannot_be_read_are_counted_in_the_summary() {
+    needs!("python3");
+    let folder = Folder::new("unreadable");
+    let log = folder.path("events.jsonl");
+    // destination options, each naming the next, and nothing at the end
+    let script = "import socket\ns=socket.socket(socket.AF_INET6,socket.SOCK_RAW,60)\n\
+                  for _ in range(3):\n try: s.sendto(b'\\x3c\\0\\1\\4\\0\\0\\0\\0'*60,('::1',0))\n except OSError: pass";
+    let unreadable = |script: &str| {
+        let words = ["--keep-cap", "CAP_NET_RAW", "--user", "root", "--layers", "OUTBOUND_TRANSPORT", "--events", &log];
+        let output = run(&[&words[..], &["--", "python3", "-c", script]].concat());
+        assert_eq!(status(&output), 0, "{}", text(&output));
+        lines(&fs::read_to_string(&log).unwrap()).pop().unwrap()["unreadable"].clone()
+    };
+    assert_eq!(unreadable(script), 3);
+    assert_eq!(unreadable("pass"), 0);
+}
+
 /// Those of `--layers` take the place of what would be recorded without it, the layers that the policy filters among it.
 #[test]
 fn layers_that_are_named_are_recorded_and_no_others() {

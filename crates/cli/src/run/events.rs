@@ -145,7 +145,8 @@ impl Recorder {
         self.report_lost(Duration::ZERO);
         let mut summary = json!({
             "time": now(), "kind": "summary", "packets": ended.packets, "flows": self.flows_made,
-            "permitted": ended.permitted, "blocked": ended.blocked, "lost": self.lost,
+            "permitted": ended.permitted, "blocked": ended.blocked, "unreadable": ended.unreadable,
+            "lost": self.lost,
         });
         if ended.dry_run {
             summary["dry_run"] = json!(true);

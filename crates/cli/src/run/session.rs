@@ -112,6 +112,8 @@ pub(crate) struct Ended {
     pub packets: Option<u64>,
     pub permitted: u64,
     pub blocked: u64,
+    /// Packets whose headers could not be read, where a layer would have had to look at them. They are in no other number.
+    pub unreadable: u64,
     /// Whether what was to be blocked was let through all the same.
     pub dry_run: bool,
     /// How many events each CPU has made.
@@ -193,6 +195,7 @@ pub(crate) fn run(plan: &Plan<'_>, watcher: &mut dyn Watcher, mut source: Option
         packets,
         permitted: totals.iter().map(|layer| layer.permitted).sum(),
         blocked: totals.iter().map(|layer| layer.blocked).sum(),
+        unreadable: failures.packets_unreadable,
         dry_run: plan.dry_run,
         sequences,
     })
