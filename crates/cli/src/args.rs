@@ -21,7 +21,8 @@ Examples:
   wfp replay -p policy.toml capture.pcapng              what the policy would have done
   wfp check policy.toml                                 mistakes, and filters that can never decide
 
-Exit status: 0 done; 1 it could not be done, and nothing was changed; 2 wrong usage. `wfp run` exits as the command does.
+Exit status: 0 done; 1 it could not be done, and nothing was changed; 2 wrong usage: words that no file and no machine would make \
+right, such as an unknown option, layer or field. `wfp run` exits as the command does (see there).
 
 `wfp COMMAND --help` says more of each.";
 
@@ -58,7 +59,8 @@ Examples:
     /// See a policy at work on real connections (needs root)
     #[command(after_help = "\
 Starts two servers on loopback and a client under a policy that refuses one of them, and explains what happened. Nothing leaves \
-the machine.")]
+the machine. With --json: one object for each connection, with `port`, what the kernel said (`action`, `filter`), how often the server \
+was `reached`, and the `explanation`.")]
     Demo,
     /// Write completions for a shell to standard output
     #[command(after_help = "\
@@ -113,8 +115,13 @@ impl Command {
 The command runs in a control group of its own, isolated from what would let it get around the policies; this needs root, or \
 the rights to load BPF programs and to make control groups.
 
-Exit status: the command's; 128+n after signal n; 125 when wfp itself failed, 126 when the command cannot be executed, 127 \
-when it is not found.
+Exit status: the command's; 128+n after signal n; 125 when wfp itself failed (an invalid policy, a missing right, a user whom \
+--user names and nobody knows, a full disk under --events), 126 when the command cannot be executed, 127 when it is not found; \
+2 for wrong usage, and nothing is run.
+
+Signals: wfp hands on to the command every signal that it gets, real-time ones too and with their values, but SIGKILL and \
+SIGSTOP, which nobody can catch, SIGCHLD, and what tells of faults (SIGILL, SIGTRAP, SIGBUS, SIGFPE, SIGSEGV, SIGSYS). SIGKILL \
+ends wfp alone: the command goes on, filtered.
 
 On SIGHUP wfp reads the policy files again and puts all of them in place at once: each connect, bind or packet is decided by \
 the old policies or by the new ones. A file with mistakes changes nothing. Existing connections are authorized again. A \
@@ -204,7 +211,7 @@ pub(crate) struct CheckArgs {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 A field that is not given, or given without a value (`FIELD=`), is empty. `FIELD=?` is a value that is not known: the source \
-address and interface at connect, or an identity that could not be read. `wfp show layers LAYER` lists the fields of a layer.
+address and interface at connect, or an identity that could not be read; lines of a log name such fields under `unknown`. `wfp show layers LAYER` lists the fields of a layer.
 
 What waits for such a value until the first packet is told as a block with the reason `late`, for it is blocked if the value \
 is still not known then; `waits_for` (--json) names the fields: give them values to see what the packet would meet.

@@ -26,17 +26,14 @@ const IN_KERNEL: usize = 100_000;
 
 /// Runs the command.
 pub(crate) fn bench(args: &BenchArgs, globals: Globals) -> Result<()> {
+    let named = output::words(args.layer.as_deref().map(event_text::layers).transpose())?;
     let policies = policies::load(&args.policy, globals)?;
     let policies: Vec<&Policy> = policies.iter().collect();
     let started = Instant::now();
     let compiled = compile(&policies)?;
     let build = started.elapsed().as_secs_f64() * 1e3;
-    let layers: Vec<LayerId> = match &args.layer {
-        Some(name) => event_text::layers(name)?,
-        None => {
-            Layer::all().iter().map(|layer| layer.id).filter(|&id| !compiled.layer_of(id).places.is_empty()).collect()
-        }
-    };
+    let filtered = |id: &LayerId| !compiled.layer_of(*id).places.is_empty();
+    let layers = named.unwrap_or_else(|| Layer::all().iter().map(|layer| layer.id).filter(filtered).collect());
     if layers.is_empty() {
         bail!("the policy has no filters");
     }
@@ -81,7 +78,7 @@ fn read(
     let mut counts = Counts::default();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
         match reader.line(line).with_context(|| format!("{}, line {number}", path.display()))? {
-            Line::Event(event) => {
+            Line::Event(event, _) => {
                 counts.event();
                 events.entry(event.layer).or_default().push(compiled.values(&event));
             }

@@ -13,9 +13,18 @@ use std::{collections::BTreeMap, fmt};
 #[derive(Debug)]
 pub(crate) enum Line {
     /// An event that can be classified.
-    Event(Event),
+    Event(Event, Unknowns),
     /// Another line of a log.
     PassedOver(Other),
+}
+
+/// What it means that a value of an event is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unknowns {
+    /// It may be known later, where its layer says so.
+    AsTheLayerSays,
+    /// It was not known where it had to be: what would wait for it is blocked as unreadable.
+    Unreadable,
 }
 
 /// A line of a log that is no event of the layers that are asked about.

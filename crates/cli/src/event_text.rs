@@ -1,11 +1,11 @@
 //! Events as users give them: `FIELD=VALUE` words, and lines of JSON.
 
 use crate::{
-    event_line::{self, Line, Other},
+    event_line::{self, Line, Other, Unknowns},
     machine::{Machine, groups_of},
 };
 use anyhow::{Context, Result, anyhow, bail};
-use openwfp_engine::{Event, EventValue};
+use openwfp_engine::{Event, EventValue, Reason};
 use openwfp_model::{
     DataType, FieldId, FieldType, IpVersion, Layer, LayerField, LayerId, MatchType, Value,
     policy_file::{self, Resolver},
@@ -107,8 +107,21 @@ impl EventReader {
                 }
             }
         }
+        // of a log: what was not known is no value, so it stands apart
+        if let Some(names) = object.get("values").and(object.get("unknown")) {
+            for name in names.as_array().context("`unknown` is no list of fields")? {
+                let name = name.as_str().context("`unknown` is no list of fields")?;
+                let field = field_of(layer, name)?;
+                if event.values.insert(field.field, EventValue::Unknown).is_some() {
+                    bail!("{name} is unknown and has a value, or is unknown twice");
+                }
+            }
+        }
         self.add_groups(&mut event);
-        Ok(Line::Event(event))
+        // no filter of its own is named where waiting came to its end
+        let ended = object.get("reason").and_then(Json::as_str) == Some(Reason::Unreadable.name())
+            && object.get("filter").is_some_and(Json::is_null);
+        Ok(Line::Event(event, if ended { Unknowns::Unreadable } else { Unknowns::AsTheLayerSays }))
     }
 
     /// The layer of an event that may name it; `None` where it is none of those that were asked about.

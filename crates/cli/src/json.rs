@@ -32,7 +32,7 @@ impl Serialize for FieldValue<'_> {
     }
 }
 
-/// The known values of an event. They are written as they are found: a capture has millions of events.
+/// The known values of an event: what is not known is no value, and stands in a list of its own ([`unknown`]). They are written as they are found: a capture has millions of events.
 pub(crate) struct EventValues<'a> {
     policy: &'a CompiledPolicy,
     layer: LayerId,
@@ -82,6 +82,9 @@ impl Serialize for EventValues<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut object = to.serialize_map(None)?;
         for field in Schema::of(self.layer).fields() {
+            if field.is_unknown(self.words) {
+                continue;
+            }
             let id = field.field;
             if let Some(told) = self.told.value(id) {
                 if let Some(text) = told {
@@ -94,6 +97,12 @@ impl Serialize for EventValues<'_> {
         }
         object.end()
     }
+}
+
+/// The fields of an event whose values exist and were not known when it was classified, by name.
+pub(crate) fn unknown(layer: LayerId, words: &Values) -> Vec<&'static str> {
+    let unknown = Schema::of(layer).fields().iter().filter(|field| field.is_unknown(words));
+    unknown.map(|field| field.field.name()).collect()
 }
 
 /// A filter, as events name it.

@@ -29,6 +29,7 @@ mod written;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
+use output::WrongUsage;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -37,12 +38,12 @@ fn main() -> ExitCode {
         Err(error) => {
             let usage = error.use_stderr();
             let _ = error.print();
-            return ExitCode::from(if usage { 2 } else { 0 });
+            return ExitCode::from(if usage { WrongUsage::STATUS } else { 0 });
         }
     };
     if let Some(conflict) = cli.command.conflict() {
         let _ = Cli::command().error(clap::error::ErrorKind::ArgumentConflict, conflict).print();
-        return ExitCode::from(2);
+        return ExitCode::from(WrongUsage::STATUS);
     }
     let globals = cli.globals;
     let result = match cli.command {
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&error, globals);
-            ExitCode::FAILURE
+            if error.is::<WrongUsage>() { ExitCode::from(WrongUsage::STATUS) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -12,7 +12,8 @@ pub(crate) fn man(name: Option<&str>) -> Result<()> {
         let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
         let names = names.join(", ");
         let found = command.find_subcommand(name);
-        let found = found.with_context(|| format!("there is no command {name}; there are {names}"))?.clone();
+        let found = found.with_context(|| format!("there is no command {name}; there are {names}"));
+        let found = output::words(found)?.clone();
         // the page says of which version it is
         command = found.version(env!("CARGO_PKG_VERSION")).disable_version_flag(true);
     }

@@ -105,6 +105,28 @@ pub(crate) fn told(error: &anyhow::Error) -> String {
     })
 }
 
+/// Words of the command line that are wrong, whatever the files and the machine are like.
+#[derive(Debug)]
+pub(crate) struct WrongUsage(String);
+
+impl WrongUsage {
+    /// The exit status, of `wfp run` too.
+    pub const STATUS: u8 = 2;
+}
+
+impl std::fmt::Display for WrongUsage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for WrongUsage {}
+
+/// What is wrong here is wrong with the words of the command line.
+pub(crate) fn words<T>(result: Result<T>) -> Result<T> {
+    result.map_err(|error| WrongUsage(told(&error)).into())
+}
+
 /// Says something on standard error. That nobody reads it is no error.
 pub(crate) fn complain(text: std::fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{text}");

@@ -11,7 +11,7 @@ use crate::{
     },
     written::CaptureWriter,
 };
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use openwfp_callout::{CalloutReport, replay::ReplayCallouts};
 use openwfp_engine::{CompiledPolicy, Verdict};
 use openwfp_model::LayerId;
@@ -53,7 +53,8 @@ pub(crate) fn replay(args: &ReplayArgs, globals: Globals) -> Result<()> {
             look_before(&file, args.local.is_empty(), &mut progress)?
         }
         None if args.local.is_empty() => {
-            bail!("{} can be read only once: say with --local which side is local", capture.display())
+            let once = anyhow!("{} can be read only once: say with --local which side is local", capture.display());
+            output::words(Err(once))?
         }
         None => Before::default(),
     };
@@ -255,6 +256,8 @@ struct Classified<'a> {
     flow: Option<u64>,
     packet: u64,
     values: json::EventValues<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unknown: Vec<&'static str>,
     /// How many bytes of data the layer was shown; at layers that see data.
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes: Option<usize>,
@@ -294,6 +297,7 @@ impl Judge<'_, '_> {
             flow: step.flow.map(|flow| flow.get()),
             packet: step.packet,
             values: json::values(policy, step.layer, step.values, json::Told::default()),
+            unknown: json::unknown(step.layer, step.values),
             bytes: sees_data(step.layer).then_some(step.data.len()),
             process: None,
             reason,

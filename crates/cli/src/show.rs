@@ -17,7 +17,7 @@ pub(crate) fn show(args: &ShowArgs, globals: Globals) -> Result<()> {
     let Shown::Layers { layer } = &args.what;
     output::write_out(|out| match layer {
         None => Layer::all().iter().try_for_each(|layer| write_layer(out, layer, globals)),
-        Some(name) => event_text::layers(name)?
+        Some(name) => output::words(event_text::layers(name))?
             .into_iter()
             .map(LayerId::layer)
             .try_for_each(|layer| write_fields(out, layer, globals)),

@@ -4,6 +4,7 @@
 mod common;
 
 use common::{
+    lines,
     live::{left_of, status},
     stderr, stdout,
 };
@@ -56,6 +57,27 @@ fn one_connection_is_permitted_and_one_refused_and_the_reasons_are_told() {
         assert!(answers > 0, "no {action} by {filter} in {why}");
     }
     assert_eq!(left_of(&format!("run-{process}-")), "");
+}
+
+#[test]
+fn a_demonstration_for_programs() {
+    needs!("env");
+    let output = Command::new(env!("CARGO_BIN_EXE_wfp")).args(["demo", "--json"]).output().unwrap();
+    assert_eq!((status(&output), stderr(&output).as_str()), (0, ""));
+    let connections = lines(&stdout(&output));
+    assert_eq!(connections.len(), 2);
+    for (connection, (action, filter, reached)) in
+        connections.iter().zip([("permit", "loopback may be used", 1), ("block", "but not this port", 0)])
+    {
+        let keys: Vec<_> = connection.as_object().unwrap().keys().collect();
+        assert_eq!(keys, ["port", "action", "filter", "reached", "explanation"]);
+        assert_eq!(connection["action"], action, "{connection}");
+        assert_eq!(connection["filter"]["name"], filter, "{connection}");
+        assert_eq!(connection["reached"], reached, "{connection}");
+        assert_eq!(connection["explanation"]["action"], action, "offline as live: {connection}");
+        assert_eq!(connection["explanation"]["filter"], connection["filter"], "{connection}");
+    }
+    assert_ne!(connections[0]["port"], connections[1]["port"]);
 }
 
 #[test]

@@ -84,7 +84,7 @@ fn a_capture_from_a_pipe() {
     }
     let script = format!("cat {file} | {wfp} replay -");
     let output = Command::new("sh").args(["-c", &script]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
     assert!(stderr(&output).contains("say with --local which side is local"), "{}", stderr(&output));
 }
 
@@ -222,7 +222,7 @@ fn what_is_no_capture_is_an_error() {
     assert!(stderr(&output).contains("/ is a folder"), "{}", stderr(&output));
     // a pipe cannot be read twice: once to see which side is local, and once more
     let output = wfp_reading(&["replay", "-"], "x");
-    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--local"), "{}", stderr(&output));
 }
 

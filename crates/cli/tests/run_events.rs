@@ -230,3 +230,51 @@ fn layers_that_are_named_are_recorded_and_no_others() {
     let both = recorded(&[]);
     assert!(both.contains("ALE_AUTH_CONNECT_V4") && both.contains("ALE_RESOURCE_ASSIGNMENT_V4"), "{both:?}");
 }
+
+/// Which lines have a number of their own, which share one, and which have none: as docs/scripting.md says.
+#[test]
+fn which_lines_have_numbers() {
+    needs!("python3");
+    let folder = Folder::new("numbers");
+    folder.open_to_all();
+    let log = folder.path("events.jsonl");
+    // two flows of one socket, which ends both; a socket that nothing comes of
+    let script = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+                  for port in 9, 10: s.sendto(b'x', ('127.0.0.1', port))\n\
+                  s.close()\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\ns.bind(('127.0.0.1', 0))\ns.close()";
+    let output = run(&["--events", &log, "--", "python3", "-c", script]);
+    assert_eq!(status(&output), 0, "{}", text(&output));
+    let told = lines(&fs::read_to_string(&log).unwrap());
+    let number = |line: &Json| Some((line["cpu"].as_u64()?, line["seq"].as_u64()?));
+    let kind = |line: &Json| line["kind"].as_str().unwrap().to_owned();
+    let mut kinds: HashMap<String, usize> = HashMap::new();
+    let mut numbers: HashMap<u64, HashSet<u64>> = HashMap::new();
+    let mut ends: HashMap<(u64, u64), usize> = HashMap::new();
+    let mut before: Option<&Json> = None;
+    for line in &told {
+        *kinds.entry(kind(line)).or_default() += 1;
+        match (&*kind(line), number(line)) {
+            ("classify" | "closed", Some((cpu, seq))) => {
+                assert!(numbers.entry(cpu).or_default().insert(seq), "its own: {line}");
+            }
+            ("flow-established", Some(found)) => {
+                let before = before.unwrap();
+                assert_eq!(number(before), Some(found), "that of the line before: {line}");
+                assert_eq!((&*kind(before), &before["layer"]), ("classify", &line["layer"]));
+            }
+            ("flow-deleted", Some(found)) => *ends.entry(found).or_default() += 1,
+            ("summary", None) => {}
+            other => panic!("{other:?}: {line}"),
+        }
+        before = Some(line);
+    }
+    assert_eq!((kinds["flow-established"], kinds["flow-deleted"]), (2, 2), "{kinds:?}");
+    assert!(kinds["closed"] > 0 && kinds["summary"] == 1, "{kinds:?}");
+    assert_eq!(ends.values().copied().collect::<Vec<_>>(), [2], "one close ended both");
+    for (cpu, seq) in ends.into_keys() {
+        assert!(numbers.entry(cpu).or_default().insert(seq), "nothing else has the number of an end");
+    }
+    for (cpu, numbers) in numbers {
+        assert_eq!(numbers.iter().max().map(|most| most + 1), Some(numbers.len() as u64), "no gaps on CPU {cpu}");
+    }
+}

@@ -89,7 +89,7 @@ fn exit_statuses_and_dry_run() {
     let log = folder.file("events.jsonl", "of before");
     for arguments in [&["--layers", "ALE_AUTH_CONECT"][..], &["--layers", "ALE_AUTH_CONECT", "--events", &log]] {
         let output = run(&[arguments, &["--", "true"]].concat());
-        assert_eq!(status(&output), 125);
+        assert_eq!(status(&output), 2);
         assert!(text(&output).contains("did you mean ALE_AUTH_CONNECT?"), "{}", text(&output));
     }
     assert_eq!(fs::read_to_string(&log).unwrap(), "of before", "nothing half done");

@@ -243,9 +243,21 @@ fn a_field_under_two_names_is_given_twice() {
     let folder = Folder::new("shapes-twice");
     let policy = folder.file("policy.toml", POLICY);
     let file = folder.file("events.jsonl", "{\"IP_REMOTE_PORT\":80,\"ICMP_CODE\":0}\n");
-    for event in [&["IP_REMOTE_PORT=80", "ICMP_CODE=0"][..], &["--from", &file]] {
+    for (event, status) in [(&["IP_REMOTE_PORT=80", "ICMP_CODE=0"][..], 2), (&["--from", &file], 1)] {
         let output = wfp(&[&["explain", "-q", "-p", &policy, V4], event].concat());
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(status));
         assert!(stderr(&output).contains("ICMP_CODE is given twice"), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn the_events_of_a_replay_are_counted_as_those_of_one_cpu() {
+    let capture = root().join("captures/http.pcap");
+    let told = lines(&succeeds(&["replay", "--json", "-q", capture.to_str().unwrap()]));
+    let (classified, others): (Vec<_>, Vec<_>) = told.iter().partition(|line| line["kind"] == "classify");
+    for (seq, line) in classified.iter().enumerate() {
+        assert_eq!((&line["cpu"], &line["seq"]), (&json!(0), &json!(seq)), "{line}");
+        assert!(line.get("unknown").is_none(), "a capture shows what it has: {line}");
+    }
+    assert!(others.len() > 2 && others.iter().all(|line| line.get("seq").is_none()), "{others:?}");
 }

@@ -98,13 +98,14 @@ fn random_policy(random: &mut random::Random, layer: LayerId) -> (Vec<Sublayer>,
     }
 }
 
+/// Each policy is asked about every endpoint, twice; `OPENWFP_POLICIES` says how many there are.
 #[test]
 fn random_policies_are_decided_as_in_user_space() {
     if let Some(reason) = features::missing().first() {
         support::skips::skipped(reason);
         return;
     }
-    let policies: usize = std::env::var("OPENWFP_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
+    let policies: usize = std::env::var("OPENWFP_POLICIES").ok().and_then(|n| n.parse().ok()).unwrap_or(60);
     let mut random = random::Random::new(7);
     let (mut compared, mut blocked, mut late, mut with_oracle) = (0, 0, 0, 0);
     for number in 0..policies {

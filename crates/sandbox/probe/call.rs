@@ -90,7 +90,8 @@ pub fn int80(_: &[i64]) -> Answer {
     Answer(Err(Errno::NOSYS))
 }
 
-/// Prints each signal that comes as a number on a line of its own, until SIGTERM, which is printed too.
+/// Prints each signal that comes as a number on a line of its own, with the value that was queued with it, until SIGTERM, which
+/// is printed too.
 pub fn signals() -> Result<(), Box<dyn std::error::Error>> {
     let mut set = std::mem::MaybeUninit::uninit();
     // SAFETY: sigfillset fills the whole set in.
@@ -102,10 +103,14 @@ pub fn signals() -> Result<(), Box<dyn std::error::Error>> {
     let mut out = std::io::stdout();
     writeln!(out, "ready")?;
     loop {
-        let mut signal = 0;
-        // SAFETY: set and number are valid for the call.
-        unsafe { libc::sigwait(&raw const set, &raw mut signal) };
-        writeln!(out, "{signal}")?;
+        let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+        // SAFETY: the set is filled in, and what the call fills in stands in zeros.
+        let (signal, info) = unsafe { (libc::sigwaitinfo(&raw const set, info.as_mut_ptr()), info.assume_init()) };
+        match info.si_code {
+            // SAFETY: with this code the sender has given a value.
+            libc::SI_QUEUE => writeln!(out, "{signal} {}", unsafe { info.si_value() }.sival_ptr as usize)?,
+            _ => writeln!(out, "{signal}")?,
+        }
         if signal == libc::SIGTERM {
             return Ok(());
         }

@@ -5,7 +5,7 @@
 //! openwfp-sandbox-probe run [OPTION…] -- COMMAND…
 //! openwfp-sandbox-probe syscall NUMBER ARGUMENT…      prints 0 or more, or the name of the error
 //! openwfp-sandbox-probe int80 NUMBER ARGUMENT…        the same, as a 32-bit program calls the kernel
-//! openwfp-sandbox-probe signals                       prints each signal that comes, until SIGTERM
+//! openwfp-sandbox-probe signals                       prints each signal that comes and its value, until SIGTERM
 //! openwfp-sandbox-probe threads                       prints what a thread and a process of its own say
 //! openwfp-sandbox-probe type TEXT                     types into the terminal (TIOCSTI)
 //! openwfp-sandbox-probe steal PID DESCRIPTOR          takes a descriptor of another process

@@ -79,7 +79,7 @@ pub use family::{Family, UnknownFamily};
 pub use mounts::LOCK;
 pub use plan::NulError;
 pub use sandbox::Sandbox;
-pub use signals::HANDED_ON;
+pub use signals::{NOT_HANDED_ON, handed_on};
 pub use spawn::{Child, Held, Outcome};
 pub use user::{Account, RunUser, UserError};
 

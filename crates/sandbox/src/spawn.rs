@@ -22,7 +22,7 @@ impl Sandbox {
     ///
     /// Its environment is the given one, with HOME, SHELL, USER and LOGNAME of the run's user if that is another than the caller.
     /// From here on this process takes the signals that it hands on. Call it before other threads are started, or block
-    /// [`crate::HANDED_ON`] in them: a signal goes to any thread that does not block it. And release one command before
+    /// [`crate::handed_on`] in them: a signal goes to any thread that does not block it. And release one command before
     /// starting the next: each process that stands ready holds the pipe on which the others report.
     pub fn spawn(
         &self,

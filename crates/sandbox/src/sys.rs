@@ -273,6 +273,45 @@ impl SignalSet {
     }
 }
 
+/// What comes with a signal that was queued (sigqueue(3)): who sent it, and a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Queued {
+    pub(crate) sender: i32,
+    pub(crate) user: u32,
+    pub(crate) value: u64,
+}
+
+/// Sends a process a signal by its number, which may be a real-time one: `kill` or, with what comes with it, `sigqueue`.
+pub(crate) fn send_signal(process: BorrowedFd<'_>, signal: c_int, queued: Option<Queued>) -> Result<(), Errno> {
+    /// `siginfo_t`: what follows the first three numbers is aligned as a pointer is.
+    #[repr(C)]
+    struct Info {
+        signal: c_int,
+        errno: c_int,
+        code: c_int,
+        sent: Sent,
+        rest: [u64; 12],
+    }
+    #[repr(C)]
+    struct Sent {
+        sender: i32,
+        user: u32,
+        value: usize,
+    }
+    const { assert!(size_of::<Info>() >= size_of::<libc::siginfo_t>()) };
+    let info = queued.map(|Queued { sender, user, value }| Info {
+        signal,
+        errno: 0,
+        code: libc::SI_QUEUE,
+        sent: Sent { sender, user, value: value as usize },
+        rest: [0; 12],
+    });
+    let pointer = info.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: there is no structure, or one that is at least as long as the kernel reads and lives until the call is over.
+    let result = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, pointer, 0) };
+    check(result).map(drop)
+}
+
 /// Gives a signal its ordinary effect again. Programs in Rust start with SIGPIPE ignored, which exec would hand on; and where
 /// SIGCHLD is ignored, as some programs leave it to those that they start, nobody learns how a process ended.
 pub(crate) fn reset_signal(signal: c_int) {

@@ -177,10 +177,21 @@ fn each_signal_to_the_runner_reaches_the_command_once() {
         let mut run = start(&place, options, &[&place.probe, "signals"]);
         let mut lines = BufReader::new(run.runner.stdout.take().unwrap()).lines().map(Result::unwrap);
         assert_eq!(lines.next().as_deref(), Some("ready"));
-        for number in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH] {
+        let numbers = openwfp_sandbox::handed_on();
+        for real_time in libc::SIGRTMIN()..=libc::SIGRTMAX() {
+            assert!(numbers.contains(&real_time), "{real_time}");
+        }
+        for &number in numbers.iter().filter(|&&number| number != libc::SIGTERM) {
             signal(run.runner.id(), &format!("-{number}"));
             assert_eq!(lines.next(), Some(number.to_string()));
         }
+        // Real-time signals queue up, each with its value; kill(1) of util-linux and of procps can send one.
+        let number = libc::SIGRTMIN() + 1;
+        for value in [1, 4711] {
+            let words = ["-q", &value.to_string(), "-s", &number.to_string(), &run.runner.id().to_string()];
+            assert!(std::process::Command::new("kill").args(words).status().unwrap().success());
+        }
+        assert_eq!([lines.next(), lines.next()], [Some(format!("{number} 1")), Some(format!("{number} 4711"))]);
         signal(run.runner.id(), "-TERM");
         // Nothing came twice.
         assert_eq!(lines.collect::<Vec<_>>(), [libc::SIGTERM.to_string()]);

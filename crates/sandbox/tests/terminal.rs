@@ -168,6 +168,25 @@ fn the_shell_s_job_control_works() {
 }
 
 #[test]
+fn a_command_in_the_background_that_wants_the_terminal_stops_with_the_runner() {
+    let Some(place) = place() else { return };
+    let Some(mut terminal) = terminal(&place, "PS1='> ' bash --norc -i") else { return };
+    terminal.shows("> ");
+    terminal.types("$PROBE run --user nobody -- cat &\n");
+    terminal.types("while [ -z \"$(jobs -s)\" ]; do sleep 0.02; done; echo sto''pped\n");
+    terminal.shows("stopped\r\n");
+    terminal.types("fg\n");
+    pause();
+    terminal.types("two\n");
+    terminal.shows("two\r\ntwo\r\n");
+    terminal.types("\x04");
+    terminal.types("echo sta''tus $?\n");
+    terminal.shows("status 0");
+    terminal.types("exit\n");
+    assert_eq!(terminal.status(), 0);
+}
+
+#[test]
 fn a_shell_inside_has_jobs_of_its_own() {
     let Some(place) = place() else { return };
     let Some(mut terminal) = terminal(&place, "PS1='out> ' bash --norc -i") else { return };

@@ -217,9 +217,9 @@ fn take_name(step: &mut Step) -> Option<()> {
         (&raw mut (*room).dots).write_volatile(0);
         (*room).hashing = SipHash::new([at::HASH_KEY_LOW(), at::HASH_KEY_HIGH()]);
         bpf_loop(length / 8 + 1, one_word as *mut c_void, core::ptr::from_mut(step).cast(), 0);
-        let kinds = ends_with_slice(room, length) * SLICE
-            | (1 - is_zero((&raw const (*room).dots).read_volatile())) * DOTTED
-            | is_container(room, length) * CONTAINER;
+        let kinds = (ends_with_slice(room, length) * SLICE)
+            | ((1 - is_zero((&raw const (*room).dots).read_volatile())) * DOTTED)
+            | (is_container(room, length) * CONTAINER);
         let depth = (&raw const (*room).depth).read_volatile();
         let place = black_box(depth) as usize & (LEVELS - 1);
         let hash = (&raw const (*room).hash).read_volatile();

@@ -26,6 +26,8 @@
 // The target has no atomic types, though BPF has the instructions.
 #![feature(core_intrinsics)]
 #![allow(internal_features)]
+#![allow(clippy::needless_borrows_for_generic_args, reason = "a key of a map stays where it lies on the stack")]
+#![allow(clippy::manual_div_ceil, reason = "lengths are bounded, so the sum cannot overflow, and it has no branches")]
 
 mod address;
 mod bind;

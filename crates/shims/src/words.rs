@@ -9,7 +9,7 @@
 /// `record` is valid for writes, aligned to 8 bytes, and zeros are a valid `T`.
 #[inline(always)]
 pub unsafe fn zero<T>(record: *mut T) {
-    const { assert!(size_of::<T>() % 8 == 0) };
+    const { assert!(size_of::<T>().is_multiple_of(8)) };
     for word in 0..size_of::<T>() / 8 {
         // SAFETY: within the record.
         unsafe { record.cast::<u64>().add(word).write_volatile(0) };
@@ -22,7 +22,7 @@ pub unsafe fn zero<T>(record: *mut T) {
 /// `from` is valid for reads, `to` for writes, both aligned to 8 bytes.
 #[inline(always)]
 pub unsafe fn copy<T: Copy>(from: *const T, to: *mut T) {
-    const { assert!(size_of::<T>() % 8 == 0) };
+    const { assert!(size_of::<T>().is_multiple_of(8)) };
     for word in 0..size_of::<T>() / 8 {
         // SAFETY: within the records.
         unsafe {

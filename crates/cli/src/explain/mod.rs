@@ -3,17 +3,17 @@
 pub(crate) mod text;
 pub(crate) mod words;
 
-mod json;
+pub(crate) mod json;
 
 use crate::{
     args::ExplainArgs,
-    event_line::{Counts, Line},
+    event_line::{Counts, Line, Unknowns},
     event_text,
     output::{self, Globals},
     policies,
 };
 use anyhow::{Context, Result};
-use openwfp_engine::{CompiledPolicy, Event, Explainer, Verdict};
+use openwfp_engine::{Action, CompiledPolicy, Event, Explainer, Reason, Verdict};
 use serde_json::{Value as Json, json};
 use std::{
     fs::File,
@@ -24,13 +24,16 @@ use words::{action, headline, reason};
 
 /// Runs the command.
 pub(crate) fn explain(args: &ExplainArgs, globals: Globals) -> Result<()> {
-    let layers = event_text::layers(&args.layer)?;
-    let groups = args.group.as_deref().map(event_text::groups).transpose()?;
+    let layers = output::words(event_text::layers(&args.layer))?;
+    let groups = output::words(args.group.as_deref().map(event_text::groups).transpose())?;
     let policy = policies::compiled(&args.policy, globals)?;
     let mut reader = event_text::EventReader::new(layers, groups);
     let mut explainer = policy.explainer();
     output::write_out(|out| match &args.from {
-        None => answer(out, &policy, &mut explainer, &reader.words(&args.event)?, args.brief, globals),
+        None => {
+            let event = output::words(reader.words(&args.event))?;
+            answer(out, &policy, &mut explainer, (&event, Unknowns::AsTheLayerSays), args.brief, globals)
+        }
         Some(path) => many(out, path, &mut reader, globals, |out, event| {
             answer(out, &policy, &mut explainer, event, args.brief, Globals { json: true, ..globals })
         }),
@@ -43,7 +46,7 @@ fn many(
     path: &Path,
     reader: &mut event_text::EventReader,
     globals: Globals,
-    mut answer: impl FnMut(&mut dyn Write, &Event) -> Result<()>,
+    mut answer: impl FnMut(&mut dyn Write, (&Event, Unknowns)) -> Result<()>,
 ) -> Result<()> {
     let mut input = open(path)?;
     let mut counts = Counts::default();
@@ -58,9 +61,9 @@ fn many(
             continue;
         }
         match reader.line(&line) {
-            Ok(Line::Event(event)) => {
+            Ok(Line::Event(event, unknowns)) => {
                 counts.event();
-                answer(out, &event)?;
+                answer(out, (&event, unknowns))?;
             }
             Ok(Line::PassedOver(other)) => counts.passed_over(other),
             Err(error) => {
@@ -93,12 +96,12 @@ fn answer(
     out: &mut dyn Write,
     policy: &CompiledPolicy,
     explainer: &mut Explainer<'_>,
-    event: &Event,
+    (event, unknowns): (&Event, Unknowns),
     brief: bool,
     globals: Globals,
 ) -> Result<()> {
     if brief {
-        let verdict = policy.classify(event);
+        let verdict = ended(policy.classify(event), unknowns);
         let name = policy.filter(verdict.filter).map(|filter| filter.filter.name.as_str());
         if globals.json {
             let filter = name.map_or(Json::Null, |name| json!({"id": verdict.filter, "name": name}));
@@ -111,7 +114,8 @@ fn answer(
         }
         return Ok(());
     }
-    let explanation = explainer.explain(event);
+    let mut explanation = explainer.explain(event);
+    explanation.verdict = ended(explanation.verdict, unknowns);
     if globals.json {
         serde_json::to_writer(&mut *out, &json::Line::new(policy, &explanation))?;
         writeln!(out)?;
@@ -119,6 +123,14 @@ fn answer(
         text::write(out, policy, event, &explanation, globals)?;
     }
     Ok(())
+}
+
+/// The verdict, as the kernel gives it where a value is still not known at the first packet.
+fn ended(verdict: Verdict, unknowns: Unknowns) -> Verdict {
+    match (verdict.action, unknowns) {
+        (Action::Late, Unknowns::Unreadable) => Verdict { steps: verdict.steps, ..Verdict::closed(Reason::Unreadable) },
+        _ => verdict,
+    }
 }
 
 fn add_reason(object: &mut Json, verdict: &Verdict) {

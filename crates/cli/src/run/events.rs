@@ -195,6 +195,10 @@ impl Recorder {
                 "comm": comm(event),
             });
         }
+        let unknown = json::unknown(event.layer, &event.values);
+        if !unknown.is_empty() {
+            line["unknown"] = json!(unknown);
+        }
         if !event.reason.name().is_empty() {
             line["reason"] = json!(event.reason.name());
         }

@@ -11,7 +11,7 @@ use crate::live;
 use crate::{
     args::RunArgs,
     findings, machine,
-    output::{Globals, complain, told},
+    output::{self, Globals, WrongUsage, complain, told},
     policies::{self, Reported},
 };
 use anyhow::{Context, Result, anyhow, bail};
@@ -24,7 +24,12 @@ use openwfp_model::{Layer, LayerId};
 use openwfp_sandbox::Isolation;
 use reload::Reload;
 use rustix::stdio::dup2_stdin;
-use std::{fs::File, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 pub(crate) use hosts::is_asked_at;
 pub(crate) use session::{Ended, Plan, Watcher, run as run_session};
@@ -40,13 +45,17 @@ pub(crate) fn run(args: &RunArgs, globals: Globals) -> ExitCode {
             if !error.is::<Reported>() {
                 complain(format_args!("{} {}", globals.paint_error().red("wfp run:"), told(&error)));
             }
+            let usage = error.is::<WrongUsage>().then_some(WrongUsage::STATUS);
             let status = error.downcast_ref::<openwfp_sandbox::Error>().map(openwfp_sandbox::Error::exit_status);
-            ExitCode::from(status.unwrap_or(FAILED))
+            ExitCode::from(usage.or(status).unwrap_or(FAILED))
         }
     }
 }
 
 fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
+    let mut isolation = output::words(isolation(args))?;
+    output::words(named(&args.layers))?;
+    output::words(alone(&args.unix))?;
     let sources: Vec<policies::Source> =
         args.policy.iter().map(|path| policies::Source::read(path)).collect::<Result<_>>()?;
     let served = Served::of(&policies::parse(&sources, Globals { quiet: true, ..globals })?);
@@ -71,7 +80,6 @@ fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
     }
     let policy = Arc::new(policy);
     warn_of_layers(&policy, globals);
-    let mut isolation = isolation(args)?;
     let unix = unix(&args.unix)?;
     if matches!(unix, UnixSockets::Paths(_)) {
         isolation.private_sockets = Some(PRIVATE_FOLDER.into());
@@ -123,13 +131,23 @@ fn isolation(args: &RunArgs) -> Result<Isolation> {
     })
 }
 
+/// `all` and `run` are words of `--unix`; what else there is are places.
+fn is(place: &Path, word: &str) -> bool {
+    place.as_os_str() == word
+}
+
+/// Whether `all` stands alone, if it does.
+fn alone(places: &[PathBuf]) -> Result<()> {
+    if places.len() > 1 && places.iter().any(|place| is(place, "all")) {
+        bail!("--unix: all leaves nothing to name besides");
+    }
+    Ok(())
+}
+
 /// What `--unix` asks for, in the way that this machine knows.
 fn unix(places: &[PathBuf]) -> Result<UnixSockets> {
-    let is = |place: &PathBuf, word: &str| place.as_os_str() == word;
-    match places {
-        [all] if is(all, "all") => return Ok(UnixSockets::All),
-        _ if places.iter().any(|place| is(place, "all")) => bail!("--unix: all leaves nothing to name besides"),
-        _ => {}
+    if places.iter().any(|place| is(place, "all")) {
+        return Ok(UnixSockets::All);
     }
     let named = places.iter().filter(|place| !is(place, "run")).map(|place| NamedSocket::find(place));
     let named: Vec<NamedSocket> = named.collect::<Result<_, _>>().context("--unix")?;

@@ -1,6 +1,9 @@
 //! Where the fields of a layer stand among the words of its incoming values.
 
-use crate::{WORDS, values::words};
+use crate::{
+    WORDS,
+    values::{UNKNOWN, Values, words},
+};
 use openwfp_model::{DataType, FieldId, Layer, LayerField, LayerId};
 use std::{sync::OnceLock, vec::Vec};
 
@@ -26,6 +29,14 @@ pub struct FieldWords {
     pub count: usize,
     /// How to read them.
     pub encoding: Encoding,
+}
+
+impl FieldWords {
+    /// Whether the field has a value in these words that is not known.
+    #[must_use]
+    pub fn is_unknown(&self, values: &Values) -> bool {
+        (self.first..self.first + self.count).any(|word| values.get(word) == UNKNOWN)
+    }
 }
 
 /// The fields of one layer and their words, in the layer's own order.
@@ -205,6 +216,20 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_field_is_unknown_when_one_of_its_words_is() {
+        let schema = Schema::of(LayerId::ALE_AUTH_CONNECT_V4);
+        let interface = schema.field(FieldId::IP_LOCAL_INTERFACE).unwrap();
+        let mut values = Values::new();
+        assert!(!interface.is_unknown(&values), "empty is not unknown");
+        values.set_u64(words::IP_LOCAL_INTERFACE, 7);
+        assert!(!interface.is_unknown(&values));
+        values.set_unknown(words::IP_LOCAL_INTERFACE + 1);
+        assert!(interface.is_unknown(&values));
+        let unknown = schema.fields().iter().filter(|field| field.is_unknown(&values));
+        assert_eq!(unknown.map(|field| field.field).collect::<Vec<_>>(), [FieldId::IP_LOCAL_INTERFACE]);
     }
 
     #[test]
