@@ -299,3 +299,24 @@ fn a_frame_with_a_priority() {
         assert!(blocked.len() == 1 && blocked[0].is(FieldId::VLAN_ID, 0x6000), "{blocked:?}");
     }
 }
+
+#[test]
+fn every_exemption_is_needed() {
+    let nothing = nothing_blocked();
+    for (scene, met) in [
+        (Scene::TcpClient, Met::AtSockets),
+        (Scene::TcpServer, Met::AtDevices),
+        (Scene::TcpRefused, Met::AtSockets),
+        (Scene::UdpUnbound, Met::AtSockets),
+        (Scene::UdpRefused, Met::AtSockets),
+        (Scene::UdpRefused, Met::AtDevices),
+        (Scene::UdpLong, Met::AtSockets),
+        (Scene::UdpLong, Met::AtDevices),
+        (Scene::Forwarded, Met::AtDevices),
+    ] {
+        assert_scene(scene, met, &nothing, &[]);
+    }
+    if !cannot_run(Met::AtSockets) && !cannot_run(Met::AtDevices) {
+        assert_eq!(exempt::never_needed(), [], "these exemptions hide nothing");
+    }
+}
