@@ -51,9 +51,6 @@ pub enum Exemption {
     Reassembled,
     /// Live: a device does not know which packets belong to an authorized flow.
     ClassifyAtDevices,
-    /// What leaves in fragments is asked about before it is cut in a replay; and the platform has the flag at INBOUND_IPPACKET alone,
-    /// while devices show it wherever they meet a fragment.
-    FragmentAtDevices,
 }
 
 static NEEDED: Mutex<BTreeSet<Exemption>> = Mutex::new(BTreeSet::new());
@@ -70,7 +67,7 @@ pub fn never_needed() -> Vec<Exemption> {
     let mut all: BTreeSet<_> = CALLS.map(Call).into();
     all.extend([ClosureByCall, ClosureOfAttempt, TransportOfFragment, LaterFragment, Stream, ErrorAtSockets]);
     all.extend([FragmentAtSockets, WholeAtDevices, ForwardArriving, Neighbours]);
-    all.extend([InterfaceOfClosure, LateSource, Reassembled, ClassifyAtDevices, FragmentAtDevices]);
+    all.extend([InterfaceOfClosure, LateSource, Reassembled, ClassifyAtDevices]);
     all.extend(PROCESS.map(Process));
     all.extend(INTERFACE.map(InterfaceAtDevices));
     all.extend(LATE.map(LateInterface));
@@ -86,13 +83,15 @@ const CLOSURE: &str = "ALE_ENDPOINT_CLOSURE";
 /// Live classifications without those that are not compared.
 pub fn live(met: Met, mut steps: Vec<Step>) -> Vec<Step> {
     if met == Met::AtDevices {
-        let mut before = String::new();
+        // a packet meets these one after the other; what has no transport header meets the second alone
+        let (mut before, mut of_fragment) = (String::new(), false);
         steps.retain(|step| {
-            let (family, fragment) = (step.family(), has(step, ConditionFlags::IS_FRAGMENT));
+            let family = step.family();
             let alone = family == "OUTBOUND_IPPACKET" && before != "OUTBOUND_TRANSPORT";
+            let at_once = family == "INBOUND_TRANSPORT" && of_fragment;
+            of_fragment = family == "INBOUND_IPPACKET" && has(step, ConditionFlags::IS_FRAGMENT);
             before = family;
-            !(fragment && alone && needs(Exemption::LaterFragment)
-                || fragment && before == "INBOUND_TRANSPORT" && needs(Exemption::TransportOfFragment))
+            !(alone && needs(Exemption::LaterFragment) || at_once && needs(Exemption::TransportOfFragment))
         });
     }
     steps.retain(|step| {
@@ -234,12 +233,11 @@ pub fn field(met: Met, live: &Step, replayed: &Step, field: FieldId) -> bool {
         return false;
     }
     let (Some(live), Some(replayed)) = (flags(live), flags(replayed)) else { return false };
-    let at_devices = |families: &[&str]| met == Met::AtDevices && families.iter().any(|name| family.starts_with(name));
+    let arrives = met == Met::AtDevices && family.starts_with("INBOUND_TRANSPORT");
     let differs = live ^ replayed;
     [
         (ConditionFlags::IS_REASSEMBLED, live & differs == 0, Exemption::Reassembled),
-        (ConditionFlags::REQUIRES_ALE_CLASSIFY, at_devices(&["INBOUND_TRANSPORT"]), Exemption::ClassifyAtDevices),
-        (ConditionFlags::IS_FRAGMENT, at_devices(&["OUTBOUND", "IPFORWARD"]), Exemption::FragmentAtDevices),
+        (ConditionFlags::REQUIRES_ALE_CLASSIFY, arrives, Exemption::ClassifyAtDevices),
     ]
     .into_iter()
     .fold(differs, |differs, (flag, exempt, exemption)| {
