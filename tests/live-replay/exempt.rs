@@ -24,6 +24,14 @@ pub enum Exemption {
     TransportOfFragment,
     /// Live, at devices: OUTBOUND_IPPACKET of all fragments but the first, which stands for the datagram in a replay.
     LaterFragment,
+    /// Live, at devices: INBOUND_TRANSPORT of a packet that nobody listens for. A device does not know that.
+    TransportUnheard,
+    /// Live: the discard layer of such a packet comes after its answer has left; the kernel drops it when it has answered.
+    DiscardAfterAnswer,
+    /// Live: the answer to such a packet, where a filter blocks at the discard layer. It has left by then.
+    AnswerNotHeld,
+    /// Replayed, at sockets: all of what nobody listens for, and of its answer. No socket of the group has to do with it.
+    UnheardAtSockets,
     /// Replayed: STREAM and its discard layer. Live, data are put together for callouts alone.
     Stream,
     /// Replayed: all that ICMP errors meet, at sockets. An error is handed to no socket of the group, hence met at devices alone.
@@ -66,6 +74,7 @@ pub fn never_needed() -> Vec<Exemption> {
     use Exemption::*;
     let mut all: BTreeSet<_> = CALLS.map(Call).into();
     all.extend([ClosureByCall, ClosureOfAttempt, TransportOfFragment, LaterFragment, Stream, ErrorAtSockets]);
+    all.extend([TransportUnheard, DiscardAfterAnswer, AnswerNotHeld, UnheardAtSockets]);
     all.extend([FragmentAtSockets, WholeAtDevices, ForwardArriving, Neighbours]);
     all.extend([InterfaceOfClosure, LateSource, Reassembled, ClassifyAtDevices]);
     all.extend(PROCESS.map(Process));
@@ -82,6 +91,9 @@ const CLOSURE: &str = "ALE_ENDPOINT_CLOSURE";
 
 /// Live classifications without those that are not compared.
 pub fn live(met: Met, mut steps: Vec<Step>) -> Vec<Step> {
+    if let Some(place) = steps.iter().position(|step| step.unheard) {
+        unheard(&mut steps, place);
+    }
     if met == Met::AtDevices {
         // a packet meets these one after the other; what has no transport header meets the second alone
         let (mut before, mut of_fragment) = (String::new(), false);
@@ -112,6 +124,10 @@ pub fn replayed(met: Met, mut steps: Vec<Step>) -> Vec<Step> {
         steps.iter().filter(|step| step.family() == family).map(|step| step.packet).collect()
     };
     let (errors, arriving) = (packets("INBOUND_ICMP_ERROR"), packets("INBOUND_IPPACKET"));
+    let unheard = |pair: &[Step]| pair[1].family().ends_with("_DISCARD") && !pair[0].blocked;
+    if met == Met::AtSockets && steps.windows(2).any(unheard) && needs(Exemption::UnheardAtSockets) {
+        return vec![];
+    }
     steps.retain(|step| {
         let family = step.family();
         let fragment = family == "INBOUND_IPPACKET" && has(step, ConditionFlags::IS_FRAGMENT);
@@ -127,6 +143,27 @@ pub fn replayed(met: Met, mut steps: Vec<Step>) -> Vec<Step> {
             || finds_neighbours(step) && needs(Exemption::Neighbours))
     });
     without_closure_of_attempts(steps)
+}
+
+/// What was met live by a packet that nobody listened for, and by its answer: in the order of a replay. Its discard layer is at `place`.
+fn unheard(steps: &mut Vec<Step>, place: usize) {
+    let discard = steps.remove(place);
+    let remote = |step: &Step| step.field(FieldId::IP_REMOTE_ADDRESS);
+    let is_it = |step: &Step| step.family() == "INBOUND_TRANSPORT" && remote(step) == remote(&discard);
+    let Some(first) = steps.iter().position(is_it) else { return steps.insert(place, discard) };
+    steps.remove(first);
+    needs(Exemption::TransportUnheard);
+    let answers = |step: &Step| step.family().starts_with("OUTBOUND");
+    if place > first + 1 && steps[first..place - 1].iter().all(answers) {
+        needs(Exemption::DiscardAfterAnswer);
+        if discard.blocked {
+            needs(Exemption::AnswerNotHeld);
+            steps.drain(first..place - 1);
+        }
+        steps.insert(first, discard);
+    } else {
+        steps.insert(place - 1, discard);
+    }
 }
 
 fn flags(step: &Step) -> Option<u64> {

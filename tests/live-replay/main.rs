@@ -153,6 +153,20 @@ fn a_connection_that_nobody_listens_for() {
 }
 
 #[test]
+fn what_nobody_listens_for() {
+    for (scene, v4, v6) in [
+        (Scene::TcpUnheard, LayerId::INBOUND_TRANSPORT_V4_DISCARD, LayerId::INBOUND_TRANSPORT_V6_DISCARD),
+        (Scene::UdpUnheard, LayerId::INBOUND_IPPACKET_V4_DISCARD, LayerId::INBOUND_IPPACKET_V6_DISCARD),
+    ] {
+        let family = v4.name().replace("_V4", "");
+        for policy in [nothing_blocked(), no(v4, v6)] {
+            assert_scene(scene, Met::AtDevices, &policy, &["INBOUND_IPPACKET", &family]);
+            assert_scene(scene, Met::AtSockets, &policy, &[]);
+        }
+    }
+}
+
+#[test]
 fn a_udp_client_and_its_answer() {
     for met in BOTH {
         let layers = ["ALE_AUTH_CONNECT", "ALE_FLOW_ESTABLISHED", "DATAGRAM_DATA", "INBOUND_TRANSPORT"];
@@ -310,12 +324,15 @@ fn every_exemption_is_needed() {
         (Scene::UdpUnbound, Met::AtSockets),
         (Scene::UdpRefused, Met::AtSockets),
         (Scene::UdpRefused, Met::AtDevices),
+        (Scene::UdpUnheard, Met::AtSockets),
         (Scene::UdpLong, Met::AtSockets),
         (Scene::UdpLong, Met::AtDevices),
         (Scene::Forwarded, Met::AtDevices),
     ] {
         assert_scene(scene, met, &nothing, &[]);
     }
+    let silence = no(LayerId::INBOUND_TRANSPORT_V4_DISCARD, LayerId::INBOUND_TRANSPORT_V6_DISCARD);
+    assert_scene(Scene::TcpUnheard, Met::AtDevices, &silence, &[]);
     if !cannot_run(Met::AtSockets) && !cannot_run(Met::AtDevices) {
         assert_eq!(exempt::never_needed(), [], "these exemptions hide nothing");
     }
