@@ -223,7 +223,7 @@ fn perform(line: &str) -> io::Result<()> {
         "mptcp" => odd::connect_from(libc::SOCK_STREAM, libc::IPPROTO_MPTCP, None, address()?).map(hold),
         // a connected socket, for the next two
         "udp-hold" => SENDER.with_borrow_mut(|sender| {
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            let socket = UdpSocket::bind(if address()?.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" })?;
             socket.connect(address()?)?;
             *sender = Some(socket);
             Ok(())
