@@ -16,7 +16,7 @@ pub enum Exemption {
     /// Live: ALE_ENDPOINT_CLOSURE of what is no established TCP connection: sockets of other protocols, sockets that listen. It comes
     /// with the call that closes the socket, which no packet shows.
     ClosureByCall,
-    /// ALE_ENDPOINT_CLOSURE of attempts that came to nothing: live it comes with the call that closes the socket, in a replay with the
+    /// ALE_ENDPOINT_CLOSURE of attempts that came to nothing, or were refused at the end of their handshake: live it comes with the call that closes the socket, in a replay with the
     /// packet that shows that, or never.
     ClosureOfAttempt,
     /// Live, at devices, where fragments are met one by one: INBOUND_TRANSPORT of a fragment, which a replay meets when the datagram
@@ -183,7 +183,7 @@ fn all_empty(step: &Step, field: FieldId) -> Option<Vec<u64>> {
 fn without_closure_of_attempts(mut steps: Vec<Step>) -> Vec<Step> {
     let mut established = false;
     steps.retain(|step| {
-        established |= step.family() == "ALE_FLOW_ESTABLISHED";
+        established |= step.family() == "ALE_FLOW_ESTABLISHED" && !step.blocked;
         !(!established && step.family() == CLOSURE && needs(Exemption::ClosureOfAttempt))
     });
     steps
