@@ -4,11 +4,11 @@ mod support;
 
 use openwfp_engine::words;
 use openwfp_kernel::{events::EndOfFlow, flows::FlowLimits, options::Options};
-use openwfp_model::{Action, FieldId, LayerId, MatchType, Value};
+use openwfp_model::{Action, FieldId, Filter, LayerId, MatchType, Value};
 use std::{
     collections::BTreeMap,
     io::Read,
-    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket},
     thread,
     time::Duration,
 };
@@ -46,30 +46,77 @@ fn the_packets_of_an_authorized_flow_are_not_asked() {
     }
 }
 
-#[test]
-fn echo_requests_are_a_flow() {
-    let options = Options { recorded: RECORDED.to_vec(), replaceable: true, ..Options::default() };
-    let Some(mut live) = Live::with(vec![], options) else { return };
-    let mut actor = Obedient::start(&live);
-    for action in ["own-network", "ping-hold", "ping-again", "ping-again"] {
-        assert_eq!(actor.tell(&mut live, action), "ok");
+/// The layers of a version that authorize what goes out and what comes in, and that of established flows.
+fn layers(v6: bool) -> [LayerId; 3] {
+    match v6 {
+        false => [CONNECT, ACCEPT, ESTABLISHED],
+        true => [LayerId::ALE_AUTH_CONNECT_V6, LayerId::ALE_AUTH_RECV_ACCEPT_V6, LayerId::ALE_FLOW_ESTABLISHED_V6],
     }
+}
+
+/// What an echo request of a version goes to, and its type.
+fn echo(v6: bool) -> (SocketAddr, u16) {
+    if v6 { ((Ipv6Addr::LOCALHOST, 0).into(), 128) } else { ((Ipv4Addr::LOCALHOST, 0).into(), 8) }
+}
+
+/// Blocks messages of ICMP of a type.
+fn no_icmp(layer: LayerId, kind: u16) -> Filter {
+    filter(layer, Action::Block).when(FieldId::IP_LOCAL_PORT, MatchType::Equal, Value::Uint16(kind)).build().unwrap()
+}
+
+/// Requests are a flow that `layer` authorizes, asked about again when filters there have changed, and ended when it is refused.
+/// `request` makes one and says what is heard of it.
+fn are_a_flow(live: &mut Live, v6: bool, layer: LayerId, refused: &str, mut request: impl FnMut(&mut Live) -> String) {
+    assert_eq!([request(live), request(live)], ["ok", "ok"]);
     let first = live.classified();
-    assert_eq!(first.iter().map(|event| event.layer).collect::<Vec<_>>(), [CONNECT, ESTABLISHED]);
-    let kind = |kind, action| {
-        // ICMP_TYPE
-        filter(CONNECT, action).when(FieldId::IP_LOCAL_PORT, MatchType::Equal, Value::Uint16(kind)).build().unwrap()
-    };
-    live.replace(vec![kind(13, Action::Block)], &RECORDED);
-    assert_eq!(actor.tell(&mut live, "ping-again"), "ok");
-    assert_eq!(actor.tell(&mut live, "ping-again"), "ok");
+    assert_eq!(first.iter().map(|event| event.layer).collect::<Vec<_>>(), [layer, layers(v6)[2]]);
+    live.replace(vec![no_icmp(layer, 13)], &RECORDED);
+    assert_eq!([request(live), request(live)], ["ok", "ok"]);
     let again = live.classified();
     assert_eq!(again.len(), 1, "{again:?}");
-    assert_eq!((again[0].layer, again[0].flow), (CONNECT, first[1].flow));
+    assert_eq!((again[0].layer, again[0].flow), (layer, first[1].flow));
     assert_eq!(again[0].values.get(words::REAUTHORIZE_REASON), POLICY_CHANGE);
-    live.replace(vec![kind(8, Action::Block)], &RECORDED);
-    assert_eq!(actor.tell(&mut live, "ping-again"), "EPERM");
+    live.replace(vec![no_icmp(layer, echo(v6).1)], &RECORDED);
+    assert_eq!([request(live), request(live)], [refused, refused]);
+    let again = live.classified();
+    assert!(again.len() == 1 && again[0].blocked, "{again:?}");
     assert_eq!(live.ended(), [(first[1].flow, EndOfFlow::Refused)]);
+}
+
+#[test]
+fn echo_requests_that_leave_are_a_flow() {
+    in_own_network(|| {
+        for v6 in [false, true] {
+            let options = Options { recorded: RECORDED.to_vec(), replaceable: true, ..Options::default() };
+            let Some(mut live) = Live::with(vec![], options) else { return };
+            let mut actor = Obedient::start(&live);
+            let to = echo(v6).0;
+            assert_eq!(actor.tell(&mut live, &format!("ping-hold {to}")), "ok");
+            let request = |live: &mut Live| actor.tell(live, &format!("ping-again {to}"));
+            // the kernel's code of ICMPv6 does not ask whether the packet has left
+            let refused = if v6 { "timeout" } else { "EPERM" };
+            are_a_flow(&mut live, v6, layers(v6)[0], refused, request);
+        }
+    });
+}
+
+#[test]
+fn echo_requests_that_come_in_are_a_flow() {
+    in_own_network(|| {
+        for v6 in [false, true] {
+            let options = Options { recorded: RECORDED.to_vec(), replaceable: true, ..Options::default() };
+            let Some(mut live) = Live::with(vec![], options) else { return };
+            let mut actor = Obedient::start(&live);
+            let to = echo(v6).0;
+            assert_eq!(actor.tell(&mut live, &format!("requests-at {to}")), "ok");
+            let socket = odd::ping_socket(to).unwrap();
+            let request = |live: &mut Live| {
+                odd::request_echo(&socket, to).unwrap();
+                actor.tell(live, "hear-request")
+            };
+            are_a_flow(&mut live, v6, layers(v6)[1], "timeout", request);
+        }
+    });
 }
 
 #[test]

@@ -202,12 +202,15 @@ fn perform(line: &str) -> io::Result<()> {
         "ping" => ping(libc::SOCK_DGRAM),
         // a socket that sends an echo request to an address, of which the port does not count, and has the reply
         "echo" => odd::echo(address()?).map(hold),
-        // one socket, which sends an echo request whenever it is told and waits for the reply
-        "ping-hold" => odd::socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP).map(hold),
+        // one socket, which sends an echo request to an address whenever it is told and waits for the reply
+        "ping-hold" => odd::ping_socket(address()?).map(hold),
         "ping-again" => last(|socket| {
-            echo(socket)?;
+            odd::request_echo(socket, address()?)?;
             odd::hears(socket)
         }),
+        // a socket that hears echo requests alone, and one of them
+        "requests-at" => odd::hears_requests(address()?).map(hold),
+        "hear-request" => last(odd::hears),
         "raw" => ping(libc::SOCK_RAW),
         "euid" => {
             let id = words[1].parse().map_err(io::Error::other)?;
@@ -220,7 +223,7 @@ fn perform(line: &str) -> io::Result<()> {
         "mptcp" => odd::connect_from(libc::SOCK_STREAM, libc::IPPROTO_MPTCP, None, address()?).map(hold),
         // a connected socket, for the next two
         "udp-hold" => SENDER.with_borrow_mut(|sender| {
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            let socket = UdpSocket::bind(if address()?.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" })?;
             socket.connect(address()?)?;
             *sender = Some(socket);
             Ok(())
@@ -321,13 +324,7 @@ fn ping(kind: i32) -> io::Result<()> {
     unsafe {
         let socket = libc::socket(libc::AF_INET, kind, libc::IPPROTO_ICMP);
         check(socket)?;
-        echo(&OwnedFd::from_raw_fd(socket))
-    }
-}
-
-fn echo(socket: &OwnedFd) -> io::Result<()> {
-    // SAFETY: plain system calls on our own memory.
-    unsafe {
+        let socket = OwnedFd::from_raw_fd(socket);
         let mut to: libc::sockaddr_in = mem::zeroed();
         to.sin_family = libc::AF_INET as u16;
         to.sin_addr.s_addr = u32::from_be_bytes([127, 0, 0, 1]).to_be();

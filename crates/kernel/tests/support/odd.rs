@@ -234,19 +234,53 @@ pub fn hears_tcp() -> io::Result<()> {
     })
 }
 
-/// Sends an echo request from a new ping socket and receives the reply.
-pub fn echo(to: SocketAddr) -> io::Result<OwnedFd> {
-    let (protocol, request) = if to.is_ipv4() { (libc::IPPROTO_ICMP, 8) } else { (libc::IPPROTO_ICMPV6, 128) };
-    let socket = socket(family(to), libc::SOCK_DGRAM, protocol)?;
+/// The protocol of ICMP, and the type of an echo request.
+const fn icmp_of(v6: bool) -> (i32, u8) {
+    if v6 { (libc::IPPROTO_ICMPV6, 128) } else { (libc::IPPROTO_ICMP, 8) }
+}
+
+/// A ping socket of the version of an address.
+pub fn ping_socket(to: SocketAddr) -> io::Result<OwnedFd> {
+    socket(family(to), libc::SOCK_DGRAM, icmp_of(to.is_ipv6()).0)
+}
+
+/// Sends an echo request from a ping socket.
+pub fn request_echo(socket: &OwnedFd, to: SocketAddr) -> io::Result<()> {
     // the kernel fills in sum and identifier
-    let message = [request, 0, 0, 0, 0, 0, 0, 1];
+    let message = [icmp_of(to.is_ipv6()).1, 0, 0, 0, 0, 0, 0, 1];
     let (place, length) = raw(to);
     // SAFETY: a buffer and an address of these lengths.
     check(unsafe {
         let place = (&raw const place).cast();
         libc::sendto(socket.as_raw_fd(), message.as_ptr().cast(), message.len(), 0, place, length) as i32
-    })?;
+    })
+}
+
+/// Sends an echo request from a new ping socket and receives the reply.
+pub fn echo(to: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = ping_socket(to)?;
+    request_echo(&socket, to)?;
     hears(&socket)?;
+    Ok(socket)
+}
+
+/// A raw socket that hears echo requests, and nothing else of ICMP, at an address.
+pub fn hears_requests(at: SocketAddr) -> io::Result<OwnedFd> {
+    const SOL_RAW: i32 = 255;
+    const ICMP_FILTER: i32 = 1;
+    const ICMP6_FILTER: i32 = 1;
+    let (protocol, request) = icmp_of(at.is_ipv6());
+    let socket = socket(family(at), libc::SOCK_RAW, protocol)?;
+    // a bit for each type that is not let through
+    let mut others = [u32::MAX; 8];
+    others[usize::from(request) / 32] &= !(1 << (request % 32));
+    let (level, option, length) = match at.is_ipv6() {
+        true => (libc::IPPROTO_ICMPV6, ICMP6_FILTER, 32),
+        false => (SOL_RAW, ICMP_FILTER, 4),
+    };
+    // SAFETY: an option of at most this length.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, others.as_ptr().cast(), length) })?;
+    bind(&socket, SocketAddr::new(at.ip(), 0))?;
     Ok(socket)
 }
 
