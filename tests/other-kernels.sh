@@ -35,7 +35,8 @@ tests() {
     mkdir "$work/tests" || exit 1
     (cd "$here" && RUSTFLAGS="-C target-feature=+crt-static" cargo test --quiet --no-run --target $host -p openwfp-kernel \
         --message-format json --test verifier --test kernel_values --test labels --test enforce \
-        --test inbound --test address_versions --test kernel_drops --test unix --test layers) >"$work/built" || exit 1
+        --test inbound --test address_versions --test kernel_drops --test unix --test layers \
+        --test kernel_oracle --test nesting) >"$work/built" || exit 1
     (cd "$here" && RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --target $host -p openwfp-cli --bin wfp \
         --message-format json) >"$work/built-wfp" || exit 1
     cp "$here"/tests/other-kernels/* "$work/tests/"
@@ -66,6 +67,9 @@ run address_versions
 run kernel_drops a_datagram_for a_filter_at what_the_programs_of_a_group
 run unix
 run layers
+# a sample: emulated processors are slow
+OPENWFP_CASES=10 run kernel_oracle random_policies
+run nesting
 exit $failed
 RUN
     chmod +x "$work/tests/run"
