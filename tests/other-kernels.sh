@@ -5,7 +5,8 @@
 #
 # Without FOLDER the tests of crates/kernel are built (static) and run: programs are labelled, the filtering programs
 # attached, connects refused and permitted with the caller named, random policies compared with the naive matcher. And so is wfp,
-# for `wfp run` with policies and events (other-kernels/run-a-command). Nothing may be skipped there but what that version of Linux has not; this is said.
+# for `wfp run` with policies and events (other-kernels/run-a-command). Nothing may be skipped there but what that version of Linux
+# has not; this is said.
 #
 # FOLDER is copied to /test of an initramfs that has busybox; /test/run in it is executed as root and
 # its exit status counts. What FOLDER holds must be static or bring its libraries. VERSION is the

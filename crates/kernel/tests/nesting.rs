@@ -10,7 +10,7 @@ mod support;
 use openwfp_model::{Action, FieldId, Filter, LayerId, MatchType, Value};
 use std::{
     io::ErrorKind,
-    net::{SocketAddr, UdpSocket},
+    net::UdpSocket,
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
@@ -170,7 +170,7 @@ fn flood(slots: u32) -> Option<Flooded> {
         let (started, mut sent) = (Instant::now(), 0);
         while started.elapsed() < LONG {
             for socket in &sockets {
-                sent += u64::from(socket.send_to(b"flood", SocketAddr::from(local(HEARER))).is_ok());
+                sent += u64::from(socket.send_to(b"flood", local(HEARER)).is_ok());
             }
         }
         sent
