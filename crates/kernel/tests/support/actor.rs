@@ -293,7 +293,8 @@ fn send_storm(to: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-fn on_cpu(cpu: usize) -> io::Result<()> {
+/// Keeps this thread on one processor.
+pub fn on_cpu(cpu: usize) -> io::Result<()> {
     // SAFETY: zeros are an empty set, which is our own.
     unsafe {
         let mut set: libc::cpu_set_t = mem::zeroed();
