@@ -39,8 +39,6 @@ pub fn act(name: &str, target: &Target) -> Option<io::Result<()>> {
         "detach-by-pin" => detach_by_pin().and_then(|()| send(target)),
         "write-map-by-id" => write_map_by_id().and_then(|()| send(target)),
         "write-map-by-pin" => write_map_by_pin().and_then(|()| send(target)),
-        "trace" => trace(target),
-        "write-memory" => write_memory(target),
         "steal" => steal(target),
         "kill" => kill(target),
         "enter-network" => enter_network(target),
@@ -236,32 +234,6 @@ fn detach_by_pin() -> io::Result<()> {
 fn parent() -> i32 {
     // SAFETY: no arguments.
     unsafe { libc::getppid() }
-}
-
-/// Traces a process outside (the first word, else the parent), and lets it go again.
-fn trace(target: &Target) -> io::Result<()> {
-    let process = target.word(0).map_or(Ok(parent()), |word| word.parse().map_err(io::Error::other))?;
-    let none = std::ptr::null_mut::<u8>();
-    // SAFETY: no memory is handed over.
-    unsafe {
-        check(libc::ptrace(libc::PTRACE_SEIZE, process, none, none))?;
-        let _ = libc::ptrace(libc::PTRACE_DETACH, process, none, none);
-    }
-    send(target)
-}
-
-/// Writes the memory of a process outside, as it is.
-fn write_memory(target: &Target) -> io::Result<()> {
-    let process = target.word(0).map_or(parent().to_string(), str::to_owned);
-    let maps = fs::read_to_string(format!("/proc/{process}/maps"))?;
-    let writable = maps.lines().find(|line| line.contains(" rw-p ")).ok_or(io::ErrorKind::NotFound)?;
-    let place = writable.split('-').next().and_then(|place| u64::from_str_radix(place, 16).ok()).unwrap_or_default();
-    let memory = fs::OpenOptions::new().read(true).write(true).open(format!("/proc/{process}/mem"))?;
-    let mut byte = [0];
-    use std::os::unix::fs::FileExt;
-    memory.read_exact_at(&mut byte, place)?;
-    memory.write_all_at(&byte, place)?;
-    send(target)
 }
 
 /// Takes a socket (the second word) of a process outside (the first), and sends with it.

@@ -7,7 +7,7 @@
 //! - [`stream`], [`datagram`], [`raw`], [`ring`]: connections, datagrams, packets by hand, io_uring;
 //! - [`link`]: below IP: packet, XDP and vsock sockets, TUN devices, tunnels;
 //! - [`handed`]: sockets that come from elsewhere, and helpers outside;
-//! - [`escape`]: getting out of the group, and at the programs that filter it;
+//! - [`escape`], [`trace`]: getting out of the group, at the programs that filter it, and at processes outside;
 //! - [`serve`]: what arrives without having been asked for;
 //! - [`call`], [`world`]: the system calls for all that, and the networks in which the tests make it.
 
@@ -20,6 +20,7 @@ pub mod raw;
 pub mod ring;
 pub mod serve;
 pub mod stream;
+pub mod trace;
 pub mod world;
 
 use std::{
@@ -131,7 +132,17 @@ fn perform(line: &str) -> io::Result<()> {
     let name = words.next().unwrap_or_default();
     let peer = words.next().unwrap_or_default().parse().map_err(io::Error::other)?;
     let target = Target { peer, words: words.collect() };
-    let families = [stream::act, datagram::act, raw::act, ring::act, link::act, handed::act, escape::act, serve::act];
+    let families = [
+        stream::act,
+        datagram::act,
+        raw::act,
+        ring::act,
+        link::act,
+        handed::act,
+        escape::act,
+        trace::act,
+        serve::act,
+    ];
     let result = families.iter().find_map(|act| act(&name, &target));
     result.unwrap_or_else(|| Err(io::Error::other(format!("no attack {name}"))))
 }
