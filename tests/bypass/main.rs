@@ -16,6 +16,7 @@ mod escapes;
 mod handed;
 mod inbound;
 mod links;
+mod marks;
 mod raw;
 mod rings;
 mod streams;
@@ -24,4 +25,10 @@ mod streams;
 #[test]
 fn attacker() {
     openwfp_attacks::act();
+}
+
+/// No test: the host of a callout, which the runs of tests start.
+#[test]
+fn host() {
+    marks::serve();
 }

@@ -6,6 +6,7 @@
 //!
 //! - [`stream`], [`datagram`], [`raw`], [`ring`]: connections, datagrams, packets by hand, io_uring;
 //! - [`link`]: below IP: packet, XDP and vsock sockets, TUN devices, tunnels;
+//! - [`mark`]: marks that make packets look like those that callouts are asked about;
 //! - [`handed`]: sockets that come from elsewhere, and helpers outside;
 //! - [`escape`], [`trace`]: getting out of the group, at the programs that filter it, and at processes outside;
 //! - [`serve`]: what arrives without having been asked for;
@@ -16,6 +17,7 @@ pub mod datagram;
 pub mod escape;
 pub mod handed;
 pub mod link;
+pub mod mark;
 pub mod raw;
 pub mod ring;
 pub mod serve;
@@ -98,7 +100,12 @@ impl Target {
 
 /// The number of [`DEVICE`] in the network of the calling thread.
 pub fn device_index() -> io::Result<u32> {
-    let name = std::ffi::CString::new(DEVICE)?;
+    device_index_of(DEVICE)
+}
+
+/// The number of a device in the network of the calling thread.
+pub fn device_index_of(device: &str) -> io::Result<u32> {
+    let name = std::ffi::CString::new(device)?;
     // SAFETY: a string that ends.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
         0 => Err(io::Error::last_os_error()),
@@ -138,6 +145,7 @@ fn perform(line: &str) -> io::Result<()> {
         raw::act,
         ring::act,
         link::act,
+        mark::act,
         handed::act,
         escape::act,
         trace::act,
