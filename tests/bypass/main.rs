@@ -17,6 +17,7 @@ mod handed;
 mod inbound;
 mod links;
 mod marks;
+mod paths;
 mod raw;
 mod rings;
 mod streams;

@@ -4,7 +4,7 @@
 //! attacks to make; [`act`] makes them. Each tries to bring its [`Target::token`] to the peer, whose address and port it is
 //! told. What arrives there, the peer says; what an attack itself says is only its errno.
 //!
-//! - [`stream`], [`datagram`], [`raw`], [`ring`]: connections, datagrams, packets by hand, io_uring;
+//! - [`stream`], [`path`], [`datagram`], [`raw`], [`ring`]: connections, those of many paths, datagrams, packets by hand, io_uring;
 //! - [`link`]: below IP: packet, XDP and vsock sockets, TUN devices, tunnels;
 //! - [`mark`]: marks that make packets look like those that callouts are asked about;
 //! - [`handed`]: sockets that come from elsewhere, and helpers outside;
@@ -18,6 +18,7 @@ pub mod escape;
 pub mod handed;
 pub mod link;
 pub mod mark;
+pub mod path;
 pub mod raw;
 pub mod ring;
 pub mod serve;
@@ -146,6 +147,7 @@ fn perform(line: &str) -> io::Result<()> {
         ring::act,
         link::act,
         mark::act,
+        path::act,
         handed::act,
         escape::act,
         trace::act,
