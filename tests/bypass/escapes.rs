@@ -1,6 +1,6 @@
 //! Getting out of the group, and at what filters it.
 
-use crate::harness::{FIRST, NOBODY, ONE_PORT, PEER, Seen, World, line, skipped};
+use crate::harness::{BOTH, FIRST, NOBODY, ONE_PORT, PEER, Seen, World, line, skipped};
 use openwfp_attacks::trace::READ;
 use std::{
     fs,
@@ -150,6 +150,12 @@ fn other_namespaces_are_no_way_out() {
     // where it may make them, its sockets are filtered as before
     let options = [&["--keep-cap", "sys_admin"][..], &[NOBODY, &["--user-namespaces"]].concat()];
     world.defeats_as(PEER, &["own-network", "own-user"], &options, &[ONE_PORT]);
+    // a socket that is made there, where that network leads out
+    world.defeats_as(PEER, &["own-network-joined"], &USERS, &[ONE_PORT]);
+    let both = &["--keep-cap", "sys_admin,net_admin"];
+    for (attack, result) in world.defeats_as(PEER, &["own-network-joined"], &[both], BOTH) {
+        assert_ne!(result, "ok", "{attack}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod harness;
 mod datagrams;
 mod escapes;
 mod handed;
+mod helpers;
 mod inbound;
 mod links;
 mod marks;

@@ -123,7 +123,8 @@ fn vxlan(target: &Target) -> io::Result<()> {
     result
 }
 
-fn ip(arguments: &str) -> io::Result<()> {
+/// `ip(8)`, in the network of the calling thread.
+pub fn ip(arguments: &str) -> io::Result<()> {
     let output = Command::new("ip").args(arguments.split(' ')).output()?;
     if output.status.success() {
         return Ok(());

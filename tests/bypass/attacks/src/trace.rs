@@ -42,11 +42,17 @@ fn memory(process: i32) -> io::Result<File> {
 /// A process that is traced; it goes on by itself when this one lets it go, or ends.
 struct Traced {
     process: i32,
+    /// The signals that it was to be told meanwhile.
+    signals: Vec<i32>,
 }
 
 impl Drop for Traced {
     fn drop(&mut self) {
         let _ = self.request(libc::PTRACE_DETACH, ptr::null_mut());
+        for signal in &self.signals {
+            // SAFETY: numbers.
+            unsafe { libc::kill(self.process, *signal) };
+        }
     }
 }
 
@@ -55,9 +61,9 @@ impl Traced {
         let none = ptr::null_mut::<u8>();
         // SAFETY: no memory is handed over.
         check(unsafe { libc::ptrace(libc::PTRACE_SEIZE, process, none, none) })?;
-        let traced = Self { process };
+        let mut traced = Self { process, signals: Vec::new() };
         traced.request(libc::PTRACE_INTERRUPT, ptr::null_mut())?;
-        traced.wait()?;
+        traced.wait(true)?;
         Ok(traced)
     }
 
@@ -66,12 +72,24 @@ impl Traced {
         check(unsafe { libc::ptrace(request, self.process, ptr::null_mut::<u8>(), data) }).map(drop)
     }
 
-    /// Until it stops.
-    fn wait(&self) -> io::Result<()> {
-        let mut status = 0;
-        // SAFETY: one number.
-        check(unsafe { libc::waitpid(self.process, &raw mut status, libc::__WALL) })?;
-        if libc::WIFSTOPPED(status) { Ok(()) } else { Err(io::Error::other("it has ended")) }
+    /// Until it stops because it was interrupted, or else at a trap.
+    fn wait(&mut self, interrupted: bool) -> io::Result<()> {
+        loop {
+            let mut status = 0;
+            // SAFETY: one number.
+            check(unsafe { libc::waitpid(self.process, &raw mut status, libc::__WALL) })?;
+            if !libc::WIFSTOPPED(status) {
+                return Err(io::Error::other("it has ended"));
+            }
+            let (signal, by_event) = (libc::WSTOPSIG(status), status >> 16 != 0);
+            match by_event {
+                true if interrupted => return Ok(()),
+                false if !interrupted && signal == libc::SIGTRAP => return Ok(()),
+                false => self.signals.push(signal),
+                true => {}
+            }
+            self.request(libc::PTRACE_CONT, ptr::null_mut())?;
+        }
     }
 }
 
@@ -79,7 +97,7 @@ impl Traced {
 #[cfg(target_arch = "x86_64")]
 fn trace(process: i32, target: &Target) -> io::Result<()> {
     const SYSCALL_AND_TRAP: [u8; 3] = [0x0f, 0x05, 0xcc];
-    let traced = Traced::seize(process)?;
+    let mut traced = Traced::seize(process)?;
     // SAFETY: zeros are registers.
     let mut before: libc::user_regs_struct = unsafe { std::mem::zeroed() };
     traced.request(libc::PTRACE_GETREGS, (&raw mut before).cast())?;
@@ -92,7 +110,7 @@ fn trace(process: i32, target: &Target) -> io::Result<()> {
     let place = (before.rsp - 2048) & !15;
     memory.write_all_at(&token, place)?;
     memory.write_all_at(&address, place + 256)?;
-    let call = |number: libc::c_long, arguments: [u64; 6]| {
+    let mut call = |number: libc::c_long, arguments: [u64; 6]| {
         let mut registers = before;
         // no call that was interrupted is to be begun again
         registers.orig_rax = u64::MAX;
@@ -100,7 +118,7 @@ fn trace(process: i32, target: &Target) -> io::Result<()> {
         [registers.rdi, registers.rsi, registers.rdx, registers.r10, registers.r8, registers.r9] = arguments;
         traced.request(libc::PTRACE_SETREGS, (&raw mut registers).cast())?;
         traced.request(libc::PTRACE_CONT, ptr::null_mut())?;
-        traced.wait()?;
+        traced.wait(false)?;
         traced.request(libc::PTRACE_GETREGS, (&raw mut registers).cast())?;
         match registers.rax as i64 {
             error @ -4095..=-1 => Err(io::Error::from_raw_os_error(-error as i32)),
@@ -127,10 +145,16 @@ fn trace(process: i32, _: &Target) -> io::Result<()> {
 /// Overwrites what a process that waits in a call does next: it sends, and ends.
 fn write_memory(process: i32, target: &Target) -> io::Result<()> {
     let memory = memory(process)?;
-    // number, arguments, stack, place of the code
-    let call = fs::read_to_string(format!("/proc/{process}/syscall"))?;
-    let place = call.trim().rsplit(' ').next().and_then(|word| word.strip_prefix("0x"));
-    let place = place.and_then(|place| u64::from_str_radix(place, 16).ok()).ok_or(io::ErrorKind::WouldBlock)?;
+    // what it waits in: number, arguments, stack, place of the code
+    let place = || {
+        let call = fs::read_to_string(format!("/proc/{process}/syscall")).ok()?;
+        u64::from_str_radix(call.trim().rsplit(' ').next()?.strip_prefix("0x")?, 16).ok()
+    };
+    let mut places = (0..100).filter_map(|_| {
+        thread::sleep(Duration::from_millis(5));
+        place()
+    });
+    let place = places.next().ok_or(io::ErrorKind::WouldBlock)?;
     memory.write_all_at(&code(target)?, place)?;
     // it wakes by itself
     thread::sleep(Duration::from_millis(500));
