@@ -76,8 +76,8 @@ fn heard(world: &World, v4: bool, under: Option<(&[&str], &str)>, kinds: &[&'sta
     heard_when(world, v4, under, kinds, move || knock(v4, &knocks))
 }
 
-/// The same, when the peer does something.
-fn heard_when(
+/// What the servers have heard when the peer does something, and how often it was answered.
+pub fn heard_when(
     world: &World,
     v4: bool,
     under: Option<(&[&str], &str)>,
@@ -108,9 +108,9 @@ fn heard_when(
     (results, answers)
 }
 
-fn each(kinds: &[&'static str], what: &str) -> Vec<String> {
+/// Of each kind the same, and that the script itself went well.
+pub fn each(kinds: &[&'static str], what: &str) -> Vec<String> {
     let mut all: Vec<String> = kinds.iter().map(|kind| format!("{kind} {what}")).collect();
-    // and the script itself went well
     all.push("ok".to_owned());
     all
 }

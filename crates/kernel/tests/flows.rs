@@ -10,11 +10,12 @@ use std::{
     io::Read,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, UdpSocket},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use support::{
     actor,
     live::{Live, filter, local, remote_port},
+    maps,
     net::ip,
     obedient::Obedient,
     odd,
@@ -183,6 +184,91 @@ fn a_flow_of_datagrams_that_is_idle_has_ended() {
         assert_ne!(next, talk.flow);
         assert_eq!(talk.actor.tell(&mut talk.live, "close"), "ok");
         assert_eq!(talk.live.ended(), [(talk.flow, EndOfFlow::Idle), (next, EndOfFlow::Closed)]);
+    }
+}
+
+/// The public idle time, of datagrams and of ICMP: what nobody has set otherwise.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// Flows are made older than this machine is.
+fn is_up_for_long_enough() {
+    let up = || std::fs::read_to_string("/proc/uptime").unwrap().split('.').next().unwrap().parse::<u64>().unwrap();
+    while up() < 70 {
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn a_flow_of_datagrams_that_was_not_used_for_a_minute_has_ended_unless_something_else_is_asked_for() {
+    assert_eq!(FlowLimits::default().idle, IDLE);
+    is_up_for_long_enough();
+    for kind in KINDS.into_iter().filter(|kind| !kind.stream) {
+        let Some(mut talk) = Talk::begin(kind, Options::default()) else { return };
+        for way in [Out, In] {
+            maps::age_flows(&mut talk.live, IDLE - Duration::from_secs(5));
+            talk.passes(way);
+        }
+        talk.not_asked();
+        assert!(talk.live.ended().is_empty());
+        maps::age_flows(&mut talk.live, IDLE + Duration::from_secs(1));
+        talk.passes(Out);
+        let next: Vec<_> = talk.live.classified();
+        assert_eq!(next.last().unwrap().layer, kind.establishes(), "{next:?}");
+        assert_ne!(next.last().unwrap().flow, talk.flow);
+    }
+}
+
+#[test]
+fn an_echo_that_was_not_repeated_for_a_minute_has_ended_unless_something_else_is_asked_for() {
+    is_up_for_long_enough();
+    let Some(mut live) = Live::with(vec![], Options { recorded: RECORDED.to_vec(), ..Options::default() }) else {
+        return;
+    };
+    let mut actor = Obedient::start(&live);
+    for action in ["own-network", "ping-hold", "ping-again"] {
+        assert_eq!(actor.tell(&mut live, action), "ok");
+    }
+    let first = live.classified();
+    assert_eq!(first.iter().map(|event| event.layer).collect::<Vec<_>>(), [CONNECT, ESTABLISHED]);
+    maps::age_flows(&mut live, IDLE - Duration::from_secs(5));
+    assert_eq!(actor.tell(&mut live, "ping-again"), "ok");
+    assert_eq!(live.classified().len(), 0);
+    maps::age_flows(&mut live, IDLE + Duration::from_secs(1));
+    assert_eq!(actor.tell(&mut live, "ping-again"), "ok");
+    let next = live.classified();
+    assert_eq!(next.iter().map(|event| event.layer).collect::<Vec<_>>(), [CONNECT, ESTABLISHED]);
+    assert_ne!(next[1].flow, first[1].flow);
+}
+
+#[test]
+fn the_end_of_a_flow_is_told_a_minute_after_its_last_packet_unless_something_else_is_asked_for() {
+    let mut flows: Vec<(Live, Obedient, u64, Instant)> = vec![];
+    for kind in KINDS.into_iter().filter(|kind| !kind.stream) {
+        let before = Instant::now();
+        let Some(talk) = Talk::begin(kind, Options::default()) else { return };
+        flows.push((talk.live, talk.actor, talk.flow, before));
+    }
+    let before = Instant::now();
+    let mut live = Live::with(vec![], Options { recorded: RECORDED.to_vec(), ..Options::default() }).unwrap();
+    let mut actor = Obedient::start(&live);
+    for action in ["own-network", "ping-hold", "ping-again"] {
+        assert_eq!(actor.tell(&mut live, action), "ok");
+    }
+    let echo = live.classified()[1].flow;
+    flows.push((live, actor, echo, before));
+    while !flows.is_empty() {
+        thread::sleep(Duration::from_millis(500));
+        flows.retain_mut(|(live, _, flow, before)| {
+            live.drain();
+            let (ended, since) = (live.ended(), before.elapsed());
+            if ended.is_empty() {
+                assert!(since < IDLE + Duration::from_secs(30), "it has not ended");
+                return true;
+            }
+            assert_eq!(ended, [(*flow, EndOfFlow::Idle)]);
+            assert!(since >= IDLE, "{since:?}");
+            false
+        });
     }
 }
 

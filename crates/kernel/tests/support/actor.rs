@@ -72,6 +72,9 @@ thread_local! {
     static SENDER: RefCell<Option<UdpSocket>> = const { RefCell::new(None) };
 }
 
+/// The first address that `send-to-many` sends to.
+pub const MANY: u32 = 0x7f01_0000;
+
 pub fn hold(socket: impl Into<OwnedFd>) {
     HELD.with_borrow_mut(|held| held.push(socket.into()));
 }
@@ -124,6 +127,13 @@ fn perform(line: &str) -> io::Result<()> {
                 *sender = Some(UdpSocket::bind(any)?);
             }
             sender.as_ref().unwrap().send_to(b"hello", address()?).map(drop)
+        }),
+        // to so many endpoints, once to each
+        "send-to-many" => SENDER.with_borrow_mut(|sender| {
+            let sender = sender.insert(UdpSocket::bind("0.0.0.0:0")?);
+            let count: u32 = words[1].parse().map_err(io::Error::other)?;
+            (0..count)
+                .try_for_each(|place| sender.send_to(b"hello", (std::net::Ipv4Addr::from(MANY + place), 9)).map(drop))
         }),
         // a datagram of so many bytes, and one that comes and must have as many
         "send-long" => bulk::send(address()?, words[2].parse().map_err(io::Error::other)?),

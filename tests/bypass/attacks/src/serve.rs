@@ -81,9 +81,9 @@ fn waiting(kind: &str, port: u16, target: &Target) -> io::Result<Waiting> {
             socket.set(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 1)?;
             stream(socket, own).map(Waiting::Stream)
         }
-        "mptcp" => {
+        "mptcp" | "mptcp-anywhere" => {
             let socket = Socket::new(family(own), libc::SOCK_STREAM, libc::IPPROTO_MPTCP)?;
-            stream(socket, own).map(Waiting::Stream)
+            stream(socket, if kind == "mptcp" { own } else { anywhere }).map(Waiting::Stream)
         }
         // a port that the kernel chooses, out of one
         "tcp-unbound" => {
