@@ -310,7 +310,7 @@ pub(crate) enum Shown {
     /// The layers, or the fields of one
     #[command(after_help = "\
 Where a layer is met, and a field filled in: `live` by `wfp run`, `replay` by `wfp replay`; `late`: live, but not known at \
-connect unless the socket is bound. What nothing meets or fills in can be asked with `wfp explain`.
+connect unless the socket is bound: to a port, an address or, for interfaces, a device (SO_BINDTODEVICE). What nothing meets or fills in can be asked with `wfp explain`.
 
 Examples:
   wfp show layers

@@ -138,11 +138,10 @@ fn of_finding(policy: &CompiledPolicy, finding: &Finding) -> (u64, &'static str,
             (*filter, "shadowed", format!("can never decide: \"{by}\" answers first for all that it matches"))
         }
         Finding::Late { filter, fields } => {
-            let names: Vec<&str> = fields.iter().map(|field| field.name()).collect();
             let text = format!(
-                "tests {}, not known at connect unless the socket is bound: it decides when the first packet leaves, so the \
-                 call is not refused, and the connection ended instead",
-                names.join(" and ")
+                "tests {}: it decides when the first packet leaves, so the call is not refused, and the connection ended \
+                 instead",
+                not_known_yet(fields)
             );
             (*filter, "late", text)
         }
@@ -150,6 +149,24 @@ fn of_finding(policy: &CompiledPolicy, finding: &Finding) -> (u64, &'static str,
             (*filter, "disabled", "is disabled: it is left out, and decides nothing".to_owned())
         }
     }
+}
+
+/// Fields of which nothing is known at connect, with the bind that makes them known.
+fn not_known_yet(fields: &[FieldId]) -> String {
+    let (mut port, mut address, mut device) = (vec![], vec![], vec![]);
+    for field in fields {
+        match *field {
+            FieldId::IP_LOCAL_PORT => port.push(field.name()),
+            FieldId::IP_LOCAL_ADDRESS | FieldId::IP_LOCAL_ADDRESS_TYPE => address.push(field.name()),
+            _ => device.push(field.name()),
+        }
+    }
+    let binds = [(port, "a port"), (address, "an address"), (device, "a device (SO_BINDTODEVICE)")];
+    let told = binds
+        .iter()
+        .filter(|(names, _)| !names.is_empty())
+        .map(|(names, to)| format!("{}, not known at connect unless the socket is bound to {to}", names.join(" and ")));
+    told.collect::<Vec<_>>().join("; and ")
 }
 
 fn of_filter(filter: &Filter, hosted: &[Guid]) -> Vec<(&'static str, String)> {

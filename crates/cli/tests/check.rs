@@ -119,6 +119,35 @@ fn what_a_person_should_know_is_a_warning() {
     assert_eq!(succeeds(&["check", "-q", &good, &odd]), "");
 }
 
+/// What makes a value known at connect is a bind, and to what is another matter for each field.
+#[test]
+fn late_filters_are_told_what_a_socket_would_have_to_be_bound_to() {
+    let folder = Folder::new("late");
+    let told = |conditions: &str| {
+        let policy = folder.file(
+            "policy.toml",
+            &format!(
+                "[[filter]]\nname = 'x'\nlayer = 'ALE_AUTH_CONNECT_V4'\naction = 'block'\nwhen = {{ {conditions} }}\n"
+            ),
+        );
+        let found = lines(&succeeds(&["check", "--json", &policy]));
+        let late: Vec<_> = found.iter().filter(|line| line["kind"] == "late").collect();
+        let [late] = late[..] else { panic!("{conditions}: {found:?}") };
+        late["message"].as_str().unwrap().trim_start_matches("\"x\" at ALE_AUTH_CONNECT_V4 ").to_owned()
+    };
+    let device = "INTERFACE_INDEX, not known at connect unless the socket is bound to a device (SO_BINDTODEVICE)";
+    let address = "IP_LOCAL_ADDRESS, not known at connect unless the socket is bound to an address";
+    let port = "IP_LOCAL_PORT, not known at connect unless the socket is bound to a port";
+    let end = ": it decides when the first packet leaves, so the call is not refused, and the connection ended instead";
+    assert_eq!(told("INTERFACE_INDEX = 2"), format!("tests {device}{end}"));
+    assert_eq!(told("IP_LOCAL_ADDRESS = '10.0.0.1'"), format!("tests {address}{end}"));
+    assert_eq!(told("IP_LOCAL_PORT = 4711"), format!("tests {port}{end}"));
+    assert_eq!(
+        told("IP_LOCAL_ADDRESS = '10.0.0.1', INTERFACE_INDEX = 2"),
+        format!("tests {address}; and {device}{end}")
+    );
+}
+
 /// Layers of captures alone, one that nothing meets, and one that is met live.
 #[test]
 fn layers_that_are_not_met_live_are_told() {

@@ -205,6 +205,28 @@ fn the_packets_of_the_summary_are_counted_where_a_layer_sees_them() {
     assert_eq!(packets(&["--layers", "ALE_AUTH_CONNECT"]), serde_json::Value::Null, "nobody looks at packets");
 }
 
+/// The same socket and datagrams make one flow, if anybody looks.
+#[test]
+fn the_flows_of_the_summary_are_counted_where_their_layer_is_recorded() {
+    needs!("python3");
+    let folder = Folder::new("flows-of-summary");
+    let receiver = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let port = receiver.local_addr().unwrap().port();
+    let script = format!(
+        "import socket\ns=socket.socket(socket.AF_INET,socket.SOCK_DGRAM)\nfor _ in range(7): s.sendto(b'x',('127.0.0.1',{port}))"
+    );
+    let log = folder.path("events.jsonl");
+    let flows = |layers: &[&str]| {
+        let words = [layers, &["--events", &log, "--", "python3", "-c", &script]].concat();
+        assert_eq!(status(&run(&words)), 0);
+        lines(&fs::read_to_string(&log).unwrap()).pop().unwrap()["flows"].clone()
+    };
+    assert_eq!(flows(&[]), 1);
+    assert_eq!(flows(&["--layers", "ALE_FLOW_ESTABLISHED_V4"]), 1);
+    assert_eq!(flows(&["--layers", "ALE_FLOW_ESTABLISHED_V6"]), 0);
+    assert_eq!(flows(&["--layers", "ALE_AUTH_CONNECT"]), Json::Null, "nobody is told of flows");
+}
+
 /// Those of `--layers` take the place of what would be recorded without it, the layers that the policy filters among it.
 #[test]
 fn layers_that_are_named_are_recorded_and_no_others() {

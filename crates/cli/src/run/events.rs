@@ -29,8 +29,8 @@ pub(super) struct Recorder {
     file: Option<EventFile>,
     /// The flows that are established.
     flows: HashSet<u64>,
-    /// How many there have been.
-    flows_made: u64,
+    /// How many there have been; `None` where the layer that tells of them is not recorded.
+    flows_made: Option<u64>,
     sequences: BTreeMap<u16, Sequence>,
     lost: u64,
 }
@@ -90,14 +90,20 @@ impl Sequence {
 
 impl Recorder {
     /// For a run that begins with this policy. The file is not looked at before [`Watcher::begin`] is called.
-    pub fn new(policy: Arc<CompiledPolicy>, trace: bool, path: Option<&Path>, globals: Globals) -> Self {
+    pub fn new(
+        policy: Arc<CompiledPolicy>,
+        recorded: &[LayerId],
+        trace: bool,
+        path: Option<&Path>,
+        globals: Globals,
+    ) -> Self {
         let trace = trace.then(|| if globals.json { Trace::Json } else { Trace::Text(globals.paint_error()) });
         Self {
             policies: vec![policy],
             trace,
             file: path.map(EventFile::new),
             flows: HashSet::new(),
-            flows_made: 0,
+            flows_made: recorded.iter().any(|&layer| tells_of_flows(layer)).then_some(0),
             sequences: BTreeMap::new(),
             lost: 0,
         }
@@ -305,9 +311,8 @@ impl Watcher for Recorder {
         if let Some(Trace::Text(paint)) = self.trace {
             complain(format_args!("{}", self.text(event, paint)));
         }
-        let established = [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6].contains(&event.layer);
-        if established && !event.blocked && self.flows.insert(event.flow) {
-            self.flows_made += 1;
+        if tells_of_flows(event.layer) && !event.blocked && self.flows.insert(event.flow) {
+            *self.flows_made.get_or_insert_default() += 1;
             if !self.takes_lines() {
                 return;
             }
@@ -345,6 +350,11 @@ impl Watcher for Recorder {
             file.flush();
         }
     }
+}
+
+/// Whether a layer is met when a flow is established.
+fn tells_of_flows(layer: LayerId) -> bool {
+    [LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6].contains(&layer)
 }
 
 fn now() -> String {

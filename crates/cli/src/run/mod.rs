@@ -85,7 +85,7 @@ fn try_run(args: &RunArgs, globals: Globals) -> Result<u8> {
         isolation.private_sockets = Some(PRIVATE_FOLDER.into());
     }
     let recorded = recorded(args, &policy)?;
-    let mut recorder = Recorder::new(policy.clone(), args.trace, args.events.as_deref(), globals);
+    let mut recorder = Recorder::new(policy.clone(), &recorded, args.trace, args.events.as_deref(), globals);
     let notice = |text: &str| globals.notice(text);
     let plan = Plan {
         policy: &policy,
