@@ -164,7 +164,7 @@ impl Search<'_> {
     /// so on: where several block, each for its own reason.
     fn one_after_the_other(&self, filters: &[QuestionedFilter<'_>], candidates: &[Candidates]) -> Option<Change> {
         let mut values = self.values.clone();
-        let mut verdict = self.verdict.clone();
+        let mut verdict = *self.verdict;
         let mut fields: Vec<FieldId> = vec![];
         while fields.len() < DECIDERS {
             let decider = filters.iter().find(|filter| filter.filter.id == verdict.filter)?;
