@@ -175,6 +175,7 @@ fn a_udp_client_of_both_versions() {
     let names: Vec<&str> = live.classified().iter().map(|event| event.layer.name()).collect();
     let expected = [
         "ALE_BIND_REDIRECT_V6",
+        "ALE_BIND_REDIRECT_V4",
         "ALE_RESOURCE_ASSIGNMENT_V6",
         "ALE_RESOURCE_ASSIGNMENT_V4",
         "ALE_CONNECT_REDIRECT_V6",
@@ -186,6 +187,7 @@ fn a_udp_client_of_both_versions() {
         "ALE_RESOURCE_RELEASE_V6",
         "ALE_RESOURCE_RELEASE_V4",
         "ALE_ENDPOINT_CLOSURE_V6",
+        "ALE_ENDPOINT_CLOSURE_V4",
     ];
     assert_eq!(names, expected);
 }

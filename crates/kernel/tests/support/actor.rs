@@ -241,7 +241,11 @@ fn perform(line: &str) -> io::Result<()> {
         "send-held" => SENDER.with_borrow(|sender| sender.as_ref().unwrap().send(b"again").map(drop)),
         "send-held-with-control" => SENDER.with_borrow(|sender| odd::send_with_control(sender.as_ref().unwrap())),
         "send-bound-and-from" => odd::send_from(address()?, peer()?),
-        "listen-unbound" => odd::listens_unbound().map(hold),
+        "listen-unbound" => odd::listens_unbound(false).map(hold),
+        // on ::, and connects by IPv6
+        "listen-unbound-v6" => odd::listens_unbound(true).map(hold),
+        // sockets on :: of this network serve IPv6 alone
+        "v6-only" => std::fs::write("/proc/sys/net/ipv6/bindv6only", "1"),
         "accept-without-memory" => odd::accepts_without_memory(),
         "icmp" => odd::icmp(words[1].parse().map_err(io::Error::other)?),
         "icmp6" => odd::icmp6(words[1].parse().map_err(io::Error::other)?),

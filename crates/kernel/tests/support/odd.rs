@@ -4,7 +4,7 @@ use super::actor::check;
 use std::{
     cell::RefCell,
     io, mem,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::Duration,
 };
@@ -141,12 +141,13 @@ pub fn send_from(source: SocketAddr, to: SocketAddr) -> io::Result<()> {
 }
 
 /// Listens without having bound, and connects to itself.
-pub fn listens_unbound() -> io::Result<TcpStream> {
-    let listener = socket(libc::AF_INET, libc::SOCK_STREAM, 0)?;
+pub fn listens_unbound(v6: bool) -> io::Result<TcpStream> {
+    let listener = socket(if v6 { libc::AF_INET6 } else { libc::AF_INET }, libc::SOCK_STREAM, 0)?;
     // SAFETY: numbers.
     check(unsafe { libc::listen(listener.as_raw_fd(), 1) })?;
     let port = std::net::TcpListener::from(listener.try_clone()?).local_addr()?.port();
-    TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(2))
+    let to: IpAddr = if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+    TcpStream::connect_timeout(&SocketAddr::new(to, port), Duration::from_secs(2))
 }
 
 /// Listens while there is memory for options of sockets, and accepts when there is none.
