@@ -31,6 +31,9 @@ const CONNECT: LayerId = LayerId::ALE_AUTH_CONNECT_V4;
 const ACCEPT: LayerId = LayerId::ALE_AUTH_RECV_ACCEPT_V4;
 const ESTABLISHED: LayerId = LayerId::ALE_FLOW_ESTABLISHED_V4;
 
+/// One more echo request of a socket that is held.
+const AGAIN: &str = "ping-again 127.0.0.1:0";
+
 #[test]
 fn actor() {
     actor::act();
@@ -122,7 +125,7 @@ fn echo_requests_that_come_in_are_a_flow() {
 
 #[test]
 fn a_flow_ends_once_whoever_ends_it() {
-    for kind in KINDS {
+    for kind in both_versions() {
         for end in ["close", "kill", "peer", "reset"] {
             println!("{kind:?} {end}");
             let stream = kind.stream;
@@ -162,6 +165,22 @@ fn a_flow_ends_once_whoever_ends_it() {
             }
             talk.has_ended(EndOfFlow::Closed);
         }
+    }
+}
+
+#[test]
+fn a_connection_whose_peer_has_vanished_ends_once() {
+    for kind in both_versions().filter(|kind| kind.stream) {
+        in_own_network(move || {
+            println!("{kind:?}");
+            let Some(mut talk) = Talk::begin(kind, Options::default()) else { return };
+            talk.passes(Out);
+            talk.passes(In);
+            assert_eq!(talk.actor.tell(&mut talk.live, "give-up-after 500"), "ok");
+            ip("link set lo down");
+            assert_eq!(talk.actor.tell(&mut talk.live, "say"), "ok", "nobody acknowledges it");
+            talk.has_ended(EndOfFlow::Closed);
+        });
     }
 }
 
@@ -225,16 +244,16 @@ fn an_echo_that_was_not_repeated_for_a_minute_has_ended_unless_something_else_is
         return;
     };
     let mut actor = Obedient::start(&live);
-    for action in ["own-network", "ping-hold", "ping-again"] {
+    for action in ["own-network", "ping-hold 127.0.0.1:0", AGAIN] {
         assert_eq!(actor.tell(&mut live, action), "ok");
     }
     let first = live.classified();
     assert_eq!(first.iter().map(|event| event.layer).collect::<Vec<_>>(), [CONNECT, ESTABLISHED]);
     maps::age_flows(&mut live, IDLE - Duration::from_secs(5));
-    assert_eq!(actor.tell(&mut live, "ping-again"), "ok");
+    assert_eq!(actor.tell(&mut live, AGAIN), "ok");
     assert_eq!(live.classified().len(), 0);
     maps::age_flows(&mut live, IDLE + Duration::from_secs(1));
-    assert_eq!(actor.tell(&mut live, "ping-again"), "ok");
+    assert_eq!(actor.tell(&mut live, AGAIN), "ok");
     let next = live.classified();
     assert_eq!(next.iter().map(|event| event.layer).collect::<Vec<_>>(), [CONNECT, ESTABLISHED]);
     assert_ne!(next[1].flow, first[1].flow);
@@ -251,7 +270,7 @@ fn the_end_of_a_flow_is_told_a_minute_after_its_last_packet_unless_something_els
     let before = Instant::now();
     let mut live = Live::with(vec![], Options { recorded: RECORDED.to_vec(), ..Options::default() }).unwrap();
     let mut actor = Obedient::start(&live);
-    for action in ["own-network", "ping-hold", "ping-again"] {
+    for action in ["own-network", "ping-hold 127.0.0.1:0", AGAIN] {
         assert_eq!(actor.tell(&mut live, action), "ok");
     }
     let echo = live.classified()[1].flow;

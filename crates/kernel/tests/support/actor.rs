@@ -182,6 +182,16 @@ fn perform(line: &str) -> io::Result<()> {
         }),
         // of the connection that is held last: nothing more will come from here
         "shut" => last(|descriptor| TcpStream::from(descriptor.try_clone()?).shutdown(Shutdown::Write)),
+        // of the connection that is held last: it is closed by a reset
+        "reset" => {
+            last(odd::lingers_not)?;
+            HELD.with_borrow_mut(Vec::pop);
+            Ok(())
+        }
+        // of the connection that is held last: how many milliseconds it waits for acknowledgments
+        "give-up-after" => {
+            last(|descriptor| odd::gives_up_after(descriptor, words[1].parse().map_err(io::Error::other)?))
+        }
         // a connection of the listener that is held last
         "accept" => {
             last(|descriptor| TcpListener::from(descriptor.try_clone()?).accept()).map(|(stream, _)| hold(stream))

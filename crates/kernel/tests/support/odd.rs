@@ -331,6 +331,21 @@ pub fn resets(stream: &TcpStream) -> io::Result<()> {
     check(unsafe { libc::connect(stream.as_raw_fd(), &raw const unspecified, size_of::<libc::sockaddr>() as u32) })
 }
 
+/// The next `close()` of a connection resets it.
+pub fn lingers_not(socket: &impl AsRawFd) -> io::Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let (option, length) = ((&raw const linger).cast(), size_of::<libc::linger>() as u32);
+    // SAFETY: the option is a structure of this length.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, option, length) })
+}
+
+/// Data that nobody has acknowledged for so many milliseconds end a connection.
+pub fn gives_up_after(socket: &impl AsRawFd, milliseconds: u32) -> io::Result<()> {
+    let option = (&raw const milliseconds).cast();
+    // SAFETY: the option is one number of this length.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, option, 4) })
+}
+
 fn mark(socket: &impl AsRawFd, mark: u32) -> io::Result<()> {
     // SAFETY: the option is one number of this length.
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MARK, (&raw const mark).cast(), 4) })
