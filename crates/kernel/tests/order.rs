@@ -230,6 +230,17 @@ fn a_udp_client_of_both_versions() {
     assert_eq!(names, expected);
 }
 
+/// One that is connected has a remote endpoint, of one version.
+#[test]
+fn the_closure_of_a_connected_udp_socket_is_of_one_version() {
+    let server = UdpSocket::bind(local(true, 0)).unwrap();
+    let Some(mut live) = Live::new(vec![], &all_layers()) else { return };
+    assert_eq!(live.act(&format!("udp-hold {}\nclose", server.local_addr().unwrap())), ["ok"; 2]);
+    let names = live.classified().iter().map(|event| event.layer.name()).collect::<Vec<_>>();
+    let closures: Vec<&&str> = names.iter().filter(|name| name.starts_with("ALE_ENDPOINT_CLOSURE")).collect();
+    assert_eq!(closures, [&"ALE_ENDPOINT_CLOSURE_V6"]);
+}
+
 #[test]
 fn a_udp_server() {
     for v6 in [false, true] {

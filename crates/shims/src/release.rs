@@ -62,7 +62,8 @@ fn released(socket: *mut bpf_sock, flags: u64, owner: *const Identity) {
         if !connection {
             let about = |v6| About { layer: ENDPOINT_CLOSURE.of(v6), socket: cookie, flow: 0, flags: 0 };
             work.decide(&about(v6));
-            if both {
+            // one that was connected has a local address, and a remote one of its version alone
+            if both && v6 && local.is_unspecified() {
                 Address::v4(0).write(work, words::IP_LOCAL_ADDRESS);
                 work.decide(&about(false));
                 local.write(work, words::IP_LOCAL_ADDRESS);
