@@ -4,8 +4,9 @@
 #   tests/other-kernels.sh [FOLDER [VERSION...]]
 #
 # Without FOLDER the tests of crates/kernel are built (static) and run: programs are labelled, the filtering programs
-# attached, connects refused and permitted with the caller named. And so is wfp, for `wfp run` with a policy and events
-# (other-kernels/run-a-command). Nothing may be skipped there but what that version of Linux has not; this is said.
+# attached, connects refused and permitted with the caller named, random policies compared with the naive matcher. And so is wfp,
+# for `wfp run` with policies and events (other-kernels/run-a-command). Nothing may be skipped there but what that version of Linux
+# has not; this is said.
 #
 # FOLDER is copied to /test of an initramfs that has busybox; /test/run in it is executed as root and
 # its exit status counts. What FOLDER holds must be static or bring its libraries. VERSION is the
@@ -35,7 +36,8 @@ tests() {
     mkdir "$work/tests" || exit 1
     (cd "$here" && RUSTFLAGS="-C target-feature=+crt-static" cargo test --quiet --no-run --target $host -p openwfp-kernel \
         --message-format json --test verifier --test kernel_values --test labels --test enforce \
-        --test inbound --test kernel_drops --test unix --test layers) >"$work/built" || exit 1
+        --test inbound --test address_versions --test kernel_drops --test unix --test layers \
+        --test kernel_oracle --test nesting) >"$work/built" || exit 1
     (cd "$here" && RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --target $host -p openwfp-cli --bin wfp \
         --message-format json) >"$work/built-wfp" || exit 1
     cp "$here"/tests/other-kernels/* "$work/tests/"
@@ -62,9 +64,14 @@ run kernel_values
 run labels a_program_is_named groups_below
 run enforce
 run inbound
+run address_versions
 run kernel_drops a_datagram_for a_filter_at what_the_programs_of_a_group
 run unix
 run layers
+run nesting
+# a sample: emulated processors are slow
+export OPENWFP_CASES=16
+run kernel_oracle random_policies
 exit $failed
 RUN
     chmod +x "$work/tests/run"
@@ -82,7 +89,7 @@ else
 fi
 [ $# -gt 0 ] || set -- 6.1 6.12
 kernels=${KERNELS:-${XDG_CACHE_HOME:-$HOME/.cache}/openwfp/kernels}
-timeout=${TIMEOUT:-1200}
+timeout=${TIMEOUT:-1800}
 mkdir -p "$kernels" || exit 1
 # The package of a version: the newest one for cloud machines, which is small and has the drivers of qemu.
 package() {

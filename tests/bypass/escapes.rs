@@ -1,11 +1,13 @@
 //! Getting out of the group, and at what filters it.
 
-use crate::harness::{FIRST, NOBODY, ONE_PORT, PEER, World, line, skipped};
+use crate::harness::{BOTH, FIRST, NOBODY, ONE_PORT, PEER, Seen, World, line, skipped};
+use openwfp_attacks::trace::READ;
 use std::{
     fs,
     net::UdpSocket,
     os::{fd::AsRawFd, unix::fs::PermissionsExt},
-    process::{Child, Command},
+    process::{Child, Command, Stdio},
+    time::Duration,
 };
 
 const ROOT: &[&str] = &[];
@@ -50,22 +52,76 @@ impl Drop for Other {
     }
 }
 
+/// A command, as a user to whom nothing belongs.
+fn as_nobody(command: &Command) -> Command {
+    let mut as_nobody = Command::new("setpriv");
+    as_nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    as_nobody.arg(command.get_program()).args(command.get_args()).current_dir("/");
+    as_nobody.envs(command.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
+    as_nobody
+}
+
+impl Other {
+    /// A process of the same user, which waits in a call, as `wfp` does, and wakes now and then.
+    fn of(nobody: bool) -> Self {
+        let mut command = Command::new("sh");
+        command.args(["-c", "while sleep 0.1; do :; done"]);
+        let mut command = if nobody { as_nobody(&command) } else { command };
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        // until it is what it is to be
+        std::thread::sleep(Duration::from_millis(300));
+        Self(child)
+    }
+}
+
+/// What has been read of a program's first bytes arrives at the open port.
+fn has_read(seen: &Seen) -> bool {
+    seen.frames_with(&[READ, b"\x7fELF"].concat())
+}
+
+/// How the attacks on processes outside went, of which each has a port: that of reading brings what it read.
+fn came_of(attack: &str, seen: &Seen, port: u16) -> bool {
+    if attack == "read-memory" { has_read(seen) } else { seen.reached(port) }
+}
+
+/// The last one ends the process.
+const ON_PROCESSES: [&str; 3] = ["read-memory", "trace", "write-memory"];
+
 #[test]
-fn nobody_outside_can_be_traced() {
+fn nobody_outside_can_be_traced_and_wfp_least_of_all() {
     let Some(world) = World::new("traced") else { return };
-    let other = Other(Command::new("sleep").arg("60").spawn().unwrap());
-    let attack = |name: &str, port| line(&format!("{name} {}", other.0.id()), PEER, port);
-    let attacks = [attack("trace", FIRST), attack("write-memory", FIRST + 1)];
-    let without = world.look(world.command(None, &attacks));
-    assert!(without.results == ["ok", "ok"], "{without:?}");
-    // and `wfp`, which is their parent
-    let [trace, write] = &attacks;
-    let attacks = [trace.clone(), write.clone(), line("trace", PEER, FIRST), line("write-memory", PEER, FIRST + 1)];
-    for options in USERS {
-        let seen = world.look(world.command(Some((options, ONE_PORT)), &attacks));
+    world.receive([FIRST]);
+    // a process of the same user does what it is made to do
+    for nobody in [false, true] {
+        let other = Other::of(nobody);
+        for attack in ON_PROCESSES {
+            let command = world.command(None, &[line(&format!("{attack} {}", other.0.id()), PEER, FIRST)]);
+            let without = world.look_for(if nobody { as_nobody(&command) } else { command }, &[FIRST]);
+            let may_not =
+                fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").is_ok_and(|scope| scope.trim() != "0");
+            if without.results == ["unsupported"] || nobody && may_not {
+                skipped(&format!("{attack}: not without a policy either: {without:?}"));
+                continue;
+            }
+            assert!(came_of(attack, &without, FIRST), "{attack}, nobody: {nobody}: {without:?}");
+        }
+    }
+    // and so does the `wfp` of the run itself, where nothing of the isolation is left
+    for attack in ON_PROCESSES {
+        let command = world.command(Some((&["--no-isolation"], ONE_PORT)), &[line(attack, PEER, FIRST)]);
+        let without = world.look_for(command, &[FIRST]);
+        assert!(came_of(attack, &without, FIRST) || without.results == ["unsupported"], "{attack} of wfp: {without:?}");
+    }
+    // its process was made to end
+    world.clear_up();
+    for (options, nobody) in USERS.into_iter().zip([false, true]) {
+        let other = Other::of(nobody);
+        let on_other = ON_PROCESSES.map(|attack| line(&format!("{attack} {}", other.0.id()), PEER, FIRST));
+        let on_wfp = ON_PROCESSES.map(|attack| line(attack, PEER, FIRST));
+        let seen = world.look(world.command(Some((options, ONE_PORT)), &[on_other, on_wfp].concat()));
+        assert_eq!(seen.results.len(), 6, "{seen:?}");
         assert!(seen.results.iter().all(|result| ["EPERM", "EACCES"].contains(&&**result)), "{seen:?}");
-        assert_eq!(seen.results.len(), 4);
-        assert!(!seen.reached(FIRST) && !seen.reached(FIRST + 1));
+        assert!(!seen.reached(FIRST) && !seen.frames_with(READ), "{seen:?}");
     }
 }
 
@@ -94,6 +150,12 @@ fn other_namespaces_are_no_way_out() {
     // where it may make them, its sockets are filtered as before
     let options = [&["--keep-cap", "sys_admin"][..], &[NOBODY, &["--user-namespaces"]].concat()];
     world.defeats_as(PEER, &["own-network", "own-user"], &options, &[ONE_PORT]);
+    // a socket that is made there, where that network leads out
+    world.defeats_as(PEER, &["own-network-joined"], &USERS, &[ONE_PORT]);
+    let both = &["--keep-cap", "sys_admin,net_admin"];
+    for (attack, result) in world.defeats_as(PEER, &["own-network-joined"], &[both], BOTH) {
+        assert_ne!(result, "ok", "{attack}");
+    }
 }
 
 #[test]
@@ -104,11 +166,7 @@ fn set_user_id_programs_get_no_more_rights() {
     fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
     let attack = [line("sudo-packet", PEER, FIRST)];
     let command = world.command_of(&program, None, &attack);
-    let mut as_nobody = Command::new("setpriv");
-    as_nobody.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
-    as_nobody.arg(command.get_program()).args(command.get_args()).current_dir("/");
-    as_nobody.envs(command.get_envs().filter_map(|(name, value)| value.map(|value| (name, value))));
-    let without = world.look_for(as_nobody, &[FIRST]);
+    let without = world.look_for(as_nobody(&command), &[FIRST]);
     if !without.reached(FIRST) {
         skipped(&format!("set-user-id programs have no more rights here without a policy either: {without:?}"));
         return;

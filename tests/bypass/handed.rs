@@ -1,7 +1,7 @@
 //! Sockets that come from elsewhere, and helpers outside.
 
 use crate::harness::{BOTH, FIRST, NOBODY, ONE_PORT, PEER, World, documented, line};
-use openwfp_attacks::{call::Socket, handed, token};
+use openwfp_attacks::{call::Socket, escape::mount, handed, token};
 use std::{
     io::{self, BufRead, BufReader, Write},
     net::{SocketAddr, TcpListener, UdpSocket},
@@ -70,13 +70,18 @@ fn serve(mut client: UnixStream, of_peer: &UdpSocket) -> io::Result<()> {
     let (what, address) = request.trim().split_once(' ').ok_or(io::ErrorKind::InvalidData)?;
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
     let token = token(address.port());
-    let result = match what {
+    let result = match what.split_once(':').map_or(what, |(what, _)| what) {
         "socket" => return handed::hand_over(&client, &socket().into()),
         "peer-socket" => return handed::hand_over(&client, &of_peer.try_clone()?.into()),
         "send" => Socket(handed::receive(&client)?).send_to(&token, 0, address),
         "connect" => {
             let socket = Socket(handed::receive(&client)?);
             socket.connect(address).and_then(|()| socket.send(&token))
+        }
+        // as systemd does for `systemd-run --scope`
+        "move" => {
+            let process = what.split(':').nth(1).unwrap_or_default();
+            mount("cgroup2").and_then(|mount| std::fs::write(mount.join("cgroup.procs"), process))
         }
         _ => socket().send_to(&token, address).map(drop),
     };
@@ -116,8 +121,8 @@ fn services_outside_and_their_sockets_are_documented() {
     let Some(world) = World::new("services") else { return };
     let under = |attacks: &[String]| world.command(Some((NOBODY, ONE_PORT)), attacks);
     for place in service(&world) {
-        let attacks =
-            ["helper", "socket-from-outside", "socket-of-another-network"].map(|name| format!("{name} {place}"));
+        let attacks = ["helper", "socket-from-outside", "socket-of-another-network", "helper-moves"]
+            .map(|name| format!("{name} {place}"));
         let words = "Services outside that act for the command through a Unix socket";
         world.not_prevented(&attacks.each_ref().map(String::as_str), under, words);
     }
@@ -150,7 +155,7 @@ fn services_outside_are_out_of_reach_with_the_run_s_own_sockets_alone() {
     let Some(world) = World::new("unix") else { return };
     let [path, name] = service(&world);
     let options = [NOBODY, &["--unix", "run"]].concat();
-    let asks = ["helper", "socket-from-outside", "socket-of-another-network"];
+    let asks = ["helper", "socket-from-outside", "socket-of-another-network", "helper-moves"];
     let asks = [&path, &name].into_iter().flat_map(|place| asks.map(|ask| format!("{ask} {place}")));
     let ways = ["helper-by-link", "helper-by-parent", "helper-by-slashes", "helper-from-its-folder"];
     let attacks: Vec<String> = asks.chain(ways.map(|way| format!("{way} {path}"))).collect();

@@ -412,6 +412,11 @@ impl Seen {
         self.frames.iter().any(|frame| frame.windows(bytes.len()).any(|part| part == bytes))
     }
 
+    /// All that has arrived, from the Ethernet header on.
+    pub fn frames(&self) -> &[Vec<u8>] {
+        &self.frames
+    }
+
     /// The standard error of the program.
     pub fn error(&self) -> String {
         String::from_utf8_lossy(&self.output.stderr).into_owned()

@@ -3,6 +3,7 @@
 use crate::harness::{NOBODY, PEER, PEER_V6, World, line, skipped};
 use openwfp_attacks::{
     call::{Socket, family},
+    serve::GROUP_V6,
     token,
 };
 use std::{
@@ -28,8 +29,6 @@ action = "block"
 when   = { IP_REMOTE_ADDRESS = ["10.77.0.2", "fd77::2"] }
 "#;
 
-const V6: &[&str] = &["tcp", "tcp-both", "tcp-defer", "udp", "udp-anywhere", "udp-both"];
-
 const FIRST: u16 = 21_000;
 
 /// Sends the token to each server. From the peer's network.
@@ -42,11 +41,13 @@ fn knock(v4: bool, kinds: &[(&'static str, u16)]) {
             let datagram = |protocol| Socket::new(family(own), DATAGRAM, protocol).unwrap();
             // who refuses says so by errors and silence
             let _ = match kind {
-                "udp-multicast" => datagram(0).send_to(&token, 0, SocketAddr::from(([239, 7, 7, 7], port))),
+                "udp-multicast" if v4 => datagram(0).send_to(&token, 0, SocketAddr::from(([239, 7, 7, 7], port))),
+                "udp-multicast" => datagram(0).send_to(&token, 0, SocketAddr::from((GROUP_V6, port))),
                 "udplite" => datagram(UDPLITE).send_to(&token, 0, own),
                 "raw-icmp" => {
-                    let message = [&[8, 0, 0, 0, 0, 0, 0, 1][..], &token].concat();
-                    let socket = Socket::new(family(own), RAW, ICMP).unwrap();
+                    let (protocol, request) = if v4 { (ICMP, 8) } else { (ICMPV6, 128) };
+                    let message = [&[request, 0, 0, 0, 0, 0, 0, 1][..], &token].concat();
+                    let socket = Socket::new(family(own), RAW, protocol).unwrap();
                     socket.send_to(&message, 0, SocketAddr::new(own.ip(), 0))
                 }
                 kind if kind.starts_with("udp") || kind == "raw" => datagram(0).send_to(&token, 0, own),
@@ -65,6 +66,7 @@ fn knock(v4: bool, kinds: &[(&'static str, u16)]) {
 const DATAGRAM: i32 = 2;
 const RAW: i32 = 3;
 const ICMP: i32 = 1;
+const ICMPV6: i32 = 58;
 const UDPLITE: i32 = 136;
 const FASTOPEN: i32 = 0x2000_0000;
 
@@ -74,8 +76,8 @@ fn heard(world: &World, v4: bool, under: Option<(&[&str], &str)>, kinds: &[&'sta
     heard_when(world, v4, under, kinds, move || knock(v4, &knocks))
 }
 
-/// The same, when the peer does something.
-fn heard_when(
+/// What the servers have heard when the peer does something, and how often it was answered.
+pub fn heard_when(
     world: &World,
     v4: bool,
     under: Option<(&[&str], &str)>,
@@ -106,40 +108,38 @@ fn heard_when(
     (results, answers)
 }
 
-fn each(kinds: &[&'static str], what: &str) -> Vec<String> {
+/// Of each kind the same, and that the script itself went well.
+pub fn each(kinds: &[&'static str], what: &str) -> Vec<String> {
     let mut all: Vec<String> = kinds.iter().map(|kind| format!("{kind} {what}")).collect();
-    // and the script itself went well
     all.push("ok".to_owned());
     all
 }
+
+/// Whether IPv4 is spoken, else IPv6.
+const VERSIONS: [bool; 2] = [true, false];
 
 #[test]
 fn nothing_is_accepted_and_nothing_is_heard() {
     let Some(world) = World::new("inbound") else { return };
     let kinds = [STREAMS, DATAGRAMS].concat();
-    assert_eq!(heard(&world, true, None, &kinds), (each(&kinds, "heard"), STREAMS.len()));
     let options = [NOBODY, &["--io-uring", "--keep-cap", "net_raw"]].concat();
-    for policy in [NO_ACCEPT, NOT_FROM_PEER] {
-        assert_eq!(heard(&world, true, Some((&options, policy)), &kinds), (each(&kinds, "nothing"), 0), "{policy}");
+    for v4 in VERSIONS {
+        assert_eq!(heard(&world, v4, None, &kinds), (each(&kinds, "heard"), STREAMS.len()), "v4: {v4}");
+        for policy in [NO_ACCEPT, NOT_FROM_PEER] {
+            let found = heard(&world, v4, Some((&options, policy)), &kinds);
+            assert_eq!(found, (each(&kinds, "nothing"), 0), "v4: {v4}, {policy}");
+        }
     }
 }
 
 #[test]
 fn nobody_listens() {
     let Some(world) = World::new("listen") else { return };
-    assert_eq!(heard(&world, true, None, STREAMS), (each(STREAMS, "heard"), STREAMS.len()));
     let options = [NOBODY, &["--io-uring"]].concat();
-    let (results, answers) = heard(&world, true, Some((&options, NO_LISTEN)), STREAMS);
-    assert_eq!((results, answers), (each(STREAMS, "nothing"), 0));
-}
-
-#[test]
-fn nothing_is_accepted_and_nothing_is_heard_of_ipv6() {
-    let Some(world) = World::new("inbound-v6") else { return };
-    assert_eq!(heard(&world, false, None, V6), (each(V6, "heard"), 3));
-    for policy in [NO_ACCEPT, NOT_FROM_PEER] {
-        let found = heard(&world, false, Some((NOBODY, policy)), V6);
-        assert_eq!(found, (each(V6, "nothing"), 0), "{policy}");
+    for v4 in VERSIONS {
+        assert_eq!(heard(&world, v4, None, STREAMS), (each(STREAMS, "heard"), STREAMS.len()), "v4: {v4}");
+        let found = heard(&world, v4, Some((&options, NO_LISTEN)), STREAMS);
+        assert_eq!(found, (each(STREAMS, "nothing"), 0), "v4: {v4}");
     }
 }
 
@@ -151,8 +151,10 @@ fn nobody_binds_and_no_datagram_is_sent_without() {
     // raw sockets have no port
     let kinds = [STREAMS, &DATAGRAMS[..6]].concat();
     let options = [NOBODY, &["--io-uring"]].concat();
-    let (results, answers) = heard(&world, true, Some((&options, NO_BIND)), &kinds);
-    assert_eq!((results, answers), (each(&kinds, "EPERM"), 0));
+    for v4 in VERSIONS {
+        let found = heard(&world, v4, Some((&options, NO_BIND)), &kinds);
+        assert_eq!(found, (each(&kinds, "EPERM"), 0), "v4: {v4}");
+    }
     // a port that the kernel chooses, out of the one that the socket names
     let unbound = &["udp-unbound"];
     if heard(&world, true, None, unbound).0 != each(unbound, "heard") {
@@ -169,8 +171,10 @@ const NOT_ESTABLISHED: &str = "[[filter]]\nname = \"no\"\nlayer = \"ALE_FLOW_EST
 fn nothing_is_heard_before_a_flow_is_established() {
     let Some(world) = World::new("inbound-established") else { return };
     let options = [NOBODY, &["--io-uring"]].concat();
-    let (results, _) = heard(&world, true, Some((&options, NOT_ESTABLISHED)), STREAMS);
-    assert_eq!(results, each(STREAMS, "nothing"));
+    for v4 in VERSIONS {
+        let (results, _) = heard(&world, v4, Some((&options, NOT_ESTABLISHED)), STREAMS);
+        assert_eq!(results, each(STREAMS, "nothing"), "v4: {v4}");
+    }
 }
 
 /// Nothing may be heard at one of this machine's addresses.

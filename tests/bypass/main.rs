@@ -14,8 +14,11 @@ mod harness;
 mod datagrams;
 mod escapes;
 mod handed;
+mod helpers;
 mod inbound;
 mod links;
+mod marks;
+mod paths;
 mod raw;
 mod rings;
 mod streams;
@@ -24,4 +27,10 @@ mod streams;
 #[test]
 fn attacker() {
     openwfp_attacks::act();
+}
+
+/// No test: the host of a callout, which the runs of tests start.
+#[test]
+fn host() {
+    marks::serve();
 }

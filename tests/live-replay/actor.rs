@@ -35,6 +35,8 @@ pub enum Scene {
     TcpReset,
     /// A connection to a port where nobody listens.
     TcpRefused,
+    /// The peer tries to connect to a port of ours where nobody listens.
+    TcpUnheard,
     /// The peer tries to connect to us, and gets no answer.
     TcpUnanswered,
     /// A datagram and its answer.
@@ -49,6 +51,8 @@ pub enum Scene {
     UdpBroadcast,
     /// A datagram to a port where nobody is.
     UdpRefused,
+    /// A datagram of the peer to a port of ours where nobody is.
+    UdpUnheard,
     /// An echo request and its reply.
     Ping,
     /// A datagram and its answer, each in several fragments.
@@ -139,12 +143,13 @@ impl Place {
     }
 }
 
-const SCENES: [Scene; 20] = [
+const SCENES: [Scene; 22] = [
     Scene::TcpClient,
     Scene::TcpServer,
     Scene::TcpAttempt,
     Scene::TcpReset,
     Scene::TcpRefused,
+    Scene::TcpUnheard,
     Scene::TcpUnanswered,
     Scene::UdpClient,
     Scene::UdpUnbound,
@@ -152,6 +157,7 @@ const SCENES: [Scene; 20] = [
     Scene::UdpMulticast,
     Scene::UdpBroadcast,
     Scene::UdpRefused,
+    Scene::UdpUnheard,
     Scene::Ping,
     Scene::UdpLong,
     Scene::UdpLongServer,
@@ -239,7 +245,7 @@ fn local(scene: Scene, Place { ours, peer, .. }: Place, ready: &dyn Fn()) -> io:
             socket.send_to(&scene.data(), peer)?;
             socket.recv(&mut [0; 5]).map(drop)
         }
-        Scene::Forwarded | Scene::ForwardedLong => {
+        Scene::Forwarded | Scene::ForwardedLong | Scene::TcpUnheard | Scene::UdpUnheard => {
             ready();
             thread::sleep(Duration::from_millis(500));
             Ok(())
@@ -285,9 +291,12 @@ impl Peer {
             Scene::TcpClient | Scene::TcpAttempt | Scene::TcpReset | Scene::TcpOptions => {
                 Self::Tcp(TcpListener::bind(peer).unwrap())
             }
-            Scene::TcpServer | Scene::TcpRefused | Scene::TcpUnanswered | Scene::UdpRefused | Scene::Ping => {
-                Self::Nobody
-            }
+            Scene::TcpServer
+            | Scene::TcpRefused
+            | Scene::TcpUnheard
+            | Scene::TcpUnanswered
+            | Scene::UdpRefused
+            | Scene::Ping => Self::Nobody,
             _ => Self::Udp(datagrams(scene, peer).unwrap()),
         }
     }
@@ -323,6 +332,13 @@ impl Peer {
                 let result = socket.connect(ours);
                 thread::sleep(Duration::from_millis(300));
                 result
+            }
+            (Scene::TcpUnheard, Self::Nobody) => connected(peer, ours).map(drop),
+            (Scene::UdpUnheard, Self::Udp(socket)) => {
+                socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+                socket.connect(ours)?;
+                socket.send(b"hello")?;
+                socket.recv(&mut [0; 5]).map(drop)
             }
             (Scene::UdpMulticast, Self::Udp(socket)) => socket.send_to(b"hello", (GROUP, ours.port())).map(drop),
             (Scene::UdpBroadcast, Self::Udp(socket)) => {

@@ -13,6 +13,8 @@ pub struct Step {
     pub filter: u64,
     pub reason: Reason,
     pub flow: Option<u64>,
+    /// Whether the kernel has dropped the packet by itself, since nobody listened: live.
+    pub unheard: bool,
     /// The number of the packet in the capture; nothing live.
     pub packet: Option<u64>,
     pub values: Values,
@@ -22,7 +24,8 @@ impl Step {
     pub fn of_event(event: &Event) -> Self {
         let flow = Some(event.flow).filter(|flow| *flow != 0);
         let Event { layer, blocked, filter, reason, .. } = *event;
-        Self { layer, blocked, filter, reason, flow, packet: None, values: event.values.clone() }
+        let unheard = event.dropped.is_some();
+        Self { layer, blocked, filter, reason, flow, unheard, packet: None, values: event.values.clone() }
     }
 
     pub fn of_replay(step: &openwfp_packet::replay::Step<'_>, verdict: &Verdict) -> Self {
@@ -34,6 +37,7 @@ impl Step {
             filter: verdict.filter,
             reason: verdict.reason,
             flow,
+            unheard: false,
             packet: Some(step.packet),
             values: step.values.clone(),
         }

@@ -153,6 +153,20 @@ fn a_connection_that_nobody_listens_for() {
 }
 
 #[test]
+fn what_nobody_listens_for() {
+    for (scene, v4, v6) in [
+        (Scene::TcpUnheard, LayerId::INBOUND_TRANSPORT_V4_DISCARD, LayerId::INBOUND_TRANSPORT_V6_DISCARD),
+        (Scene::UdpUnheard, LayerId::INBOUND_IPPACKET_V4_DISCARD, LayerId::INBOUND_IPPACKET_V6_DISCARD),
+    ] {
+        let family = v4.name().replace("_V4", "");
+        for policy in [nothing_blocked(), no(v4, v6)] {
+            assert_scene(scene, Met::AtDevices, &policy, &["INBOUND_IPPACKET", &family]);
+            assert_scene(scene, Met::AtSockets, &policy, &[]);
+        }
+    }
+}
+
+#[test]
 fn a_udp_client_and_its_answer() {
     for met in BOTH {
         let layers = ["ALE_AUTH_CONNECT", "ALE_FLOW_ESTABLISHED", "DATAGRAM_DATA", "INBOUND_TRANSPORT"];
@@ -284,6 +298,66 @@ fn an_accept_that_is_refused() {
 }
 
 #[test]
+fn a_block_at_the_network_layer() {
+    for met in BOTH {
+        let policy = no(LayerId::OUTBOUND_IPPACKET_V4, LayerId::OUTBOUND_IPPACKET_V6);
+        for scene in [Scene::TcpAttempt, Scene::UdpClient] {
+            assert_stopped(scene, met, &policy, 1, &["OUTBOUND_IPPACKET_DISCARD"]);
+        }
+        let policy = no(LayerId::INBOUND_IPPACKET_V4, LayerId::INBOUND_IPPACKET_V6);
+        for scene in [Scene::TcpUnanswered, Scene::UdpServer, Scene::Ping] {
+            assert_scene(scene, met, &policy, &["INBOUND_IPPACKET_DISCARD"]);
+        }
+    }
+}
+
+#[test]
+fn a_block_of_data() {
+    let inbound = |filter: FilterBuilder| filter.when(FieldId::DIRECTION, MatchType::Equal, Value::Uint32(1));
+    for met in BOTH {
+        let policy = no(LayerId::DATAGRAM_DATA_V4, LayerId::DATAGRAM_DATA_V6);
+        for scene in [Scene::UdpClient, Scene::Ping] {
+            assert_stopped(scene, met, &policy, 1, &["DATAGRAM_DATA_DISCARD"]);
+        }
+        assert_scene(Scene::UdpServer, met, &policy, &["DATAGRAM_DATA_DISCARD"]);
+        let policy = no_when(LayerId::DATAGRAM_DATA_V4, LayerId::DATAGRAM_DATA_V6, inbound);
+        for scene in [Scene::UdpClient, Scene::UdpServer, Scene::Ping] {
+            assert_scene(scene, met, &policy, &["DATAGRAM_DATA_DISCARD"]);
+        }
+        // that layer has no discard layer
+        let policy = no(LayerId::STREAM_PACKET_V4, LayerId::STREAM_PACKET_V6);
+        assert_stopped(Scene::TcpAttempt, met, &policy, 1, &["STREAM_PACKET"]);
+        let policy = no_when(LayerId::STREAM_PACKET_V4, LayerId::STREAM_PACKET_V6, inbound);
+        for scene in [Scene::TcpAttempt, Scene::TcpUnanswered] {
+            assert_scene(scene, met, &policy, &["STREAM_PACKET"]);
+        }
+    }
+}
+
+#[test]
+fn a_flow_that_may_not_be_established() {
+    let policy = no(LayerId::ALE_FLOW_ESTABLISHED_V4, LayerId::ALE_FLOW_ESTABLISHED_V6);
+    for met in BOTH {
+        for scene in [Scene::UdpClient, Scene::Ping] {
+            assert_stopped(scene, met, &policy, 1, &["ALE_FLOW_ESTABLISHED_DISCARD"]);
+        }
+        for scene in [Scene::UdpServer, Scene::TcpAttempt] {
+            assert_scene(scene, met, &policy, &["ALE_FLOW_ESTABLISHED_DISCARD"]);
+        }
+    }
+    // at devices nobody knows that what comes in later belongs to it
+    assert_scene(Scene::TcpUnanswered, Met::AtSockets, &policy, &["ALE_FLOW_ESTABLISHED_DISCARD"]);
+}
+
+#[test]
+fn an_icmp_error_that_is_blocked() {
+    let policy = no(LayerId::INBOUND_ICMP_ERROR_V4, LayerId::INBOUND_ICMP_ERROR_V6);
+    assert_scene(Scene::UdpRefused, Met::AtDevices, &policy, &["INBOUND_ICMP_ERROR_DISCARD"]);
+    let policy = no(LayerId::OUTBOUND_ICMP_ERROR_V4, LayerId::OUTBOUND_ICMP_ERROR_V6);
+    assert_stopped(Scene::UdpUnheard, Met::AtDevices, &policy, 2, &["OUTBOUND_ICMP_ERROR_DISCARD"]);
+}
+
+#[test]
 fn a_frame_with_a_priority() {
     let layers = ["INBOUND_MAC_FRAME_ETHERNET", "ALE_AUTH_RECV_ACCEPT", "DATAGRAM_DATA"];
     assert_scene(Scene::UdpPriority, Met::AtDevices, &nothing_blocked(), &layers);
@@ -297,5 +371,29 @@ fn a_frame_with_a_priority() {
         let Recorded { live, .. } = record(Scene::UdpPriority, false, Met::AtDevices, &policy);
         let blocked: Vec<&Step> = live.iter().filter(|step| step.blocked).collect();
         assert!(blocked.len() == 1 && blocked[0].is(FieldId::VLAN_ID, 0x6000), "{blocked:?}");
+    }
+}
+
+#[test]
+fn every_exemption_is_needed() {
+    let nothing = nothing_blocked();
+    for (scene, met) in [
+        (Scene::TcpClient, Met::AtSockets),
+        (Scene::TcpServer, Met::AtDevices),
+        (Scene::TcpRefused, Met::AtSockets),
+        (Scene::UdpUnbound, Met::AtSockets),
+        (Scene::UdpRefused, Met::AtSockets),
+        (Scene::UdpRefused, Met::AtDevices),
+        (Scene::UdpUnheard, Met::AtSockets),
+        (Scene::UdpLong, Met::AtSockets),
+        (Scene::UdpLong, Met::AtDevices),
+        (Scene::Forwarded, Met::AtDevices),
+    ] {
+        assert_scene(scene, met, &nothing, &[]);
+    }
+    let silence = no(LayerId::INBOUND_TRANSPORT_V4_DISCARD, LayerId::INBOUND_TRANSPORT_V6_DISCARD);
+    assert_scene(Scene::TcpUnheard, Met::AtDevices, &silence, &[]);
+    if !cannot_run(Met::AtSockets) && !cannot_run(Met::AtDevices) {
+        assert_eq!(exempt::never_needed(), [], "these exemptions hide nothing");
     }
 }

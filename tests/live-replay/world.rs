@@ -238,8 +238,9 @@ fn play(scene: Scene, v6: bool, met: Met, policy: &CompiledPolicy) -> Recorded {
     let _ = fs::remove_file(&ready);
     let mut live = Vec::new();
     enforcement.events(|event| {
-        // what the kernel drops by itself no capture shows
-        if event.kind == EventKind::Classify && event.dropped.is_none() {
+        // what the kernel drops by itself no capture shows, but for what nobody listens to
+        let shown = event.dropped.as_ref().is_none_or(|reason| &**reason == "NO_SOCKET");
+        if event.kind == EventKind::Classify && shown {
             live.push(Step::of_event(&event));
         }
     });

@@ -8,7 +8,7 @@ pub const VALUES: usize = 52;
 
 /// The event is to be shown: its layer is recorded.
 pub const SHOWN: u8 = 1;
-/// A connect was refused by its first packet: the socket is still waiting and has to be told.
+/// A connect was refused by its first packet, or what is connected is permitted no longer: the socket may be waiting and has to be told.
 pub const FAIL_SOCKET: u8 = 2;
 /// What an event is about, besides the outcome of a classification.
 pub mod kind {

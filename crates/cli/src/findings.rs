@@ -198,6 +198,7 @@ fn of_filter(filter: &Filter, hosted: &[Guid]) -> Vec<(&'static str, String)> {
         found.push(("errno", text));
     }
     found.extend(not_live(filter).map(|text| ("not-live", text)));
+    found.extend(of_errors(filter.layer).map(|text| ("icmp-errors", text.to_owned())));
     let part = |condition: &&FilterCondition| {
         let by_path = [MatchType::Equal, MatchType::NotEqual].contains(&condition.match_type);
         [FieldId::ALE_APP_ID, FieldId::ALE_ORIGINAL_APP_ID].contains(&condition.field) && !by_path
@@ -243,6 +244,24 @@ pub(crate) fn not_live(filter: &Filter) -> Option<String> {
         names.join(" and ")
     );
     (!names.is_empty()).then_some(text)
+}
+
+/// Which ICMP errors a layer of them meets in `wfp run`: not all, and few that matter.
+pub(crate) fn of_errors(layer: LayerId) -> Option<&'static str> {
+    let name = layer.name();
+    if name.starts_with("INBOUND_ICMP_ERROR") {
+        Some(
+            "meets in `wfp run` only the errors that the command's own raw ICMP sockets read: an error about a packet of TCP or UDP is \
+             handed to no socket, so the filter does not decide about it",
+        )
+    } else if name.starts_with("OUTBOUND_ICMP_ERROR") {
+        Some(
+            "meets in `wfp run` only the errors that the command's own raw ICMP sockets send: an error with which the kernel answers \
+             comes from no socket, so the filter does not decide about it",
+        )
+    } else {
+        None
+    }
 }
 
 fn returns_errno(layer: LayerId) -> bool {

@@ -212,3 +212,26 @@ fn alternatives_that_are_each_a_negation_are_warned_of_once() {
         assert!(text.contains("the tests of `IP_REMOTE_PORT` hold for nearly everything"), "{text}");
     }
 }
+
+#[test]
+fn which_icmp_errors_a_group_meets_is_said() {
+    let folder = Folder::new("errors");
+    let policy = |layer: &str| {
+        format!("[[filter]]\nname = 'no errors'\nlayer = '{layer}'\naction = 'block'\nwhen = {{ ICMP_TYPE = 3 }}\n")
+    };
+    for (layer, errors) in
+        [("INBOUND_ICMP_ERROR", "raw ICMP sockets read"), ("OUTBOUND_ICMP_ERROR_V4_DISCARD", "raw ICMP sockets send")]
+    {
+        let file = folder.file("policy.toml", &policy(layer));
+        let found = lines(&succeeds(&["check", "--json", &file]));
+        assert!(!found.is_empty(), "{layer}");
+        for line in &found {
+            assert_eq!((&line["kind"], &line["severity"]), (&"icmp-errors".into(), &"warning".into()), "{line}");
+            assert!(line["message"].as_str().unwrap().contains(errors), "{line}");
+        }
+        let text = succeeds(&["check", &file]);
+        assert!(text.contains(&format!("\"no errors\" at {layer} meets in `wfp run` only the errors")), "{text}");
+    }
+    let file = folder.file("policy.toml", &policy("INBOUND_TRANSPORT"));
+    assert_eq!(succeeds(&["check", "--json", &file]), "", "other layers meet what they say");
+}

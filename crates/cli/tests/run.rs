@@ -204,3 +204,16 @@ fn a_policy_from_standard_input_is_enforced_and_the_command_reads_nothing() {
     assert!(text(&output).contains("came from standard input, so the command's is empty"), "{}", text(&output));
     assert_eq!(server.reached(), 0);
 }
+
+#[test]
+fn a_filter_for_icmp_errors_is_told_what_it_meets() {
+    needs!("true");
+    let folder = Folder::new("errors");
+    let output = run(&["-p", &blocking(&folder, "INBOUND_ICMP_ERROR", "ICMP_TYPE = 3"), "--", "true"]);
+    assert_eq!(status(&output), 0);
+    let expected =
+        "INBOUND_ICMP_ERROR_V4 meets in `wfp run` only the errors that the command's own raw ICMP sockets read";
+    assert!(text(&output).contains(expected), "{}", text(&output));
+    let output = run(&["-p", &blocking(&folder, "INBOUND_TRANSPORT", "IP_PROTOCOL = 1"), "--", "true"]);
+    assert!(!text(&output).contains("meets in"), "{}", text(&output));
+}

@@ -65,6 +65,29 @@ fn a_value_beyond_all_edges_is_tried() {
 }
 
 #[test]
+fn filters_that_block_each_for_its_own_reason_are_left_one_after_the_other() {
+    let equal = |field, value| FilterCondition::new(field, MatchType::Equal, value);
+    let block = |id: u64, conditions: Vec<FilterCondition>| {
+        let builder = Filter::builder(format!("filter {id}"), LAYER).key(Guid::from_u128(id.into()));
+        (id, builder.action(Does::Block).conditions(conditions).build().unwrap())
+    };
+    let filters = vec![
+        block(1, vec![equal(PORT, Value::Uint16(80))]),
+        block(2, vec![equal(FieldId::IP_PROTOCOL, Value::Uint8(6))]),
+        block(3, vec![FilterCondition::new(FieldId::FLAGS, MatchType::FlagsAllSet, Value::Uint32(1))]),
+    ];
+    let policy = compile_objects(1, &[], filters, &[]).unwrap();
+    let event = Event::new(LAYER)
+        .with(PORT, Value::Uint16(80))
+        .with(FieldId::IP_PROTOCOL, Value::Uint8(6))
+        .with(FieldId::FLAGS, Value::Uint32(1));
+    let mut change = policy.explain(&event).change.unwrap();
+    change.fields.sort_by_key(|(field, _)| *field != PORT);
+    let fields: Vec<FieldId> = change.fields.iter().map(|(field, _)| *field).collect();
+    assert_eq!((fields.len(), fields[0], change.verdict.action), (3, PORT, Action::Permit), "{change:?}");
+}
+
+#[test]
 fn what_nothing_turns_has_no_change() {
     assert_eq!(change(&policy(&[("all", 1, Does::Block, &[])]), 80), None);
     assert_eq!(change(&policy(&[("all", 1, Does::Permit, &[(0, 65535)])]), 80), None);
@@ -148,6 +171,15 @@ fn a_change_is_told_where_one_field_can_turn_the_answer_and_what_is_told_turns_i
             }
             let then = policy.classify(&changed);
             assert!(permits(&then) != now && then == change.verdict, "{event:?}: {change:?}");
+            if let [(FieldId::FLAGS, Some(Value::Uint32(flags)))] = change.fields[..]
+                && let Some(EventValue::Known(Value::Uint32(here))) = event.values.get(&FieldId::FLAGS)
+            {
+                let changed = (flags ^ here).count_ones();
+                let fewer =
+                    |value: &Value| matches!(value, Value::Uint32(flags) if (flags ^ here).count_ones() < changed);
+                let turned = space(FieldId::FLAGS).iter().any(|value| fewer(value) && turns(FieldId::FLAGS, value));
+                assert!(!turned, "fewer flags turn it: {event:?}: {change:?}");
+            }
             (one, more) = (one + usize::from(can), more + usize::from(!can));
             if change.any_other {
                 any_other += 1;

@@ -135,6 +135,35 @@ impl Hook {
         [&SOCKETS[..], more].concat()
     }
 
+    /// Of the hooks that a layer needs, those at which it is classified; the others keep what these have to know. (What was authorized before
+    /// a change is asked about again by `ingress` and `egress`, whichever layer authorized it.)
+    pub fn classifying(layer: LayerId) -> Vec<Self> {
+        let name = layer.name();
+        let name = name.strip_suffix("_DISCARD").unwrap_or(name);
+        let v6 = name.ends_with("_V6");
+        // sockets of IPv6 speak IPv4 too, the others IPv4 alone
+        let calls: &[Self] = if v6 { &[Connect6, Sendmsg6] } else { &CALLS };
+        let more: &[Self] = match name.trim_end_matches("_V4").trim_end_matches("_V6") {
+            "ALE_CONNECT_REDIRECT" => &[],
+            "ALE_BIND_REDIRECT" if v6 => &[Redirect6, Stream],
+            "ALE_BIND_REDIRECT" => &[Redirect4, Redirect6, Stream],
+            "ALE_RESOURCE_ASSIGNMENT" if v6 => &[Bind6, Stream],
+            "ALE_RESOURCE_ASSIGNMENT" => &[Bind4, Bind6, Stream],
+            "ALE_AUTH_CONNECT" => &[Egress],
+            "ALE_FLOW_ESTABLISHED" => &[Stream, Ingress, Egress],
+            "ALE_AUTH_LISTEN" => return vec![Stream],
+            "ALE_RESOURCE_RELEASE" => return vec![Release],
+            "ALE_ENDPOINT_CLOSURE" => return vec![Stream, Release],
+            "ALE_AUTH_RECV_ACCEPT" | "INBOUND_IPPACKET" | "INBOUND_TRANSPORT" | "INBOUND_ICMP_ERROR" => {
+                return vec![Ingress];
+            }
+            "OUTBOUND_IPPACKET" | "OUTBOUND_TRANSPORT" | "OUTBOUND_ICMP_ERROR" => return vec![Egress],
+            "DATAGRAM_DATA" | "STREAM_PACKET" => return vec![Ingress, Egress],
+            _ => return vec![],
+        };
+        [calls, more].concat()
+    }
+
     /// The hook of a layer that is met at the devices of a network namespace.
     pub fn of_device_layer(layer: LayerId) -> Option<Self> {
         let name = layer.name();
@@ -383,6 +412,15 @@ mod tests {
         assert!(hooks.contains(&Hook::Connect6) && !hooks.contains(&Hook::Stream));
         assert!(Hook::of_layers([LayerId::RPC_UM, LayerId::STREAM_V4]).is_empty());
         assert!(Hook::of_layer(LayerId::OUTBOUND_TRANSPORT_V6_DISCARD).contains(&Hook::Egress));
+    }
+
+    #[test]
+    fn what_classifies_is_needed() {
+        for layer in Layer::all() {
+            let (needed, classifying) = (Hook::of_layer(layer.id), Hook::classifying(layer.id));
+            assert!(classifying.iter().all(|hook| needed.contains(hook)), "{}: {classifying:?}", layer.name);
+            assert_eq!(classifying.is_empty(), needed.is_empty(), "{}", layer.name);
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
-//! Ends TCP sockets whose connection was refused after the call that asked for it had begun to wait.
+//! Ends TCP sockets whose connection was refused after the call that asked for it had begun to wait, and sockets of TCP and UDP whose
+//! connection is permitted no longer.
 //!
 //! The socket's own error queue cannot be reached from outside; `SOCK_DESTROY` of the socket monitoring interface
-//! (sock_diag(7)) ends it, and the waiting call returns `ECONNABORTED`.
+//! (sock_diag(7)) ends it, and the waiting call returns `ECONNABORTED`. A socket of UDP is found there
+//! only if it is connected to the remote endpoint that the event names; it can be connected anew.
 
 use crate::{events::Event, netlink::Socket};
 use openwfp_engine::{EMPTY, Values, words};
@@ -32,8 +34,9 @@ fn request(event: &Event) -> Option<Vec<u8>> {
     let (destination, _) = address(values, words::IP_REMOTE_ADDRESS)?;
     let interface = u32::try_from(values.get(words::INTERFACE_INDEX)).unwrap_or(0);
     let family = if v6 { libc::AF_INET6 } else { libc::AF_INET };
+    let protocol = u8::try_from(values.get(words::IP_PROTOCOL)).ok()?;
     // family, protocol, extensions, padding, and sockets of every state
-    let mut body = vec![family as u8, libc::IPPROTO_TCP as u8, 0, 0];
+    let mut body = vec![family as u8, protocol, 0, 0];
     body.extend_from_slice(&u32::MAX.to_ne_bytes());
     // `struct inet_diag_sockid`: ports and addresses in network order, the interface, the low and high half of the cookie
     body.extend([port(words::IP_LOCAL_PORT)?, port(words::IP_REMOTE_PORT)?].concat());

@@ -232,18 +232,20 @@ fn sockets_of_datagrams_that_connected_where_nobody_looked_are_asked_too() {
     assert_eq!((peer.recv(&mut room).is_ok(), peer.recv(&mut room).is_ok()), (true, false));
 }
 
+const PING: &str = "ping-again 127.0.0.1:0";
+
 #[test]
 fn sockets_of_icmp_that_were_made_where_nobody_looked_are_asked_too() {
     let listens = filter(LISTEN, Action::Block).when(FieldId::IP_LOCAL_PORT, MatchType::Equal, Value::Uint16(9));
     let Some(mut live) = Live::with(vec![listens.build().unwrap()], Options::default()) else { return };
     let mut actor = Obedient::start(&live);
-    for action in ["own-network", "ping-hold", "ping-again"] {
+    for action in ["own-network", "ping-hold 127.0.0.1:0", PING] {
         assert_eq!(actor.tell(&mut live, action), "ok", "{action}");
     }
     live.replace(vec![remote_port(CONNECT, Action::Block, 10)], &[]);
-    assert_eq!(actor.tell(&mut live, "ping-again"), "ok");
+    assert_eq!(actor.tell(&mut live, PING), "ok");
     live.replace(vec![filter(CONNECT, Action::Block).build().unwrap()], &[]);
-    assert_eq!(actor.tell(&mut live, "ping-again"), "EPERM");
+    assert_eq!(actor.tell(&mut live, PING), "EPERM");
 }
 
 #[test]

@@ -199,6 +199,39 @@ fn a_server_of_both_versions_is_refused_by_a_block_of_either() {
     }
 }
 
+/// An endpoint on `::` is asked for at the layers of both versions, before and after its port is chosen, also where it gets its port by
+/// `listen()` alone.
+#[test]
+fn an_endpoint_of_both_versions_is_refused_by_a_block_of_either() {
+    for both in [
+        [LayerId::ALE_BIND_REDIRECT_V4, LayerId::ALE_BIND_REDIRECT_V6],
+        [LayerId::ALE_RESOURCE_ASSIGNMENT_V4, LayerId::ALE_RESOURCE_ASSIGNMENT_V6],
+    ] {
+        for layer in both {
+            let (refused, free) = (free_port(), free_port());
+            let Some(mut live) = Live::new(vec![port_filter(layer, refused)], &both) else { return };
+            let script = format!("bind [::]:{refused}\nlisten [::]:{refused}\nbind [::]:{free}\nlisten [::]:{free}");
+            assert_eq!(live.act(&script), ["EPERM", "EPERM", "ok", "ok"], "{layer}");
+            let told =
+                |blocked| live.events.iter().filter(move |event| event.blocked == blocked).map(|event| event.layer);
+            assert_eq!(told(true).collect::<Vec<_>>(), [layer; 2]);
+            let [v4, v6] = both.map(|layer| told(false).filter(|told| *told == layer).count());
+            assert_eq!((v4, v6), if layer == both[0] { (2, 4) } else { (2, 2) }, "{layer}");
+        }
+        // the client meets the layer of IPv6 alone
+        for (action, result) in [(Action::Permit, "ok"), (Action::Block, "timeout")] {
+            let Some(mut live) = Live::new(vec![filter(both[0], action).build().unwrap()], &both) else { return };
+            assert_eq!(live.act("listen-unbound-v6"), [result], "{}", both[0]);
+            assert_eq!(live.at(both[0]).count(), 1);
+        }
+        // what serves IPv6 alone is no matter of the other layer
+        let Some(mut live) = Live::new(vec![filter(both[0], Action::Block).build().unwrap()], &both) else { return };
+        let script = "own-network\nv6-only\nbind [::]:4711\nlisten [::]:4711\nlisten-unbound-v6";
+        assert_eq!(live.act(script), ["ok"; 5], "{}", both[1]);
+        assert_eq!(live.at(both[0]).count(), 0);
+    }
+}
+
 #[test]
 fn datagrams_are_accepted_or_not_and_replies_are_no_calls() {
     let outside = UdpSocket::bind(local(0)).unwrap();

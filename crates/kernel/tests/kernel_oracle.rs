@@ -17,11 +17,14 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::unix::process::CommandExt,
     process::{Command, Stdio},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
-use support::OwnGroup;
+use support::{OwnGroup, nesting};
 
 const PORTS: [u16; 9] = [1, 53, 79, 80, 81, 443, 8080, 65534, 65535];
 
@@ -174,6 +177,11 @@ const SENDERS: std::ops::Range<u16> = 9104..9114;
 const CALLED: std::ops::Range<u16> = 9000..9016;
 const CALLED_AT: [Ipv4Addr; 2] = [Ipv4Addr::LOCALHOST, Ipv4Addr::new(127, 0, 0, 2)];
 
+/// A port at which each process gets datagrams from outside that are blocked, each by a classification of its own.
+const FLOODED: u16 = 9120;
+/// Where they come from.
+const FLOOD: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 9121);
+
 /// How often a process was refused, and how often not, by layer and the other end.
 type Tally = BTreeMap<(LayerId, SocketAddr), [usize; 2]>;
 
@@ -187,7 +195,7 @@ fn datagrams(own: Ipv4Addr, done: &AtomicBool) -> Tally {
         receiver.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
         let to = receiver.local_addr().unwrap();
         senders.iter().for_each(|sender| assert_eq!(sender.send_to(&[0; 100], to).unwrap(), 100));
-        // they come in the order in which they were sent, on this one CPU
+        // they come in the order in which they were sent, by way of one CPU
         let mut arrived = vec![];
         while arrived.last() != Some(&(SENDERS.end - 1)) {
             arrived.push(receiver.recv_from(&mut [0; 200]).unwrap().1.port());
@@ -218,27 +226,28 @@ fn calls(servers: &[SocketAddr]) -> Tally {
     tally
 }
 
-/// Connects by two threads of one CPU, while packets flow through the same CPU. The variable holds this process's own address and
-/// those of servers.
+/// Connects by two threads of one CPU, while packets flow through the same CPU, which come by interrupts: they are sent by the
+/// other one. The variable holds this process's own address and those of servers.
 #[test]
 fn busy() {
     let Ok(told) = std::env::var("OPENWFP_BUSY") else { return };
     let (own, servers) = told.split_once(' ').unwrap();
     let own: Ipv4Addr = own.parse().unwrap();
     let servers: Vec<SocketAddr> = servers.split(' ').map(|server| server.parse().unwrap()).collect();
-    // SAFETY: a set of our own; this thread and those that it starts stay on one CPU.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(0, &mut set);
-        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
-    }
+    support::actor::on_cpu(0).unwrap();
+    let flooded = UdpSocket::bind((own, FLOODED)).unwrap();
+    flooded.set_nonblocking(true).unwrap();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
-        let datagrams = scope.spawn(|| datagrams(own, &done));
+        let datagrams = scope.spawn(|| {
+            support::actor::on_cpu(1).unwrap();
+            datagrams(own, &done)
+        });
         let callers = [(); 2].map(|()| scope.spawn(|| calls(&servers)));
         let mut tallies = callers.map(|caller| caller.join().unwrap()).to_vec();
         done.store(true, Ordering::Relaxed);
         tallies.push(datagrams.join().unwrap());
+        assert!(flooded.recv(&mut [0; 9]).is_err(), "one has come through");
         for ((layer, to), [free, refused]) in tallies.into_iter().flatten() {
             println!("\nbusy {} {to} {free} {refused}", layer.get());
         }
@@ -283,6 +292,7 @@ fn crossing_filters(closed: &[u16; 2], program: &str) -> Vec<(u64, Filter)> {
             _ => {}
         }
     }
+    filters.push(from(to(LayerId::INBOUND_TRANSPORT_V4, Action::Block, FLOOD.1), FLOOD.0));
     (1..).zip(filters.into_iter().map(|filter| filter.build().unwrap())).collect()
 }
 
@@ -293,8 +303,14 @@ type Answers = BTreeMap<(u32, LayerId, SocketAddr), (bool, usize)>;
 fn programs_that_interrupt_one_another_do_not_mix_their_values() {
     if let Some(reason) = features::missing().first() {
         support::skips::skipped(reason);
-        return;
+    } else if nesting::has_two_cpus() {
+        support::net::alone(calls_and_packets_of_one_cpu);
     }
+}
+
+/// In a network namespace of its own.
+fn calls_and_packets_of_one_cpu() {
+    nesting::packets_interrupt(0);
     let servers = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let addresses = servers.each_ref().map(|server| server.local_addr().unwrap());
     for server in servers {
@@ -321,10 +337,14 @@ fn programs_that_interrupt_one_another_do_not_mix_their_values() {
         })
         .collect();
     // each event's own values, through the naive matcher: by turns, for it is slow
-    let (mut seen, mut compared) = (0, 0);
+    let (mut seen, mut compared, mut interruptions) = (0, 0, nesting::Interruptions::default());
     let mut look = |live: &mut support::live::Live| {
         live.drain();
         for event in std::mem::take(&mut live.events) {
+            if event.layer == LayerId::INBOUND_TRANSPORT_V4 {
+                assert!(event.blocked, "{event:?}");
+                continue;
+            }
             let user = event.identity.user;
             let value = |field| live.policy.value(event.layer, field, &event.values);
             let (Some(Value::Uint32(address)), Some(Value::Uint16(port))) =
@@ -339,6 +359,9 @@ fn programs_that_interrupt_one_another_do_not_mix_their_values() {
             assert_eq!(answer.0, event.blocked, "not as before: {event:?}");
             answer.1 += 1;
             seen += 1;
+            if seen % 8 == 0 {
+                interruptions.look(live, 0);
+            }
             if answer.1 <= 20 || seen % 16 == 0 {
                 let mut typed = known_event(&live.policy, &event);
                 typed
@@ -351,10 +374,27 @@ fn programs_that_interrupt_one_another_do_not_mix_their_values() {
             }
         }
     };
+    // what interrupts the callers most
+    let (over, flood) = (Arc::new(AtomicBool::new(false)), UdpSocket::bind(FLOOD).unwrap());
+    let flooding = {
+        let over = over.clone();
+        thread::spawn(move || {
+            support::actor::on_cpu(1).unwrap();
+            while !over.load(Ordering::Relaxed) {
+                for number in 0..3u8 {
+                    // nobody is there yet, or no more
+                    let _ = flood.send_to(b"flood", (Ipv4Addr::new(127, 0, 1, number), FLOODED));
+                }
+                thread::sleep(Duration::from_micros(20));
+            }
+        })
+    };
     while processes.iter().any(|process| !process.is_finished()) {
         look(&mut live);
         thread::sleep(Duration::from_millis(1));
     }
+    over.store(true, Ordering::Relaxed);
+    flooding.join().unwrap();
     look(&mut live);
     let (mut met, mut refusals) = (0, 0);
     for (user, process) in (1000..).zip(processes) {
@@ -373,7 +413,11 @@ fn programs_that_interrupt_one_another_do_not_mix_their_values() {
             refusals += refused;
         }
     }
+    let interrupted = interruptions.seen;
     println!("{met} questions met, {refusals} refused; {seen} events, {compared} compared with the naive matcher");
+    println!("{interrupted} interruptions seen, {}", nesting::preemption());
     assert!(met > 3000 && refusals > met / 20 && seen > 1000 && compared > 1000, "{met} {refusals} {seen} {compared}");
+    assert!(interrupted >= 10, "{interrupted}");
+    assert_eq!(live.enforcement.failures().decisions_without_memory, 0);
     assert!(live.enforcement.labels().failures().is_empty());
 }

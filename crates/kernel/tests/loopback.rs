@@ -206,6 +206,44 @@ fn a_tcp_connection() {
     });
 }
 
+/// The side that resets is at its end before the reset leaves: the kernel sends that for a connection that is closed.
+#[test]
+fn a_tcp_connection_that_its_client_resets() {
+    everywhere(|met, address| {
+        let to = SocketAddr::new(address, PORT);
+        let (listen, connect) = (format!("listen {to}"), format!("tcp-waiting {to}"));
+        let forth = [(Client, &TCP_OUT[..]), (Server, &TCP_IN)];
+        let back = [(Server, &TCP_OUT[..]), (Client, &TCP_IN)];
+        let steps = [
+            step("bind, listen", Server, &listen, &[(Server, &BIND), (Server, &LISTEN)]),
+            step(
+                "connect; SYN, SYN-ACK, ACK",
+                Client,
+                &connect,
+                &[
+                    &[(Client, &BIND[..]), (Client, &CONNECT)][..],
+                    &[(Client, &TCP_OUT[..]), (Server, &IN), (Server, &ACCEPT), (Server, &STREAM)],
+                    &back,
+                    &[(Client, &ESTABLISHED[..])],
+                    &forth,
+                    &[(Server, &ESTABLISHED[..])],
+                ]
+                .concat(),
+            ),
+            step("accept", Server, "accept", &[]),
+            step(
+                "close without lingering; RST",
+                Client,
+                "reset",
+                &[&[(Client, &RELEASE[..]), (Client, &CLOSURE)][..], &forth, &[(Server, &CLOSURE[..])]].concat(),
+            ),
+            step("close", Server, "close", &[]),
+            step("close of the listener", Server, "close", &[(Server, &RELEASE), (Server, &CLOSURE)]),
+        ];
+        play(met, address.is_ipv6(), &steps);
+    });
+}
+
 #[test]
 fn a_udp_request_and_its_reply() {
     everywhere(|met, address| {

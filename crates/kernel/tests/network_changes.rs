@@ -63,6 +63,31 @@ fn interfaces_and_addresses_that_come_and_go_ask_every_flow() {
                 talk.passes(In);
                 talk.not_asked();
             }
+            // what changes how packets go, but no link and no address
+            ip("link add other type veth peer name another");
+            talk.live.enforcement.refresh_interfaces().unwrap();
+            talk.passes(Out);
+            talk.asked_for(NEW_NEXTHOP_INTERFACE);
+            let route = if kind.v6 { "fd09:9::/64" } else { "10.99.0.0/24" };
+            let [add_route, del_route] = ["add", "del"].map(|what| format!("route {what} {route} dev lo"));
+            // without addresses of its own, which would be changes too
+            std::fs::write("/proc/sys/net/ipv6/conf/other/disable_ipv6", "1").unwrap();
+            for change in
+                ["link set other up", "link set other down", "link set other name renamed", &add_route, &del_route]
+            {
+                thread::sleep(Duration::from_millis(100));
+                ip(change);
+                talk.live.drain();
+                for way in [Out, In] {
+                    talk.passes(way);
+                }
+                let asked = talk.live.classified();
+                assert!(asked.is_empty(), "{change}: {asked:?}");
+            }
+            ip("link del renamed");
+            talk.live.drain();
+            talk.passes(In);
+            talk.asked_for(NEW_ARRIVAL_INTERFACE);
             // both at once; and a later policy does not ask for the interfaces again
             ip(&add);
             talk.live.enforcement.refresh_interfaces().unwrap();

@@ -7,13 +7,16 @@ use openwfp_kernel::{events::EndOfFlow, options::Options};
 use openwfp_model::{Action, FieldId, LayerId, MatchType, Value};
 use std::{
     io::{ErrorKind, Read},
-    net::IpAddr,
+    net::{IpAddr, UdpSocket},
+    thread,
+    time::Duration,
 };
 use support::{
     actor,
-    live::{address, filter, remote_port},
+    live::{Live, address, filter, remote_port},
+    obedient::Obedient,
     talk::{
-        KINDS, POLICY_CHANGE, Peer, Talk,
+        KINDS, Kind, POLICY_CHANGE, Peer, RECORDED, Talk,
         Way::{In, Out},
         both_versions,
     },
@@ -80,6 +83,42 @@ fn a_flow_that_is_no_longer_permitted_ends_both_ways_and_its_socket_is_told() {
             }
             talk.not_asked();
             talk.has_ended(EndOfFlow::Refused);
+        }
+    }
+}
+
+/// A socket that is connected has one flow, or one that matters most: who waits at it is told.
+#[test]
+fn who_waits_at_a_connected_socket_of_datagrams_is_told() {
+    for v6 in [false, true] {
+        let kind = Kind { stream: false, server: false, v6 };
+        for way in [Out, In] {
+            let options = Options { recorded: RECORDED.to_vec(), replaceable: true, ..Options::default() };
+            let Some(mut live) = Live::with(vec![], options) else { return };
+            let mut actor = Obedient::start(&live);
+            let [peer, other] = [0; 2].map(|port| UdpSocket::bind(kind.local(port)).unwrap());
+            let to = peer.local_addr().unwrap();
+            assert_eq!(actor.tell(&mut live, &format!("udp-hold {to}")), "ok");
+            assert_eq!(actor.tell(&mut live, "send-held"), "ok");
+            let (_, from) = peer.recv_from(&mut [0; 16]).unwrap();
+            // another flow of the same socket is refused: that is not what it is connected to
+            let elsewhere = format!("send {}", other.local_addr().unwrap());
+            assert_eq!(actor.tell(&mut live, &elsewhere), "ok");
+            let port = other.local_addr().unwrap().port();
+            live.replace(vec![remote_port(kind.connects(), Action::Block, port)], &RECORDED);
+            assert_eq!(actor.tell(&mut live, &elsewhere), "EPERM");
+            peer.send_to(b"hello", from).unwrap();
+            assert_eq!(actor.tell(&mut live, "receive"), "ok", "{way:?}");
+            live.replace(vec![remote_port(kind.connects(), Action::Block, to.port())], &RECORDED);
+            if way == Out {
+                assert_eq!(actor.tell(&mut live, "send-held"), "EPERM");
+            }
+            actor.begin("receive");
+            thread::sleep(Duration::from_millis(100));
+            peer.send_to(b"hello", from).unwrap();
+            assert_eq!(actor.answer(&mut live), "ECONNABORTED", "{way:?}");
+            assert_ne!(actor.tell(&mut live, "send-held"), "ok", "{way:?}");
+            assert_eq!(live.enforcement.failures(), Default::default());
         }
     }
 }

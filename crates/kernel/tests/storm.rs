@@ -11,6 +11,7 @@ use support::{
     actor,
     frames::{Frames, PORTS},
     live::{Live, address, filter, remote_port},
+    maps,
     net::{self, Space, Tap, alone, at, station},
     obedient::Obedient,
     router::{LONG, SHORT, comes, device_layers},
@@ -179,7 +180,7 @@ fn at_the_sockets(filters: Vec<Filter>, then: impl FnOnce(&Target, &mut Live, &m
     let mut live = Live::with(filters, Options::default())?;
     let mut actor = Obedient::start(&live);
     assert_eq!(actor.tell(&mut live, &format!("storm-open {PORT}")), "ok");
-    let mut heard = vec![];
+    let (before, mut heard) = (maps::memory(&mut live), vec![]);
     target.shoot(
         |_| {},
         || {
@@ -187,6 +188,7 @@ fn at_the_sockets(filters: Vec<Filter>, then: impl FnOnce(&Target, &mut Live, &m
             assert_eq!(actor.answer(&mut live), "ok");
         },
     );
+    assert_eq!(maps::memory(&mut live), before);
     then(&target, &mut live, &mut actor);
     Some(heard)
 }
@@ -322,8 +324,10 @@ fn at_the_devices(filters: Option<Vec<Filter>>, then: impl FnOnce(&Target, &mut 
     storm::open(PORT).unwrap();
     let mut heard = vec![];
     let mut shot = Shot::default();
+    let before = live.as_mut().map(maps::memory);
     target.shoot(|frame| shot.add(frame), || heard = storm::hear());
     if let Some(live) = &mut live {
+        assert_eq!(Some(maps::memory(live)), before);
         then(&target, live);
     }
     Some((heard, shot))

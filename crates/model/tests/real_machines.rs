@@ -1,32 +1,14 @@
 //! What real machines hold is accepted here.
-//!
-//! `OPENWFP_DATA` names a folder with `netsh/machine-a.filters.xml` and `netsh/machine-b.filters.xml`, written by
-//! `netsh wfp show filters`.
 
-use std::path::PathBuf;
-use std::{env, fs};
+mod dumps;
 
 use openwfp_model::{DataType, FieldId, FilterCondition, Layer, MatchType, SecurityDescriptor, Value, builtin};
 use roxmltree::{Document, Node};
 
-/// Says on standard error, past the test runner, which keeps what passing tests print, that a test is skipped.
-fn skipped(reason: impl std::fmt::Display) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "skipped: {reason}");
-}
-
 #[test]
 fn layers_sublayers_and_conditions_of_real_filters() {
-    let Some(folder) = env::var_os("OPENWFP_DATA").map(PathBuf::from) else {
-        skipped(format_args!("OPENWFP_DATA names no folder"));
-        return;
-    };
-    for machine in ["a", "b"] {
-        let path = folder.join(format!("netsh/machine-{machine}.filters.xml"));
-        let Ok(text) = fs::read_to_string(&path) else {
-            skipped(format_args!("{} is not there", path.display()));
-            continue;
-        };
+    let Some(dumps) = dumps::filters() else { return };
+    for (machine, text) in dumps {
         let document = Document::parse(text.trim_start_matches('\u{feff}')).unwrap();
         let filters = document.descendants().filter(|node| node.has_tag_name("filterKey"));
         let filters: Vec<_> = filters.filter_map(|key| key.parent()).collect();

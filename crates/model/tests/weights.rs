@@ -1,14 +1,14 @@
 //! The order of filters on real machines, against ours.
 //!
-//! `OPENWFP_DATA` names a folder with `netsh/machine-a.filters.xml` and `netsh/machine-b.filters.xml`, written by
-//! `netsh wfp show filters`. The rule was inferred from machine a; machine b has another version of the system.
+//! The rule was inferred from machine a; machine b has another version of the system.
+
+mod dumps;
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::path::PathBuf;
-use std::{env, fmt, fs, io};
 
+use dumps::say;
 use openwfp_model::{
     FieldId, FilterCondition, Layer, LayerId, MatchType, SecurityDescriptor, Sid, Value, Weight, weight,
 };
@@ -19,29 +19,10 @@ const LEAST_AGREEMENT: f64 = 0.95;
 /// The share of filters that may be impossible to represent.
 const MOST_SKIPPED: f64 = 0.02;
 
-/// Writes a line past the test runner, which keeps what passing tests print.
-fn say(line: impl fmt::Display) {
-    let _ = writeln!(io::stderr(), "{line}");
-}
-
 #[test]
 fn filters_stand_in_the_order_of_real_machines() {
-    let Some(folder) = env::var_os("OPENWFP_DATA").map(PathBuf::from) else {
-        say("skipped: OPENWFP_DATA names no folder with the filters of real machines");
-        return;
-    };
-    for machine in ["a", "b"] {
-        let path = folder.join(format!("netsh/machine-{machine}.filters.xml"));
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) => {
-                // where the folder is named, they have to be there
-                let everything = env::var_os("WFP_TEST_EVERYTHING").is_some();
-                assert!(!everything, "cannot run here: {}: {error}", path.display());
-                say(format_args!("skipped: {}: {error}", path.display()));
-                return;
-            }
-        };
+    let Some(dumps) = dumps::filters() else { return };
+    for (machine, text) in dumps {
         let Filters { filters, skipped } = Filters::read(&text);
         let automatic: Vec<_> = filters.iter().filter(|filter| filter.is_automatic()).collect();
         let all: Vec<_> = filters.iter().collect();

@@ -37,7 +37,16 @@ pub fn redirect6(context: SockAddrContext) -> i32 {
     // SAFETY: as above; volatile, because the verifier wants each word read by itself.
     let word = |n: usize| unsafe { (&raw const (*context).user_ip6[n]).read_volatile() };
     let address = Address::of_socket([word(0), word(1), word(2), word(3)]);
-    refused(work::with(|work| redirect(work, context, address)))
+    refused(work::with(|work| {
+        let outcome = redirect(work, context, address);
+        if outcome != Outcome::Permitted || !address.is_v6() || !address.is_unspecified() {
+            return outcome;
+        }
+        // SAFETY: as above.
+        let socket = unsafe { (*context).__bindgen_anon_1.sk };
+        // an endpoint on :: that serves IPv4 too is asked for as 0.0.0.0 as well
+        if !socket.is_null() && socket::is_v6_only(socket) { outcome } else { redirect(work, context, Address::v4(0)) }
+    }))
 }
 
 /// ALE_BIND_REDIRECT: what is asked for, before anything is chosen.

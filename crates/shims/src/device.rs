@@ -17,7 +17,7 @@ use crate::{
     inject,
     kept::Kept,
     layers::{
-        INBOUND_ICMP_ERROR, INBOUND_IPPACKET, INBOUND_MAC_FRAME_ETHERNET, INBOUND_TRANSPORT, IPFORWARD,
+        INBOUND_ICMP_ERROR, INBOUND_IPPACKET, INBOUND_MAC_FRAME_ETHERNET, INBOUND_TRANSPORT, IPFORWARD, IS_FRAGMENT,
         IS_NATIVE_ETHERNET, Layers, OUTBOUND_ICMP_ERROR, OUTBOUND_IPPACKET, OUTBOUND_MAC_FRAME_ETHERNET,
         OUTBOUND_TRANSPORT, forward, mac,
     },
@@ -188,6 +188,8 @@ impl Frame {
             if header.cut {
                 return self.cut(work, INBOUND_TRANSPORT, INBOUND_ICMP_ERROR, v6);
             }
+            // the first fragment stands for its datagram
+            work.values.set(words::FLAGS, work.values.get(words::FLAGS) as u32 & !IS_FRAGMENT);
             let outcome = self.meets(work, INBOUND_TRANSPORT, v6, stage::DEVICE_IN_TRANSPORT);
             if outcome != Outcome::Permitted || !header.is_icmp_error() {
                 return outcome;

@@ -125,7 +125,8 @@ impl Drop {
         };
         let v6 = header.source.is_v6();
         let data = address(packet, at::PACKET_DATA());
-        let at_transport = data >= start + header.transport as u64;
+        // a fragment is dropped before it is put together with others
+        let at_transport = !header.fragment && data >= start + header.transport as u64;
         let leaves_by = if self.inbound { route_device(packet) } else { 0 };
         let forwarded = self.inbound
             && self.socket.is_null()

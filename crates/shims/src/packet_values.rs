@@ -78,7 +78,8 @@ pub unsafe extern "C" fn write_packet(
     if kept.flags & RAW != 0 {
         flags |= IS_RAW_ENDPOINT;
     }
-    if header.fragment {
+    // for INBOUND_IPPACKET, which comes first; no other layer has the flag
+    if inbound && header.fragment {
         flags |= IS_FRAGMENT;
     }
     work.values.set(words::FLAGS, flags);

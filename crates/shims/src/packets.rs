@@ -368,6 +368,15 @@ impl Packet {
         self.full_socket().map_or(0, |socket| unsafe { (*socket).state })
     }
 
+    /// Whether the packet's socket is one of UDP that is connected: what it is told is about one remote endpoint.
+    #[inline(always)]
+    pub fn is_connected(&self) -> bool {
+        const ESTABLISHED: u32 = 1;
+        // SAFETY: a full socket; the verifier checks the members.
+        let of = |socket: *mut bpf_sock| unsafe { ((*socket).protocol, (*socket).state) };
+        self.full_socket().map(of) == Some((protocol::SOCKET_UDP, ESTABLISHED))
+    }
+
     /// Makes a key the one of the flow that the packet belongs to.
     #[inline(always)]
     fn set_key(&self, header: &Header, settings: u64, key: &mut FlowKey) {

@@ -325,7 +325,7 @@ impl Packet {
         let before = work.values.get(words::FLAGS) as u32;
         work.values.set(words::FLAGS, before | IS_REAUTHORIZE);
         work.values.set(words::REAUTHORIZE_REASON, flows::reasons(changes, self.inbound));
-        let flags = OLD_FLOW | if passage.is_stream() { FAIL_SOCKET } else { 0 };
+        let flags = OLD_FLOW | if passage.is_stream() || self.is_connected() { FAIL_SOCKET } else { 0 };
         let about = About { layer: authorizes(authorization), socket: key.socket, flow, flags };
         let outcome = work.decide(&about);
         work.values.set(words::FLAGS, before);

@@ -60,7 +60,14 @@ fn released(socket: *mut bpf_sock, flags: u64, owner: *const Identity) {
         }
         let connection = protocol == protocol::SOCKET_TCP && flags & (ESTABLISHED | ENDED) != 0;
         if !connection {
-            work.decide(&About { layer: ENDPOINT_CLOSURE.of(v6), socket: cookie, flow: 0, flags: 0 });
+            let about = |v6| About { layer: ENDPOINT_CLOSURE.of(v6), socket: cookie, flow: 0, flags: 0 };
+            work.decide(&about(v6));
+            // one that was connected has a local address, and a remote one of its version alone
+            if both && v6 && local.is_unspecified() {
+                Address::v4(0).write(work, words::IP_LOCAL_ADDRESS);
+                work.decide(&about(false));
+                local.write(work, words::IP_LOCAL_ADDRESS);
+            }
         }
         if work.flags & FLOWS_RECORDED != 0 && protocol != protocol::SOCKET_TCP {
             // SAFETY: memory that is claimed.

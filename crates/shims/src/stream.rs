@@ -117,12 +117,12 @@ impl Operation {
         let local = self.local();
         let outcome = work::with(|work| {
             self.take_owner(work, endpoint);
-            let outcome = self.assign(work, endpoint, local);
+            let both = local.is_v6() && local.is_unspecified() && !socket::is_v6_only(socket);
+            let outcome = self.assign(work, endpoint, local, both);
             if outcome != Outcome::Permitted {
                 return outcome;
             }
             let outcome = self.may_listen(work, local);
-            let both = local.is_v6() && local.is_unspecified() && !socket::is_v6_only(socket);
             if both && outcome == Outcome::Permitted { self.may_listen(work, Address::v4(0)) } else { outcome }
         });
         let refused = matches!(outcome, Outcome::Blocked(_)) && !is_dry_run();
@@ -146,16 +146,25 @@ impl Operation {
         }
     }
 
-    /// ALE_RESOURCE_ASSIGNMENT of a socket that listens without having been bound.
+    /// ALE_BIND_REDIRECT and ALE_RESOURCE_ASSIGNMENT of a socket that listens without having been bound; of one of `both` versions at
+    /// the layers of both.
     #[inline(always)]
-    fn assign(&self, work: &mut Work, endpoint: *mut Endpoint, local: Address) -> Outcome {
+    fn assign(&self, work: &mut Work, endpoint: *mut Endpoint, local: Address, both: bool) -> Outcome {
         // SAFETY: a valid map value.
         let done = unsafe { (*endpoint).flags } & ASSIGNED != 0;
-        if done || !asks_implicit(work, local.is_v6()) {
+        if done || !asks_implicit(work, local.is_v6()) && !(both && asks_implicit(work, false)) {
             return Outcome::Permitted;
         }
         work.clear();
-        let local = Local::implicit(local, self.local_port(), protocol::SOCKET_TCP, 0);
+        let mut local = Local::implicit(local, self.local_port(), protocol::SOCKET_TCP, 0);
+        let outcome = assigned(work, endpoint, &local, self.cookie());
+        if !both || outcome != Outcome::Permitted {
+            return outcome;
+        }
+        // SAFETY: a valid map value.
+        unsafe { bits::set(&raw mut (*endpoint).flags, DUAL) };
+        work.clear();
+        local.address = Address::v4(0);
         assigned(work, endpoint, &local, self.cookie())
     }
 

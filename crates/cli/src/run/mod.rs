@@ -209,9 +209,11 @@ fn filtered(policy: &CompiledPolicy) -> impl Iterator<Item = LayerId> {
 /// Filters at layers that no hook serves have no effect: that must not go unsaid.
 fn warn_of_layers(policy: &CompiledPolicy, globals: Globals) {
     let names: Vec<&str> = filtered(policy).filter(|layer| !live::is_live(*layer)).map(LayerId::name).collect();
-    for filter in policy.filters() {
-        if let Some(text) = findings::not_live(&filter.filter) {
-            globals.notice(&format!("\"{}\" at {} {text}", filter.filter.name, filter.filter.layer));
+    for filter in policy.filters().iter().filter(|filter| !filter.is_disabled()) {
+        let (filter, layer) = (&filter.filter, filter.filter.layer);
+        let of_errors = findings::of_errors(layer).map(str::to_owned);
+        for text in findings::not_live(filter).into_iter().chain(of_errors) {
+            globals.notice(&format!("\"{}\" at {layer} {text}", filter.name));
         }
     }
     if !names.is_empty() {

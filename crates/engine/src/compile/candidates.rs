@@ -131,21 +131,26 @@ impl Candidates {
         }
         let mut whole = tries.len() == self.numbers.len();
         let bits = self.masks.iter().fold(0, |bits, mask| bits | mask);
+        let mut of_bits: Vec<u128> = vec![];
         if bits.count_ones() <= COMBINED {
             // all parts of the bits, from none to all
             let mut part = 0u128;
             loop {
-                tries.push(Some(here & !bits | part));
+                of_bits.push(here & !bits | part);
                 part = part.wrapping_sub(bits) & bits;
                 if part == 0 {
                     break;
                 }
             }
         } else {
-            let single = (0..128).map(|bit| 1u128 << bit).filter(|bit| bits & bit != 0).map(|bit| here ^ bit);
-            let masks = self.masks.iter().take(TRIED).flat_map(|mask| [here | mask, here & !mask]);
-            tries.extend(single.chain(masks).map(Some));
+            of_bits.extend((0..128).map(|bit| 1u128 << bit).filter(|bit| bits & bit != 0).map(|bit| here ^ bit));
+            of_bits.extend(self.masks.iter().take(TRIED).flat_map(|mask| [here | mask, here & !mask]));
             whole = false;
+        }
+        if !self.masks.is_empty() {
+            // of flags the nearest is what differs by the fewest of them, not the next number
+            of_bits.sort_by_key(|number| (number ^ here).count_ones());
+            tries.splice(..0, of_bits.into_iter().map(Some));
         }
         tries.extend(self.empty.then_some(None));
         tries.retain(|number| *number != now);

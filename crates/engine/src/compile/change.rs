@@ -27,6 +27,9 @@ pub struct Change {
 /// More filters than this are not tried for a change of several fields.
 const TRIED: usize = 4096;
 
+/// So many filters that decide one after the other are left.
+const DECIDERS: usize = 8;
+
 /// The most combinations of alternatives that are tried for one filter.
 const COMBINATIONS: usize = 64;
 
@@ -35,8 +38,8 @@ impl CompiledPolicy {
     ///
     /// A change of one field is looked for first, by values from either side of every edge that a condition at the layer
     /// draws: at most about a thousand of each field, which costs as many classifications. Then each filter's
-    /// failing conditions are made to hold together. A change of more fields than one filter tests is not looked for, and
-    /// a value that is not known is not changed. What is found was classified by the whole policy, so it is true.
+    /// failing conditions are made to hold together. At last those filters that decide are left one after the other, which may not
+    /// find the fewest fields. A value that is not known is not changed. What is found was classified by the whole policy, so it is true.
     pub(super) fn smallest_change(
         &self,
         filters: &[QuestionedFilter<'_>],
@@ -46,7 +49,8 @@ impl CompiledPolicy {
         verdict: &Verdict,
     ) -> Option<Change> {
         let search = Search { policy: self, event, values, verdict };
-        search.one_field(filters, candidates).or_else(|| search.several_fields(filters))
+        let one = || search.one_field(filters, candidates);
+        one().or_else(|| search.several_fields(filters)).or_else(|| search.one_after_the_other(filters, candidates))
     }
 }
 
@@ -154,6 +158,38 @@ impl Search<'_> {
             best = attempts.filter_map(turning).next().or(best);
         }
         best
+    }
+
+    /// Changes a field that the filter that decides tests, so that it decides no longer, then one of the next filter that decides, and
+    /// so on: where several block, each for its own reason.
+    fn one_after_the_other(&self, filters: &[QuestionedFilter<'_>], candidates: &[Candidates]) -> Option<Change> {
+        let mut values = self.values.clone();
+        let mut verdict = *self.verdict;
+        let mut fields: Vec<FieldId> = vec![];
+        while fields.len() < DECIDERS {
+            let decider = filters.iter().find(|filter| filter.filter.id == verdict.filter)?;
+            let own = |field: FieldId| decider.fields.iter().any(|own| own.field == field);
+            let known = candidates.iter().filter(|candidates| !is_unknown(&values, candidates.words));
+            let mut open: Vec<&Candidates> =
+                known.filter(|candidates| own(candidates.field) && !fields.contains(&candidates.field)).collect();
+            open.sort_by_key(|candidates| candidates.turn);
+            let left = open.into_iter().find_map(|candidates| {
+                candidates.tries(&values).0.into_iter().find_map(|candidate| {
+                    let mut changed = values.clone();
+                    candidates.put(candidate, &mut changed);
+                    let then = self.policy.classify_values(self.event.layer, &changed);
+                    let goes_on = then.filter != verdict.filter && then.action != Action::Late;
+                    goes_on.then_some((candidates.field, changed, then))
+                })
+            });
+            let (field, changed, then) = left?;
+            fields.push(field);
+            (values, verdict) = (changed, then);
+            if self.is_turned(&verdict) {
+                return self.change(&fields, &values);
+            }
+        }
+        None
     }
 
     /// Values for which the failing fields of a filter hold, by the combination of alternatives with this number.

@@ -72,6 +72,9 @@ thread_local! {
     static SENDER: RefCell<Option<UdpSocket>> = const { RefCell::new(None) };
 }
 
+/// The first address that `send-to-many` sends to.
+pub const MANY: u32 = 0x7f01_0000;
+
 pub fn hold(socket: impl Into<OwnedFd>) {
     HELD.with_borrow_mut(|held| held.push(socket.into()));
 }
@@ -125,6 +128,13 @@ fn perform(line: &str) -> io::Result<()> {
             }
             sender.as_ref().unwrap().send_to(b"hello", address()?).map(drop)
         }),
+        // to so many endpoints, once to each
+        "send-to-many" => SENDER.with_borrow_mut(|sender| {
+            let sender = sender.insert(UdpSocket::bind("0.0.0.0:0")?);
+            let count: u32 = words[1].parse().map_err(io::Error::other)?;
+            (0..count)
+                .try_for_each(|place| sender.send_to(b"hello", (std::net::Ipv4Addr::from(MANY + place), 9)).map(drop))
+        }),
         // a datagram of so many bytes, and one that comes and must have as many
         "send-long" => bulk::send(address()?, words[2].parse().map_err(io::Error::other)?),
         "receive-long" => SENDER
@@ -172,6 +182,16 @@ fn perform(line: &str) -> io::Result<()> {
         }),
         // of the connection that is held last: nothing more will come from here
         "shut" => last(|descriptor| TcpStream::from(descriptor.try_clone()?).shutdown(Shutdown::Write)),
+        // of the connection that is held last: it is closed by a reset
+        "reset" => {
+            last(odd::lingers_not)?;
+            HELD.with_borrow_mut(Vec::pop);
+            Ok(())
+        }
+        // of the connection that is held last: how many milliseconds it waits for acknowledgments
+        "give-up-after" => {
+            last(|descriptor| odd::gives_up_after(descriptor, words[1].parse().map_err(io::Error::other)?))
+        }
         // a connection of the listener that is held last
         "accept" => {
             last(|descriptor| TcpListener::from(descriptor.try_clone()?).accept()).map(|(stream, _)| hold(stream))
@@ -202,12 +222,15 @@ fn perform(line: &str) -> io::Result<()> {
         "ping" => ping(libc::SOCK_DGRAM),
         // a socket that sends an echo request to an address, of which the port does not count, and has the reply
         "echo" => odd::echo(address()?).map(hold),
-        // one socket, which sends an echo request whenever it is told and waits for the reply
-        "ping-hold" => odd::socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_ICMP).map(hold),
+        // one socket, which sends an echo request to an address whenever it is told and waits for the reply
+        "ping-hold" => odd::ping_socket(address()?).map(hold),
         "ping-again" => last(|socket| {
-            echo(socket)?;
+            odd::request_echo(socket, address()?)?;
             odd::hears(socket)
         }),
+        // a socket that hears echo requests alone, and one of them
+        "requests-at" => odd::hears_requests(address()?).map(hold),
+        "hear-request" => last(odd::hears),
         "raw" => ping(libc::SOCK_RAW),
         "euid" => {
             let id = words[1].parse().map_err(io::Error::other)?;
@@ -220,7 +243,7 @@ fn perform(line: &str) -> io::Result<()> {
         "mptcp" => odd::connect_from(libc::SOCK_STREAM, libc::IPPROTO_MPTCP, None, address()?).map(hold),
         // a connected socket, for the next two
         "udp-hold" => SENDER.with_borrow_mut(|sender| {
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
+            let socket = UdpSocket::bind(if address()?.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" })?;
             socket.connect(address()?)?;
             *sender = Some(socket);
             Ok(())
@@ -228,7 +251,11 @@ fn perform(line: &str) -> io::Result<()> {
         "send-held" => SENDER.with_borrow(|sender| sender.as_ref().unwrap().send(b"again").map(drop)),
         "send-held-with-control" => SENDER.with_borrow(|sender| odd::send_with_control(sender.as_ref().unwrap())),
         "send-bound-and-from" => odd::send_from(address()?, peer()?),
-        "listen-unbound" => odd::listens_unbound().map(hold),
+        "listen-unbound" => odd::listens_unbound(false).map(hold),
+        // on ::, and connects by IPv6
+        "listen-unbound-v6" => odd::listens_unbound(true).map(hold),
+        // sockets on :: of this network serve IPv6 alone
+        "v6-only" => std::fs::write("/proc/sys/net/ipv6/bindv6only", "1"),
         "accept-without-memory" => odd::accepts_without_memory(),
         "icmp" => odd::icmp(words[1].parse().map_err(io::Error::other)?),
         "icmp6" => odd::icmp6(words[1].parse().map_err(io::Error::other)?),
@@ -290,7 +317,8 @@ fn send_storm(to: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-fn on_cpu(cpu: usize) -> io::Result<()> {
+/// Keeps this thread on one processor.
+pub fn on_cpu(cpu: usize) -> io::Result<()> {
     // SAFETY: zeros are an empty set, which is our own.
     unsafe {
         let mut set: libc::cpu_set_t = mem::zeroed();
@@ -321,13 +349,7 @@ fn ping(kind: i32) -> io::Result<()> {
     unsafe {
         let socket = libc::socket(libc::AF_INET, kind, libc::IPPROTO_ICMP);
         check(socket)?;
-        echo(&OwnedFd::from_raw_fd(socket))
-    }
-}
-
-fn echo(socket: &OwnedFd) -> io::Result<()> {
-    // SAFETY: plain system calls on our own memory.
-    unsafe {
+        let socket = OwnedFd::from_raw_fd(socket);
         let mut to: libc::sockaddr_in = mem::zeroed();
         to.sin_family = libc::AF_INET as u16;
         to.sin_addr.s_addr = u32::from_be_bytes([127, 0, 0, 1]).to_be();

@@ -8,6 +8,8 @@ pub mod bulk;
 pub mod diverting;
 pub mod frames;
 pub mod live;
+pub mod maps;
+pub mod nesting;
 pub mod net;
 pub mod obedient;
 pub mod odd;

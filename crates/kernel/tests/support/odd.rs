@@ -4,7 +4,7 @@ use super::actor::check;
 use std::{
     cell::RefCell,
     io, mem,
-    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     time::Duration,
 };
@@ -141,12 +141,13 @@ pub fn send_from(source: SocketAddr, to: SocketAddr) -> io::Result<()> {
 }
 
 /// Listens without having bound, and connects to itself.
-pub fn listens_unbound() -> io::Result<TcpStream> {
-    let listener = socket(libc::AF_INET, libc::SOCK_STREAM, 0)?;
+pub fn listens_unbound(v6: bool) -> io::Result<TcpStream> {
+    let listener = socket(if v6 { libc::AF_INET6 } else { libc::AF_INET }, libc::SOCK_STREAM, 0)?;
     // SAFETY: numbers.
     check(unsafe { libc::listen(listener.as_raw_fd(), 1) })?;
     let port = std::net::TcpListener::from(listener.try_clone()?).local_addr()?.port();
-    TcpStream::connect_timeout(&SocketAddr::from(([127, 0, 0, 1], port)), Duration::from_secs(2))
+    let to: IpAddr = if v6 { Ipv6Addr::LOCALHOST.into() } else { Ipv4Addr::LOCALHOST.into() };
+    TcpStream::connect_timeout(&SocketAddr::new(to, port), Duration::from_secs(2))
 }
 
 /// Listens while there is memory for options of sockets, and accepts when there is none.
@@ -234,19 +235,53 @@ pub fn hears_tcp() -> io::Result<()> {
     })
 }
 
-/// Sends an echo request from a new ping socket and receives the reply.
-pub fn echo(to: SocketAddr) -> io::Result<OwnedFd> {
-    let (protocol, request) = if to.is_ipv4() { (libc::IPPROTO_ICMP, 8) } else { (libc::IPPROTO_ICMPV6, 128) };
-    let socket = socket(family(to), libc::SOCK_DGRAM, protocol)?;
+/// The protocol of ICMP, and the type of an echo request.
+const fn icmp_of(v6: bool) -> (i32, u8) {
+    if v6 { (libc::IPPROTO_ICMPV6, 128) } else { (libc::IPPROTO_ICMP, 8) }
+}
+
+/// A ping socket of the version of an address.
+pub fn ping_socket(to: SocketAddr) -> io::Result<OwnedFd> {
+    socket(family(to), libc::SOCK_DGRAM, icmp_of(to.is_ipv6()).0)
+}
+
+/// Sends an echo request from a ping socket.
+pub fn request_echo(socket: &OwnedFd, to: SocketAddr) -> io::Result<()> {
     // the kernel fills in sum and identifier
-    let message = [request, 0, 0, 0, 0, 0, 0, 1];
+    let message = [icmp_of(to.is_ipv6()).1, 0, 0, 0, 0, 0, 0, 1];
     let (place, length) = raw(to);
     // SAFETY: a buffer and an address of these lengths.
     check(unsafe {
         let place = (&raw const place).cast();
         libc::sendto(socket.as_raw_fd(), message.as_ptr().cast(), message.len(), 0, place, length) as i32
-    })?;
+    })
+}
+
+/// Sends an echo request from a new ping socket and receives the reply.
+pub fn echo(to: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = ping_socket(to)?;
+    request_echo(&socket, to)?;
     hears(&socket)?;
+    Ok(socket)
+}
+
+/// A raw socket that hears echo requests, and nothing else of ICMP, at an address.
+pub fn hears_requests(at: SocketAddr) -> io::Result<OwnedFd> {
+    const SOL_RAW: i32 = 255;
+    const ICMP_FILTER: i32 = 1;
+    const ICMP6_FILTER: i32 = 1;
+    let (protocol, request) = icmp_of(at.is_ipv6());
+    let socket = socket(family(at), libc::SOCK_RAW, protocol)?;
+    // a bit for each type that is not let through
+    let mut others = [u32::MAX; 8];
+    others[usize::from(request) / 32] &= !(1 << (request % 32));
+    let (level, option, length) = match at.is_ipv6() {
+        true => (libc::IPPROTO_ICMPV6, ICMP6_FILTER, 32),
+        false => (SOL_RAW, ICMP_FILTER, 4),
+    };
+    // SAFETY: an option of at most this length.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, others.as_ptr().cast(), length) })?;
+    bind(&socket, SocketAddr::new(at.ip(), 0))?;
     Ok(socket)
 }
 
@@ -294,6 +329,21 @@ pub fn resets(stream: &TcpStream) -> io::Result<()> {
     let unspecified = libc::sockaddr { sa_family: libc::AF_UNSPEC as u16, sa_data: [0; 14] };
     // SAFETY: an address of this length; connecting to none aborts the connection.
     check(unsafe { libc::connect(stream.as_raw_fd(), &raw const unspecified, size_of::<libc::sockaddr>() as u32) })
+}
+
+/// The next `close()` of a connection resets it.
+pub fn lingers_not(socket: &impl AsRawFd) -> io::Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let (option, length) = ((&raw const linger).cast(), size_of::<libc::linger>() as u32);
+    // SAFETY: the option is a structure of this length.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, option, length) })
+}
+
+/// Data that nobody has acknowledged for so many milliseconds end a connection.
+pub fn gives_up_after(socket: &impl AsRawFd, milliseconds: u32) -> io::Result<()> {
+    let option = (&raw const milliseconds).cast();
+    // SAFETY: the option is one number of this length.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, option, 4) })
 }
 
 fn mark(socket: &impl AsRawFd, mark: u32) -> io::Result<()> {

@@ -3,14 +3,18 @@
 use crate::{
     Target,
     call::{Socket, check},
+    link,
 };
 use std::{
-    fs, io, mem,
+    fs,
+    io::{self, Read, Write},
+    mem,
     os::{
         fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
-        unix::fs::MetadataExt,
+        unix::{fs::MetadataExt, net::UnixStream},
     },
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 const BPF_MAP_LOOKUP_ELEM: i32 = 1;
@@ -39,13 +43,12 @@ pub fn act(name: &str, target: &Target) -> Option<io::Result<()>> {
         "detach-by-pin" => detach_by_pin().and_then(|()| send(target)),
         "write-map-by-id" => write_map_by_id().and_then(|()| send(target)),
         "write-map-by-pin" => write_map_by_pin().and_then(|()| send(target)),
-        "trace" => trace(target),
-        "write-memory" => write_memory(target),
         "steal" => steal(target),
         "kill" => kill(target),
         "enter-network" => enter_network(target),
         "own-user" => unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET, target),
         "own-network" => unshare(libc::CLONE_NEWNET, target),
+        "own-network-joined" => joined_network(target),
         "user" => user(target),
         "sudo-packet" => set_user_id(target),
         _ => return None,
@@ -59,7 +62,7 @@ fn send(target: &Target) -> io::Result<()> {
 }
 
 /// Where a file system of this type is mounted, as outside the run.
-fn mount(kind: &str) -> io::Result<PathBuf> {
+pub fn mount(kind: &str) -> io::Result<PathBuf> {
     let mounts = fs::read_to_string("/proc/mounts")?;
     let mut points = mounts.lines().filter_map(|line| {
         let mut words = line.split(' ').skip(1);
@@ -238,32 +241,6 @@ fn parent() -> i32 {
     unsafe { libc::getppid() }
 }
 
-/// Traces a process outside (the first word, else the parent), and lets it go again.
-fn trace(target: &Target) -> io::Result<()> {
-    let process = target.word(0).map_or(Ok(parent()), |word| word.parse().map_err(io::Error::other))?;
-    let none = std::ptr::null_mut::<u8>();
-    // SAFETY: no memory is handed over.
-    unsafe {
-        check(libc::ptrace(libc::PTRACE_SEIZE, process, none, none))?;
-        let _ = libc::ptrace(libc::PTRACE_DETACH, process, none, none);
-    }
-    send(target)
-}
-
-/// Writes the memory of a process outside, as it is.
-fn write_memory(target: &Target) -> io::Result<()> {
-    let process = target.word(0).map_or(parent().to_string(), str::to_owned);
-    let maps = fs::read_to_string(format!("/proc/{process}/maps"))?;
-    let writable = maps.lines().find(|line| line.contains(" rw-p ")).ok_or(io::ErrorKind::NotFound)?;
-    let place = writable.split('-').next().and_then(|place| u64::from_str_radix(place, 16).ok()).unwrap_or_default();
-    let memory = fs::OpenOptions::new().read(true).write(true).open(format!("/proc/{process}/mem"))?;
-    let mut byte = [0];
-    use std::os::unix::fs::FileExt;
-    memory.read_exact_at(&mut byte, place)?;
-    memory.write_all_at(&byte, place)?;
-    send(target)
-}
-
 /// Takes a socket (the second word) of a process outside (the first), and sends with it.
 fn steal(target: &Target) -> io::Result<()> {
     let number = |index| target.word(index).and_then(|word| word.parse::<i32>().map_err(io::Error::other));
@@ -286,7 +263,7 @@ fn kill(target: &Target) -> io::Result<()> {
     if name.trim() == "wfp" {
         // SAFETY: numbers.
         check(unsafe { libc::kill(parent, libc::SIGKILL) })?;
-        std::thread::sleep(std::time::Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(200));
     }
     send(target)
 }
@@ -310,8 +287,44 @@ fn unshare(flags: i32, target: &Target) -> io::Result<()> {
     })
 }
 
+/// A network of its own, with a cable to the former one, which forwards what is sent there.
+fn joined_network(target: &Target) -> io::Result<()> {
+    let (mut here, mut there) = UnixStream::pair()?;
+    // each holds the other's end too, and would wait for ever for one that has failed
+    for end in [&here, &there] {
+        end.set_read_timeout(Some(Duration::from_secs(1)))?;
+    }
+    let join = |child: i32| {
+        here.read_exact(&mut [0])?;
+        link::ip(&format!("link add wfp-join type veth peer name wfp-own netns {child}"))?;
+        link::ip("address add 10.80.0.1/24 dev wfp-join")?;
+        link::ip("link set wfp-join up")?;
+        here.write_all(b".")
+    };
+    let result = in_child_while(join, || {
+        // SAFETY: a number.
+        check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
+        there.write_all(b".")?;
+        there.read_exact(&mut [0])?;
+        link::ip("address add 10.80.0.2/24 dev wfp-own")?;
+        link::ip("link set wfp-own up")?;
+        link::ip("route add default via 10.80.0.1")?;
+        send(target)
+    });
+    let _ = link::ip("link delete wfp-join");
+    result
+}
+
 /// Does something in a child, which has one thread alone.
 fn in_child(action: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    in_child_while(|_| Ok(()), action)
+}
+
+/// The same, while this process does something that needs to know the child; the child is ended where that fails.
+fn in_child_while(
+    meanwhile: impl FnOnce(i32) -> io::Result<()>,
+    action: impl FnOnce() -> io::Result<()>,
+) -> io::Result<()> {
     // SAFETY: the child makes system calls and ends.
     let child = check(unsafe { libc::fork() })?;
     if child == 0 {
@@ -319,11 +332,16 @@ fn in_child(action: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         // SAFETY: ends this process.
         unsafe { libc::_exit(code) };
     }
+    let done = meanwhile(child as i32);
+    if done.is_err() {
+        // SAFETY: numbers; the child has not been waited for.
+        unsafe { libc::kill(child as i32, libc::SIGKILL) };
+    }
     let mut status = 0;
     // SAFETY: one number.
     check(unsafe { libc::waitpid(child as i32, &raw mut status, 0) })?;
     match libc::WEXITSTATUS(status) {
-        0 => Ok(()),
+        0 => done,
         code => Err(io::Error::from_raw_os_error(code)),
     }
 }
@@ -340,5 +358,5 @@ fn user(target: &Target) -> io::Result<()> {
 fn set_user_id(target: &Target) -> io::Result<()> {
     let ip = (libc::ETH_P_IP as u16).to_be().into();
     let socket = Socket::new(libc::AF_PACKET, libc::SOCK_DGRAM, ip)?;
-    crate::link::to_everybody(&socket, target)
+    link::to_everybody(&socket, target)
 }

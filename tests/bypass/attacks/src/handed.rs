@@ -59,6 +59,15 @@ pub fn act(name: &str, target: &Target) -> Option<io::Result<()>> {
         }),
         // sockets of this process alone
         "own-sockets" => own_sockets(),
+        // the helper, which may, takes this process out of its group
+        "helper-moves" => ask(target, &format!("move:{}", std::process::id())).and_then(|mut helper| {
+            finished(&mut helper)?;
+            Socket::datagram(target.peer)?.send_to(&target.token(), 0, target.peer)
+        }),
+        // a service that D-Bus starts
+        "activate" => activate(target),
+        // a file that somebody executes later
+        "leave-behind" => leave_behind(target),
         // the helper does it all
         "helper" => ask(target, "act").and_then(|mut helper| finished(&mut helper)),
         _ => return None,
@@ -111,6 +120,33 @@ fn by_loopback(target: &Target) -> io::Result<()> {
     let mut helper = std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(1500))?;
     writeln!(helper, "act {}", target.peer)?;
     helper.read_exact(&mut [0])
+}
+
+/// The name of a service that sends, which [`act`]'s `activate` asks for.
+pub const SERVICE: &str = "org.openwfp.Attack";
+
+/// Sends a message to a service that nobody has started, over the bus whose socket is the first word.
+fn activate(target: &Target) -> io::Result<()> {
+    let mut send = std::process::Command::new("dbus-send");
+    send.arg(format!("--bus=unix:path={}", target.word(0)?)).arg(format!("--dest={SERVICE}"));
+    let output = send.args(["--print-reply", "--reply-timeout=1500", "/", "org.openwfp.Attack.Act"]).output()?;
+    match String::from_utf8_lossy(&output.stderr) {
+        // the service sends, and is no service
+        text if text.contains("Spawn.ChildExited") => Ok(()),
+        text => Err(io::Error::other(text.trim().to_owned())),
+    }
+}
+
+/// Writes a script that sends, to the path that is the first word.
+fn leave_behind(target: &Target) -> io::Result<()> {
+    let program = std::env::current_exe()?;
+    std::fs::write(target.word(0)?, script(&program, &format!("udp {}", target.peer)))
+}
+
+/// A script of the shell that makes an attack.
+pub fn script(program: &Path, attack: &str) -> String {
+    let (arguments, (variable, value)) = crate::script(&[attack.to_owned()]);
+    format!("{variable}='{value}' exec '{}' {}\n", program.display(), arguments.join(" "))
 }
 
 /// Waits until the helper says what came of it.

@@ -4,10 +4,11 @@
 //! attacks to make; [`act`] makes them. Each tries to bring its [`Target::token`] to the peer, whose address and port it is
 //! told. What arrives there, the peer says; what an attack itself says is only its errno.
 //!
-//! - [`stream`], [`datagram`], [`raw`], [`ring`]: connections, datagrams, packets by hand, io_uring;
+//! - [`stream`], [`path`], [`datagram`], [`raw`], [`ring`]: connections, those of many paths, datagrams, packets by hand, io_uring;
 //! - [`link`]: below IP: packet, XDP and vsock sockets, TUN devices, tunnels;
+//! - [`mark`]: marks that make packets look like those that callouts are asked about;
 //! - [`handed`]: sockets that come from elsewhere, and helpers outside;
-//! - [`escape`]: getting out of the group, and at the programs that filter it;
+//! - [`escape`], [`trace`]: getting out of the group, at the programs that filter it, and at processes outside;
 //! - [`serve`]: what arrives without having been asked for;
 //! - [`call`], [`world`]: the system calls for all that, and the networks in which the tests make it.
 
@@ -16,10 +17,13 @@ pub mod datagram;
 pub mod escape;
 pub mod handed;
 pub mod link;
+pub mod mark;
+pub mod path;
 pub mod raw;
 pub mod ring;
 pub mod serve;
 pub mod stream;
+pub mod trace;
 pub mod world;
 
 use std::{
@@ -97,7 +101,12 @@ impl Target {
 
 /// The number of [`DEVICE`] in the network of the calling thread.
 pub fn device_index() -> io::Result<u32> {
-    let name = std::ffi::CString::new(DEVICE)?;
+    device_index_of(DEVICE)
+}
+
+/// The number of a device in the network of the calling thread.
+pub fn device_index_of(device: &str) -> io::Result<u32> {
+    let name = std::ffi::CString::new(device)?;
     // SAFETY: a string that ends.
     match unsafe { libc::if_nametoindex(name.as_ptr()) } {
         0 => Err(io::Error::last_os_error()),
@@ -131,7 +140,19 @@ fn perform(line: &str) -> io::Result<()> {
     let name = words.next().unwrap_or_default();
     let peer = words.next().unwrap_or_default().parse().map_err(io::Error::other)?;
     let target = Target { peer, words: words.collect() };
-    let families = [stream::act, datagram::act, raw::act, ring::act, link::act, handed::act, escape::act, serve::act];
+    let families = [
+        stream::act,
+        datagram::act,
+        raw::act,
+        ring::act,
+        link::act,
+        mark::act,
+        path::act,
+        handed::act,
+        escape::act,
+        trace::act,
+        serve::act,
+    ];
     let result = families.iter().find_map(|act| act(&name, &target));
     result.unwrap_or_else(|| Err(io::Error::other(format!("no attack {name}"))))
 }

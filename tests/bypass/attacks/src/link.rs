@@ -23,7 +23,7 @@ pub fn act(name: &str, target: &Target) -> Option<io::Result<()>> {
     let result = match name {
         "packet-raw" => Socket::new(libc::AF_PACKET, libc::SOCK_RAW, ip).and_then(|socket| {
             let frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1], &[8, 0], &to_peer(target)?].concat();
-            socket.send_to(&frame, 0, everybody(target)?)
+            socket.send_to(&frame, 0, everybody(target.device_index()?))
         }),
         "packet-datagram" => {
             Socket::new(libc::AF_PACKET, libc::SOCK_DGRAM, ip).and_then(|socket| to_everybody(&socket, target))
@@ -48,22 +48,22 @@ pub fn act(name: &str, target: &Target) -> Option<io::Result<()>> {
 
 /// Sends a packet to all neighbours.
 pub fn to_everybody(socket: &Socket, target: &Target) -> io::Result<()> {
-    socket.send_to(&to_peer(target)?, 0, everybody(target)?)
+    socket.send_to(&to_peer(target)?, 0, everybody(target.device_index()?))
 }
 
-/// The link-layer address of all.
-fn everybody(target: &Target) -> io::Result<Address> {
+/// The link-layer address of all, by a device with this number.
+pub fn everybody(device: u32) -> Address {
     let mut address = (libc::AF_PACKET as u16).to_ne_bytes().to_vec();
     address.extend((libc::ETH_P_IP as u16).to_be_bytes());
-    address.extend(target.device_index()?.to_ne_bytes());
+    address.extend(device.to_ne_bytes());
     address.extend([0, 0, 0, 6]);
     address.extend([0xff; 6]);
     address.extend([0, 0]);
-    Ok(Address(address))
+    Address(address)
 }
 
 /// A UDP packet from the IP header on.
-fn to_peer(target: &Target) -> io::Result<Vec<u8>> {
+pub fn to_peer(target: &Target) -> io::Result<Vec<u8>> {
     packet([10, 77, 0, 1], target)
 }
 
@@ -123,7 +123,8 @@ fn vxlan(target: &Target) -> io::Result<()> {
     result
 }
 
-fn ip(arguments: &str) -> io::Result<()> {
+/// `ip(8)`, in the network of the calling thread.
+pub fn ip(arguments: &str) -> io::Result<()> {
     let output = Command::new("ip").args(arguments.split(' ')).output()?;
     if output.status.success() {
         return Ok(());

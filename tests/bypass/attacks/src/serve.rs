@@ -2,16 +2,19 @@
 
 use crate::{
     Target,
-    call::{Socket, any},
+    call::{Socket, any, family},
     ring::Ring,
 };
 use std::{
     io::{self, Read},
-    net::SocketAddr,
+    net::{Ipv6Addr, SocketAddr},
 };
 
 const TCP_FASTOPEN: i32 = 23;
 const IP_LOCAL_PORT_RANGE: i32 = 51;
+
+/// The group of IPv6 that servers join.
+pub const GROUP_V6: Ipv6Addr = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 7, 7);
 
 /// How something arrives: a name, and the socket that waits for it.
 enum Waiting {
@@ -78,9 +81,9 @@ fn waiting(kind: &str, port: u16, target: &Target) -> io::Result<Waiting> {
             socket.set(libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, 1)?;
             stream(socket, own).map(Waiting::Stream)
         }
-        "mptcp" => {
-            let socket = Socket::new(libc::AF_INET, libc::SOCK_STREAM, libc::IPPROTO_MPTCP)?;
-            stream(socket, own).map(Waiting::Stream)
+        "mptcp" | "mptcp-anywhere" => {
+            let socket = Socket::new(family(own), libc::SOCK_STREAM, libc::IPPROTO_MPTCP)?;
+            stream(socket, if kind == "mptcp" { own } else { anywhere }).map(Waiting::Stream)
         }
         // a port that the kernel chooses, out of one
         "tcp-unbound" => {
@@ -107,13 +110,25 @@ fn waiting(kind: &str, port: u16, target: &Target) -> io::Result<Waiting> {
         }
         "udp-multicast" => {
             let socket = Socket::datagram(own)?;
-            let group = [&[239, 7, 7, 7][..], &[0; 4], &target.device_index()?.to_ne_bytes()].concat();
-            socket.set_bytes(libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &group)?;
+            let device = target.device_index()?.to_ne_bytes();
+            match own.is_ipv4() {
+                true => {
+                    let group = [&[239, 7, 7, 7][..], &[0; 4], &device].concat();
+                    socket.set_bytes(libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &group)?;
+                }
+                false => {
+                    let group = [&GROUP_V6.octets()[..], &device].concat();
+                    socket.set_bytes(libc::IPPROTO_IPV6, libc::IPV6_ADD_MEMBERSHIP, &group)?;
+                }
+            }
             datagram(socket, anywhere)
         }
-        "udplite" => datagram(Socket::new(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE)?, own),
-        "raw" => Ok(Waiting::Datagram(Socket::new(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_UDP)?)),
-        "raw-icmp" => Ok(Waiting::Datagram(Socket::new(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP)?)),
+        "udplite" => datagram(Socket::new(family(own), libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE)?, own),
+        "raw" => Ok(Waiting::Datagram(Socket::new(family(own), libc::SOCK_RAW, libc::IPPROTO_UDP)?)),
+        "raw-icmp" => {
+            let icmp = if own.is_ipv4() { libc::IPPROTO_ICMP } else { libc::IPPROTO_ICMPV6 };
+            Ok(Waiting::Datagram(Socket::new(family(own), libc::SOCK_RAW, icmp)?))
+        }
         _ => Err(io::Error::other(format!("no server {kind}"))),
     }
 }
