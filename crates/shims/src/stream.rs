@@ -152,7 +152,7 @@ impl Operation {
     fn assign(&self, work: &mut Work, endpoint: *mut Endpoint, local: Address, both: bool) -> Outcome {
         // SAFETY: a valid map value.
         let done = unsafe { (*endpoint).flags } & ASSIGNED != 0;
-        if done || !asks_implicit(work, local.is_v6()) && !(both && asks_implicit(work, false)) {
+        if done || !(asks_implicit(work, local.is_v6()) || both && asks_implicit(work, false)) {
             return Outcome::Permitted;
         }
         work.clear();

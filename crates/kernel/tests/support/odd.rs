@@ -346,6 +346,18 @@ pub fn gives_up_after(socket: &impl AsRawFd, milliseconds: u32) -> io::Result<()
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, option, 4) })
 }
 
+/// The state of a connection, as the kernel numbers them.
+pub fn tcp_state(stream: &TcpStream) -> io::Result<u8> {
+    let mut state = 0u8;
+    let mut length = 1;
+    // SAFETY: one byte of our own, the first of the structure.
+    check(unsafe {
+        let (state, length) = ((&raw mut state).cast(), &raw mut length);
+        libc::getsockopt(stream.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, state, length)
+    })?;
+    Ok(state)
+}
+
 fn mark(socket: &impl AsRawFd, mark: u32) -> io::Result<()> {
     // SAFETY: the option is one number of this length.
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MARK, (&raw const mark).cast(), 4) })

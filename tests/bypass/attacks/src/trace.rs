@@ -192,7 +192,7 @@ fn code(_: &Target) -> io::Result<Vec<u8>> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// What [`read_memory`] says before what it has read.
+/// What `read_memory` says before what it has read.
 pub const READ: &[u8] = b"read there: ";
 
 /// Reads the memory of a process, and tells the peer at the port that is permitted.
