@@ -370,11 +370,7 @@ impl Registry {
             }
             state = self.inner.wait_for(state, left);
         }
-        let answer = state.pended.remove(&operation).and_then(|pended| pended.answer).flatten();
-        if answer.is_none() {
-            state.counts.unanswered += 1;
-        }
-        answer.unwrap_or_else(Answer::closed)
+        state.take_answer(operation)
     }
 }
 

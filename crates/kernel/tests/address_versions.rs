@@ -9,16 +9,12 @@ mod support;
 
 use openwfp_kernel::events::Event;
 use openwfp_model::{Action, FieldId, Filter, LayerId, MatchType, Value};
-use std::{
-    collections::BTreeSet,
-    io::ErrorKind,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    process::{Child, Stdio},
-    time::Duration,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use support::{
     actor,
     live::{Live, address, filter},
+    serving::{Server, connects},
+    talk::in_own_network,
     wait_until,
 };
 
@@ -50,20 +46,10 @@ fn of_the_other(layers: Pair, address: IpAddr) -> LayerId {
     layers[usize::from(address.is_ipv4())]
 }
 
-/// Ports of TCP and UDP that are free on all addresses, each given once.
-#[derive(Default)]
-struct Ports(BTreeSet<u16>);
+/// Ports, each given once; in a network of their own all are free.
+type Ports = std::ops::RangeFrom<u16>;
 
-impl Ports {
-    fn next(&mut self) -> u16 {
-        loop {
-            let port = support::live::free_port();
-            if self.0.insert(port) {
-                return port;
-            }
-        }
-    }
-}
+const PORTS: Ports = 20_000..;
 
 /// What is blocked at a layer: a port, and an address where one is given.
 fn block(layer: LayerId, port: (FieldId, u16), of: Option<(FieldId, IpAddr)>) -> Filter {
@@ -104,13 +90,13 @@ fn attempts(
 ) -> (Vec<Attempt>, Vec<Filter>) {
     let (mut attempts, mut filters) = (vec![], vec![]);
     for (index, address) in met.iter().enumerate() {
-        let port = ports.next();
+        let port = ports.next().unwrap();
         filters.push(block(of(layers, *address), (port_field, port), Some((address_field, *address))));
         // what is refused is not asked at the next layer
         let events = met[..=index].iter().map(|address| (of(layers, *address), *address)).collect();
         attempts.push(Attempt { call: call(port), port, refused: true, events });
     }
-    let port = ports.next();
+    let port = ports.next().unwrap();
     if let [only] = met {
         filters.push(block(of_the_other(layers, *only), (port_field, port), None));
     }
@@ -133,141 +119,124 @@ fn check_events(live: &Live, layers: Pair, (port, of): (FieldId, FieldId), attem
 
 #[test]
 fn binds_meet_the_layer_of_the_address_that_is_bound() {
-    let fields = (FieldId::IP_LOCAL_PORT, FieldId::IP_LOCAL_ADDRESS);
-    let mut ports = Ports::default();
-    let (mut all, mut filters) = (vec![], vec![]);
-    for (at, met) in [
-        ("127.0.0.1", &[V4][..]),
-        ("[::1]", &[V6]),
-        (MAPPED, &[V4]),
-        ("[::ffff:0.0.0.0]", &[ANY_V4]),
-        ("0.0.0.0", &[ANY_V4]),
-        // serves both versions
-        ("[::]", &[ANY_V6, ANY_V4]),
-    ] {
-        for how in ["bind", "listen"] {
-            let (cases, blocks) = attempts(ASSIGNMENT, met, fields, &mut ports, |port| format!("{how} {at}:{port}"));
-            all.extend(cases);
-            filters.extend(blocks);
+    in_own_network(|| {
+        let fields = (FieldId::IP_LOCAL_PORT, FieldId::IP_LOCAL_ADDRESS);
+        let mut ports = PORTS;
+        let (mut all, mut filters) = (vec![], vec![]);
+        for (at, met) in [
+            ("127.0.0.1", &[V4][..]),
+            ("[::1]", &[V6]),
+            (MAPPED, &[V4]),
+            ("[::ffff:0.0.0.0]", &[ANY_V4]),
+            ("0.0.0.0", &[ANY_V4]),
+            // serves both versions
+            ("[::]", &[ANY_V6, ANY_V4]),
+        ] {
+            for how in ["bind", "listen"] {
+                let (cases, blocks) =
+                    attempts(ASSIGNMENT, met, fields, &mut ports, |port| format!("{how} {at}:{port}"));
+                all.extend(cases);
+                filters.extend(blocks);
+            }
         }
-    }
-    let Some(mut live) = Live::new(filters, &ASSIGNMENT) else { return };
-    let script: Vec<&str> = all.iter().map(|attempt| &*attempt.call).collect();
-    let results = live.act(&script.join("\n"));
-    for (attempt, result) in all.iter().zip(&results) {
-        assert_eq!(result, if attempt.refused { "EPERM" } else { "ok" }, "{}", attempt.call);
-    }
-    check_events(&live, ASSIGNMENT, fields, &all);
+        let Some(mut live) = Live::new(filters, &ASSIGNMENT) else { return };
+        let script: Vec<&str> = all.iter().map(|attempt| &*attempt.call).collect();
+        let results = live.act(&script.join("\n"));
+        for (attempt, result) in all.iter().zip(&results) {
+            assert_eq!(result, if attempt.refused { "EPERM" } else { "ok" }, "{}", attempt.call);
+        }
+        check_events(&live, ASSIGNMENT, fields, &all);
+    });
 }
 
 #[test]
 fn connects_and_messages_meet_the_layer_of_the_address_that_is_called() {
-    let fields = (FieldId::IP_REMOTE_PORT, FieldId::IP_REMOTE_ADDRESS);
-    let mut ports = Ports::default();
-    let (mut all, mut filters) = (vec![], vec![]);
-    for (to, met) in [("127.0.0.1", V4), ("[::1]", V6), (MAPPED, V4)] {
-        // by a socket that is not bound, by one of both versions, by one of the other end's own kind
-        let bound = if met == V6 || to == MAPPED { "[::]:0" } else { "0.0.0.0:0" };
-        for how in [
-            "tcp ".into(),
-            "udp ".into(),
-            format!("tcp-from {bound} "),
-            format!("udp-from {bound} "),
-            format!("tcp-from {to}:0 "),
-            format!("udp-from {to}:0 "),
-            // a message without a connection
-            "close\nsend ".into(),
-            format!("udp-at {bound}\nsend "),
-            format!("udp-at {to}:0\nsend "),
-        ] {
-            let (cases, blocks) = attempts(CONNECT, &[met], fields, &mut ports, |port| format!("{how}{to}:{port}"));
-            all.extend(cases);
-            filters.extend(blocks);
+    in_own_network(|| {
+        let fields = (FieldId::IP_REMOTE_PORT, FieldId::IP_REMOTE_ADDRESS);
+        let mut ports = PORTS;
+        let (mut all, mut filters) = (vec![], vec![]);
+        for (to, met) in [("127.0.0.1", V4), ("[::1]", V6), (MAPPED, V4)] {
+            // by a socket that is not bound, by one of both versions, by one of the other end's own kind
+            let bound = if met == V6 || to == MAPPED { "[::]:0" } else { "0.0.0.0:0" };
+            for how in [
+                "tcp ".into(),
+                "udp ".into(),
+                format!("tcp-from {bound} "),
+                format!("udp-from {bound} "),
+                format!("tcp-from {to}:0 "),
+                format!("udp-from {to}:0 "),
+                // a message without a connection
+                "close\nsend ".into(),
+                format!("udp-at {bound}\nsend "),
+                format!("udp-at {to}:0\nsend "),
+            ] {
+                let (cases, blocks) = attempts(CONNECT, &[met], fields, &mut ports, |port| format!("{how}{to}:{port}"));
+                all.extend(cases);
+                filters.extend(blocks);
+            }
         }
-    }
-    // what is called, by both versions
-    let _servers: Vec<(TcpListener, UdpSocket)> = all
-        .iter()
-        .map(|attempt| (ANY_V6, attempt.port))
-        .map(|at| (TcpListener::bind(at).unwrap(), UdpSocket::bind(at).unwrap()))
-        .collect();
-    let Some(mut live) = Live::new(filters, &CONNECT) else { return };
-    for attempt in &all {
-        let results = live.act(&attempt.call);
-        let expected = if attempt.refused { "EPERM" } else { "ok" };
-        assert_eq!(results.last().unwrap(), expected, "{}", attempt.call);
-        assert!(results.iter().rev().skip(1).all(|result| result == "ok"), "{}: {results:?}", attempt.call);
-    }
-    check_events(&live, CONNECT, fields, &all);
-}
-
-/// A server in the group, until dropped.
-struct Server(Child);
-
-impl Server {
-    fn start(live: &Live, script: &str) -> Self {
-        let mut command = actor::command(&format!("{script}\nwait"));
-        live.group.enter(&mut command, "");
-        Self(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// Whether a connection comes about; one that does not has to be left without an answer.
-fn connects(to: IpAddr, port: u16) -> bool {
-    match TcpStream::connect_timeout(&SocketAddr::new(to, port), Duration::from_millis(400)) {
-        Ok(_) => true,
-        Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::TimedOut, "{to} {port}: {error}");
-            false
+        // what is called, by both versions
+        let _servers: Vec<(TcpListener, UdpSocket)> = all
+            .iter()
+            .map(|attempt| (ANY_V6, attempt.port))
+            .map(|at| (TcpListener::bind(at).unwrap(), UdpSocket::bind(at).unwrap()))
+            .collect();
+        let Some(mut live) = Live::new(filters, &CONNECT) else { return };
+        for attempt in &all {
+            let results = live.act(&attempt.call);
+            let expected = if attempt.refused { "EPERM" } else { "ok" };
+            assert_eq!(results.last().unwrap(), expected, "{}", attempt.call);
+            assert!(results.iter().rev().skip(1).all(|result| result == "ok"), "{}: {results:?}", attempt.call);
         }
-    }
+        check_events(&live, CONNECT, fields, &all);
+    });
 }
 
 #[test]
 fn listening_meets_the_layers_of_the_versions_that_are_served() {
-    let fields = (FieldId::IP_LOCAL_PORT, FieldId::IP_LOCAL_ADDRESS);
-    let mut ports = Ports::default();
-    let (mut all, mut filters) = (vec![], vec![]);
-    for (at, met, clients) in [
-        ("127.0.0.1", &[V4][..], &[V4][..]),
-        ("[::1]", &[V6], &[V6]),
-        (MAPPED, &[V4], &[V4]),
-        ("[::ffff:0.0.0.0]", &[ANY_V4], &[V4]),
-        ("[::]", &[ANY_V6, ANY_V4], &[V4, V6]),
-    ] {
-        let (cases, blocks) = attempts(LISTEN, met, fields, &mut ports, |port| format!("listen {at}:{port}"));
-        all.extend(cases.into_iter().map(|case| (case, clients)));
-        filters.extend(blocks);
-    }
-    let Some(mut live) = Live::new(filters, &LISTEN) else { return };
-    let script: Vec<&str> = all.iter().map(|(attempt, _)| &*attempt.call).collect();
-    let _server = Server::start(&live, &script.join("\n"));
-    let (attempts, clients): (Vec<Attempt>, Vec<&[IpAddr]>) = all.into_iter().unzip();
-    let expected: usize = attempts.iter().map(|attempt| attempt.events.len()).sum();
-    assert!(wait_until(|| {
-        live.drain();
-        live.events.len() >= expected
-    }));
-    for (attempt, clients) in attempts.iter().zip(clients) {
-        for client in clients {
-            assert_eq!(connects(*client, attempt.port), !attempt.refused, "{} by {client}", attempt.call);
+    in_own_network(|| {
+        let fields = (FieldId::IP_LOCAL_PORT, FieldId::IP_LOCAL_ADDRESS);
+        let mut ports = PORTS;
+        let (mut all, mut filters) = (vec![], vec![]);
+        for (at, met, clients) in [
+            ("127.0.0.1", &[V4][..], &[V4][..]),
+            ("[::1]", &[V6], &[V6]),
+            (MAPPED, &[V4], &[V4]),
+            ("[::ffff:0.0.0.0]", &[ANY_V4], &[V4]),
+            ("[::]", &[ANY_V6, ANY_V4], &[V4, V6]),
+        ] {
+            let (cases, blocks) = attempts(LISTEN, met, fields, &mut ports, |port| format!("listen {at}:{port}"));
+            all.extend(cases.into_iter().map(|case| (case, clients)));
+            filters.extend(blocks);
         }
-    }
-    live.drain();
-    check_events(&live, LISTEN, fields, &attempts);
+        let Some(mut live) = Live::new(filters, &LISTEN) else { return };
+        let script: Vec<&str> = all.iter().map(|(attempt, _)| &*attempt.call).collect();
+        let _server = Server::start(&live, &script.join("\n"));
+        let (attempts, clients): (Vec<Attempt>, Vec<&[IpAddr]>) = all.into_iter().unzip();
+        let expected: usize = attempts.iter().map(|attempt| attempt.events.len()).sum();
+        assert!(wait_until(|| {
+            live.drain();
+            live.events.len() >= expected
+        }));
+        for (attempt, clients) in attempts.iter().zip(clients) {
+            for client in clients {
+                assert_eq!(
+                    connects(SocketAddr::new(*client, attempt.port)),
+                    !attempt.refused,
+                    "{} by {client}",
+                    attempt.call
+                );
+            }
+        }
+        live.drain();
+        check_events(&live, LISTEN, fields, &attempts);
+    });
 }
 
 /// Whether a datagram waits to be read at a port, as the kernel lists its sockets.
 fn has_received(port: u16) -> bool {
-    let lists = ["udp", "udp6"].map(|list| std::fs::read_to_string(format!("/proc/net/{list}")).unwrap_or_default());
+    let lists = ["udp", "udp6"]
+        .map(|list| std::fs::read_to_string(format!("/proc/thread-self/net/{list}")).unwrap_or_default());
     lists.iter().flat_map(|list| list.lines().skip(1)).any(|line| {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let is_there = words[1].ends_with(&format!(":{port:04X}"));
@@ -278,49 +247,52 @@ fn has_received(port: u16) -> bool {
 
 #[test]
 fn what_comes_meets_the_layer_of_the_packet() {
-    // ports are those of servers, addresses those of clients
-    let fields = (FieldId::IP_LOCAL_PORT, FieldId::IP_REMOTE_ADDRESS);
-    let mut ports = Ports::default();
-    let (mut all, mut filters) = (vec![], vec![]);
-    for (at, from) in
-        [("127.0.0.1", V4), ("[::1]", V6), (MAPPED, V4), ("[::ffff:0.0.0.0]", V4), ("[::]", V4), ("[::]", V6)]
-    {
-        for how in ["listen", "bind"] {
-            let (cases, blocks) = attempts(ACCEPT, &[from], fields, &mut ports, |port| format!("{how} {at}:{port}"));
-            all.extend(cases.into_iter().map(|case| (case, how, from)));
-            filters.extend(blocks);
+    in_own_network(|| {
+        // ports are those of servers, addresses those of clients
+        let fields = (FieldId::IP_LOCAL_PORT, FieldId::IP_REMOTE_ADDRESS);
+        let mut ports = PORTS;
+        let (mut all, mut filters) = (vec![], vec![]);
+        for (at, from) in
+            [("127.0.0.1", V4), ("[::1]", V6), (MAPPED, V4), ("[::ffff:0.0.0.0]", V4), ("[::]", V4), ("[::]", V6)]
+        {
+            for how in ["listen", "bind"] {
+                let (cases, blocks) =
+                    attempts(ACCEPT, &[from], fields, &mut ports, |port| format!("{how} {at}:{port}"));
+                all.extend(cases.into_iter().map(|case| (case, how, from)));
+                filters.extend(blocks);
+            }
         }
-    }
-    let mut recorded = ACCEPT.to_vec();
-    recorded.extend(ASSIGNMENT);
-    let Some(mut live) = Live::new(filters, &recorded) else { return };
-    let script: Vec<&str> = all.iter().map(|(attempt, ..)| &*attempt.call).collect();
-    let _server = Server::start(&live, &script.join("\n"));
-    // all of them are bound; what is bound last listens a moment later
-    assert!(wait_until(|| {
+        let mut recorded = ACCEPT.to_vec();
+        recorded.extend(ASSIGNMENT);
+        let Some(mut live) = Live::new(filters, &recorded) else { return };
+        let script: Vec<&str> = all.iter().map(|(attempt, ..)| &*attempt.call).collect();
+        let _server = Server::start(&live, &script.join("\n"));
+        // all of them are bound; what is bound last listens a moment later
+        assert!(wait_until(|| {
+            live.drain();
+            let port = FieldId::IP_LOCAL_PORT;
+            all.iter().all(|(attempt, ..)| !told(&live, ASSIGNMENT, (port, attempt.port), fields.0).is_empty())
+        }));
+        for (attempt, how, from) in &all {
+            let call = format!("{} by {from}", attempt.call);
+            if *how == "listen" {
+                assert_eq!(connects(SocketAddr::new(*from, attempt.port)), !attempt.refused, "{call}");
+            } else {
+                UdpSocket::bind((*from, 0)).unwrap().send_to(b"hello", (*from, attempt.port)).unwrap();
+                assert_eq!(has_received(attempt.port), !attempt.refused, "{call}");
+            }
+        }
+        let own = std::env::current_exe().unwrap().canonicalize().unwrap();
         live.drain();
-        let port = FieldId::IP_LOCAL_PORT;
-        all.iter().all(|(attempt, ..)| !told(&live, ASSIGNMENT, (port, attempt.port), fields.0).is_empty())
-    }));
-    for (attempt, how, from) in &all {
-        let call = format!("{} by {from}", attempt.call);
-        if *how == "listen" {
-            assert_eq!(connects(*from, attempt.port), !attempt.refused, "{call}");
-        } else {
-            UdpSocket::bind((*from, 0)).unwrap().send_to(b"hello", (*from, attempt.port)).unwrap();
-            assert_eq!(has_received(attempt.port), !attempt.refused, "{call}");
+        for (attempt, how, from) in &all {
+            let mut events = told(&live, ACCEPT, (fields.0, attempt.port), fields.1);
+            // a SYN that is dropped comes again
+            if attempt.refused && *how == "listen" {
+                events.dedup();
+            }
+            let expected = [(of(ACCEPT, *from), address(*from), attempt.refused)];
+            assert_eq!(events, expected, "{} by {from}", attempt.call);
         }
-    }
-    let own = std::env::current_exe().unwrap().canonicalize().unwrap();
-    live.drain();
-    for (attempt, how, from) in &all {
-        let mut events = told(&live, ACCEPT, (fields.0, attempt.port), fields.1);
-        // a SYN that is dropped comes again
-        if attempt.refused && *how == "listen" {
-            events.dedup();
-        }
-        let expected = [(of(ACCEPT, *from), address(*from), attempt.refused)];
-        assert_eq!(events, expected, "{} by {from}", attempt.call);
-    }
-    assert!(ACCEPT.iter().all(|layer| live.at(*layer).all(|event| *event.program == *own.to_str().unwrap())));
+        assert!(ACCEPT.iter().all(|layer| live.at(*layer).all(|event| *event.program == *own.to_str().unwrap())));
+    });
 }

@@ -14,7 +14,7 @@ use std::{
 use support::{
     actor,
     live::{Live, address, filter, free_port, local},
-    odd,
+    nesting, odd,
 };
 
 const CONNECT: LayerId = LayerId::ALE_AUTH_CONNECT_V4;
@@ -325,38 +325,9 @@ fn decisions_without_working_memory_are_closed_and_counted() {
     let Some(mut live) = Live::new(vec![to(CONNECT, "127.0.0.9")], &[CONNECT]) else { return };
     assert_eq!(live.act(&format!("tcp {open}")), ["ok"]);
     assert_eq!(live.enforcement.failures(), Failures::default());
-    take_all_memory(&mut live);
+    (0..nesting::SLOTS).for_each(|slot| nesting::occupy(&mut live, slot));
     assert_eq!(live.act(&format!("tcp {open}\nudp {open}")), ["EPERM", "EPERM"]);
     let failures = live.enforcement.failures();
     assert_eq!(failures, Failures { decisions_without_memory: 2, ..Failures::default() });
     assert!(live.enforcement.labels().failures().is_empty());
-}
-
-/// Marks every slot of working memory as taken, by its first word.
-fn take_all_memory(live: &mut Live) {
-    let map = live.enforcement.shims().ebpf().map("WORK").unwrap();
-    let aya::maps::Map::PerCpuArray(map) = map else { panic!("WORK is memory of each CPU") };
-    let information = map.info().unwrap();
-    let possible = aya::util::nr_cpus().unwrap();
-    let size = (information.value_size() as usize).div_ceil(8);
-    let mut value = vec![0u64; size * possible];
-    (0..possible).for_each(|cpu| value[size * cpu] = 1);
-    for slot in 0..information.max_entries() {
-        #[repr(C)]
-        struct Update {
-            map: u64,
-            key: u64,
-            value: u64,
-            flags: u64,
-        }
-        let update = Update {
-            map: map.fd().as_fd().as_raw_fd() as u64,
-            key: (&raw const slot) as u64,
-            value: value.as_ptr() as u64,
-            flags: 0,
-        };
-        // SAFETY: BPF_MAP_UPDATE_ELEM with a key and a value of the map's sizes.
-        let result = unsafe { libc::syscall(libc::SYS_bpf, 2, &raw const update, size_of::<Update>()) };
-        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
-    }
 }

@@ -87,13 +87,20 @@ fn are_a_flow(live: &mut Live, v6: bool, layer: LayerId, refused: &str, mut requ
     assert_eq!(live.ended(), [(first[1].flow, EndOfFlow::Refused)]);
 }
 
+/// No filter, but what belongs to flows is told; and somebody who acts.
+fn begin(options: Options) -> Option<(Live, Obedient)> {
+    let live = Live::with(vec![], Options { recorded: RECORDED.to_vec(), ..options })?;
+    let actor = Obedient::start(&live);
+    Some((live, actor))
+}
+
 #[test]
 fn echo_requests_that_leave_are_a_flow() {
     in_own_network(|| {
         for v6 in [false, true] {
-            let options = Options { recorded: RECORDED.to_vec(), replaceable: true, ..Options::default() };
-            let Some(mut live) = Live::with(vec![], options) else { return };
-            let mut actor = Obedient::start(&live);
+            let Some((mut live, mut actor)) = begin(Options { replaceable: true, ..Options::default() }) else {
+                return;
+            };
             let to = echo(v6).0;
             assert_eq!(actor.tell(&mut live, &format!("ping-hold {to}")), "ok");
             let request = |live: &mut Live| actor.tell(live, &format!("ping-again {to}"));
@@ -108,9 +115,9 @@ fn echo_requests_that_leave_are_a_flow() {
 fn echo_requests_that_come_in_are_a_flow() {
     in_own_network(|| {
         for v6 in [false, true] {
-            let options = Options { recorded: RECORDED.to_vec(), replaceable: true, ..Options::default() };
-            let Some(mut live) = Live::with(vec![], options) else { return };
-            let mut actor = Obedient::start(&live);
+            let Some((mut live, mut actor)) = begin(Options { replaceable: true, ..Options::default() }) else {
+                return;
+            };
             let to = echo(v6).0;
             assert_eq!(actor.tell(&mut live, &format!("requests-at {to}")), "ok");
             let socket = odd::ping_socket(to).unwrap();
@@ -240,10 +247,7 @@ fn a_flow_of_datagrams_that_was_not_used_for_a_minute_has_ended_unless_something
 #[test]
 fn an_echo_that_was_not_repeated_for_a_minute_has_ended_unless_something_else_is_asked_for() {
     is_up_for_long_enough();
-    let Some(mut live) = Live::with(vec![], Options { recorded: RECORDED.to_vec(), ..Options::default() }) else {
-        return;
-    };
-    let mut actor = Obedient::start(&live);
+    let Some((mut live, mut actor)) = begin(Options::default()) else { return };
     for action in ["own-network", "ping-hold 127.0.0.1:0", AGAIN] {
         assert_eq!(actor.tell(&mut live, action), "ok");
     }
@@ -268,8 +272,7 @@ fn the_end_of_a_flow_is_told_a_minute_after_its_last_packet_unless_something_els
         flows.push((talk.live, talk.actor, talk.flow, before));
     }
     let before = Instant::now();
-    let mut live = Live::with(vec![], Options { recorded: RECORDED.to_vec(), ..Options::default() }).unwrap();
-    let mut actor = Obedient::start(&live);
+    let (mut live, mut actor) = begin(Options::default()).unwrap();
     for action in ["own-network", "ping-hold 127.0.0.1:0", AGAIN] {
         assert_eq!(actor.tell(&mut live, action), "ok");
     }
@@ -295,9 +298,7 @@ fn the_end_of_a_flow_is_told_a_minute_after_its_last_packet_unless_something_els
 fn a_full_table_gives_flows_up_and_each_ends_once() {
     const FLOWS: u16 = 600;
     let flows = FlowLimits { idle: Duration::from_secs(12), entries: 128 };
-    let options = Options { recorded: RECORDED.to_vec(), flows, ..Options::default() };
-    let Some(mut live) = Live::with(vec![], options) else { return };
-    let mut actor = Obedient::start(&live);
+    let Some((mut live, mut actor)) = begin(Options { flows, ..Options::default() }) else { return };
     for port in 0..FLOWS {
         assert_eq!(actor.tell(&mut live, &format!("send {}", local(20_000 + port))), "ok");
     }

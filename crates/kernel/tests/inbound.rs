@@ -6,13 +6,13 @@ use openwfp_kernel::{events::Event, flows::FlowLimits, options::Options};
 use openwfp_model::{Action, FieldId, LayerId, MatchType, Value};
 use std::{
     io::ErrorKind,
-    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
-    process::{Child, Stdio},
+    net::{SocketAddr, TcpListener, UdpSocket},
     time::Duration,
 };
 use support::{
     actor,
     live::{Live, filter, free_port, local},
+    serving::{Server, connects},
     wait_until,
 };
 
@@ -21,41 +21,12 @@ fn actor() {
     actor::act();
 }
 
-/// A server in the group, until dropped.
-struct Server(Child);
-
-impl Server {
-    fn start(live: &Live, script: &str) -> Self {
-        let mut command = actor::command(&format!("{script}\nwait"));
-        live.group.enter(&mut command, "");
-        Self(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.0.stdin.take());
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 /// Waits for the server's `listen()`, as an event.
 fn listening(live: &mut Live, layer: LayerId) {
     assert!(wait_until(|| {
         live.drain();
         live.at(layer).next().is_some()
     }));
-}
-
-fn connects(to: SocketAddr) -> bool {
-    match TcpStream::connect_timeout(&to, Duration::from_millis(400)) {
-        Ok(_) => true,
-        Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
-            false
-        }
-    }
 }
 
 fn port_filter(layer: LayerId, port: u16) -> openwfp_model::Filter {

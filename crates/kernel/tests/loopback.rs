@@ -162,47 +162,55 @@ fn everywhere(steps: impl Fn(Met, IpAddr) + Send + Sync + Copy + 'static) {
     }
 }
 
+/// What a packet of TCP meets that goes to the server, and one that comes back.
+const FORTH: Meets = [(Client, &TCP_OUT), (Server, &TCP_IN)];
+const BACK: Meets = [(Server, &TCP_OUT), (Client, &TCP_IN)];
+type Meets = [(Side, &'static [&'static str]); 2];
+
+/// A connection of TCP begins, and then there are these steps.
+fn play_tcp(met: Met, address: IpAddr, then: impl IntoIterator<Item = Step<'static>>) {
+    let to = SocketAddr::new(address, PORT);
+    let (listen, connect) = (format!("listen {to}"), format!("tcp-waiting {to}"));
+    let begins = [
+        &[(Client, &BIND[..]), (Client, &CONNECT)][..],
+        &[(Client, &TCP_OUT[..]), (Server, &IN), (Server, &ACCEPT), (Server, &STREAM)],
+        &BACK,
+        &[(Client, &ESTABLISHED[..])],
+        &FORTH,
+        &[(Server, &ESTABLISHED[..])],
+    ];
+    let mut steps = vec![
+        step("bind, listen", Server, &listen, &[(Server, &BIND), (Server, &LISTEN)]),
+        step("connect; SYN, SYN-ACK, ACK", Client, &connect, &begins.concat()),
+        step("accept", Server, "accept", &[]),
+    ];
+    for step in then {
+        steps.push(step);
+    }
+    play(met, address.is_ipv6(), &steps);
+}
+
 #[test]
 fn a_tcp_connection() {
     everywhere(|met, address| {
-        let to = SocketAddr::new(address, PORT);
-        let (listen, connect) = (format!("listen {to}"), format!("tcp-waiting {to}"));
-        let forth = [(Client, &TCP_OUT[..]), (Server, &TCP_IN)];
-        let back = [(Server, &TCP_OUT[..]), (Client, &TCP_IN)];
         let steps = [
-            step("bind, listen", Server, &listen, &[(Server, &BIND), (Server, &LISTEN)]),
-            step(
-                "connect; SYN, SYN-ACK, ACK",
-                Client,
-                &connect,
-                &[
-                    &[(Client, &BIND[..]), (Client, &CONNECT)][..],
-                    &[(Client, &TCP_OUT[..]), (Server, &IN), (Server, &ACCEPT), (Server, &STREAM)],
-                    &back,
-                    &[(Client, &ESTABLISHED[..])],
-                    &forth,
-                    &[(Server, &ESTABLISHED[..])],
-                ]
-                .concat(),
-            ),
-            step("accept", Server, "accept", &[]),
-            step("send; data, its acknowledgment", Client, "say", &[forth, back].concat()),
+            step("send; data, its acknowledgment", Client, "say", &[FORTH, BACK].concat()),
             step("receive", Server, "hear", &[]),
-            step("answer; data, its acknowledgment", Server, "say", &[back, forth].concat()),
+            step("answer; data, its acknowledgment", Server, "say", &[BACK, FORTH].concat()),
             step("receive", Client, "hear", &[]),
-            step("shutdown; FIN, its acknowledgment", Client, "shut", &[forth, back].concat()),
+            step("shutdown; FIN, its acknowledgment", Client, "shut", &[FORTH, BACK].concat()),
             // each side's connection ends with the last packet that it has to do with
             step(
                 "shutdown; FIN, its acknowledgment",
                 Server,
                 "shut",
-                &[&back[..], &[forth[0], (Client, &CLOSURE), forth[1], (Server, &CLOSURE)]].concat(),
+                &[&BACK[..], &[FORTH[0], (Client, &CLOSURE), FORTH[1], (Server, &CLOSURE)]].concat(),
             ),
             step("close", Client, "close", &[(Client, &RELEASE)]),
             step("close", Server, "close", &[]),
             step("close of the listener", Server, "close", &[(Server, &RELEASE), (Server, &CLOSURE)]),
         ];
-        play(met, address.is_ipv6(), &steps);
+        play_tcp(met, address, steps);
     });
 }
 
@@ -210,37 +218,17 @@ fn a_tcp_connection() {
 #[test]
 fn a_tcp_connection_that_its_client_resets() {
     everywhere(|met, address| {
-        let to = SocketAddr::new(address, PORT);
-        let (listen, connect) = (format!("listen {to}"), format!("tcp-waiting {to}"));
-        let forth = [(Client, &TCP_OUT[..]), (Server, &TCP_IN)];
-        let back = [(Server, &TCP_OUT[..]), (Client, &TCP_IN)];
         let steps = [
-            step("bind, listen", Server, &listen, &[(Server, &BIND), (Server, &LISTEN)]),
-            step(
-                "connect; SYN, SYN-ACK, ACK",
-                Client,
-                &connect,
-                &[
-                    &[(Client, &BIND[..]), (Client, &CONNECT)][..],
-                    &[(Client, &TCP_OUT[..]), (Server, &IN), (Server, &ACCEPT), (Server, &STREAM)],
-                    &back,
-                    &[(Client, &ESTABLISHED[..])],
-                    &forth,
-                    &[(Server, &ESTABLISHED[..])],
-                ]
-                .concat(),
-            ),
-            step("accept", Server, "accept", &[]),
             step(
                 "close without lingering; RST",
                 Client,
                 "reset",
-                &[&[(Client, &RELEASE[..]), (Client, &CLOSURE)][..], &forth, &[(Server, &CLOSURE[..])]].concat(),
+                &[&[(Client, &RELEASE[..]), (Client, &CLOSURE)][..], &FORTH, &[(Server, &CLOSURE[..])]].concat(),
             ),
             step("close", Server, "close", &[]),
             step("close of the listener", Server, "close", &[(Server, &RELEASE), (Server, &CLOSURE)]),
         ];
-        play(met, address.is_ipv6(), &steps);
+        play_tcp(met, address, steps);
     });
 }
 

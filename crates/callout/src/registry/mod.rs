@@ -240,11 +240,7 @@ impl Registry {
     pub fn next_answer(&self) -> Option<(u64, Answer)> {
         let mut state = self.inner.lock();
         let operation = state.answered.pop_front()?;
-        let answer = state.pended.remove(&operation).and_then(|pended| pended.answer).flatten();
-        if answer.is_none() {
-            state.counts.unanswered += 1;
-        }
-        Some((operation, answer.unwrap_or_else(Answer::closed)))
+        Some((operation, state.take_answer(operation)))
     }
 
     /// Gives up operations that have been pended for too long; they are answered then.

@@ -204,6 +204,13 @@ impl State {
         self.last_operation
     }
 
+    /// What became of an operation, which is pended no longer. Without an answer it is blocked.
+    pub(crate) fn take_answer(&mut self, operation: u64) -> Answer {
+        let answer = self.pended.remove(&operation).and_then(|pended| pended.answer).flatten();
+        self.counts.unanswered += u64::from(answer.is_none());
+        answer.unwrap_or_else(Answer::closed)
+    }
+
     pub(crate) fn report(&mut self, number: u32, report: Report) {
         let Some(entry) = self.callouts.iter().find(|entry| entry.number == number) else { return };
         if self.reports.len() >= entry.registration.limits.reports {

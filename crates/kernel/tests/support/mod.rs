@@ -15,6 +15,7 @@ pub mod obedient;
 pub mod odd;
 pub mod pins;
 pub mod router;
+pub mod serving;
 pub mod skips;
 pub mod storm;
 pub mod talk;

@@ -9,7 +9,7 @@ mod process;
 
 use anyhow::{Context, Result, anyhow};
 use asked::{Histories, own_compartment, places, request};
-use host::{BEGINS, Host};
+use host::{Answered, BEGINS, Host};
 use openwfp_abi::divert::DRY_RUN;
 use openwfp_callout::{
     self as callout, CalloutAction, CalloutReport, Filter, FlowHandle, LayerData, PacketData, Question, Report,
@@ -283,16 +283,14 @@ impl Hosts {
         let mut say = |said| say.try_send(said).is_ok();
         let callout = at as u32 + 1;
         let mut attended = || -> Result<(), String> {
-            while let Some((packet, answer, bytes)) = host.answer(message)? {
-                let told = settled(host, &packet, answer, bytes);
-                answered.push_back(taken(packet, told, callout, histories));
+            while let Some(said) = host.answer(message)? {
+                answered.push_back(decided(host, said, callout, histories));
             }
             // after what was answered: this process may have been stopped meanwhile
             if look {
                 host.look(now, &mut say)?;
-                while let Some((packet, answer, bytes)) = host.expired(now) {
-                    let told = settled(host, &packet, answer, bytes);
-                    answered.push_back(taken(packet, told, callout, histories));
+                while let Some(said) = host.expired(now) {
+                    answered.push_back(decided(host, said, callout, histories));
                 }
             }
             let mut encode = |packet: &Diverted<'_>, asked: &Asked, number| {
@@ -307,6 +305,17 @@ impl Hosts {
         let given_up = mem::take(&mut host.given_up);
         answered.extend(given_up.into_iter().map(|packet| (packet, divert::Answer::Unavailable)));
     }
+}
+
+/// What becomes of a packet by what its host has said.
+fn decided(
+    host: &Host,
+    (packet, answer, bytes): Answered,
+    callout: u32,
+    histories: &mut Histories,
+) -> (Pended, divert::Answer) {
+    let told = settled(host, &packet, answer, bytes);
+    taken(packet, told, callout, histories)
 }
 
 /// What counts of an answer, whatever the host wrote; none: nobody answers for the callout.
